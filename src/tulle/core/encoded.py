@@ -1,0 +1,108 @@
+"""A configuration resource as bytes: serialised once, hashed once, then shared by every proxy that is sent it.
+
+`envoy/` makes these, `xds/` compares `version`s and sends `resource` as it is, between the control plane and a node as between
+a node and its Envoy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+
+class Encoded(msgspec.Struct, frozen=True):
+    """One resource.
+
+    `version` is a hash of the content; `resource` the serialised `envoy.service.discovery.v3.Resource` that wraps it (delta),
+    `any` the serialised `google.protobuf.Any` (state of the world). `refs` are the (type URL, name) pairs that a proxy will
+    ask for because of this resource: a cluster's endpoints, a listener's routes. They decide what must be acknowledged
+    before what points to this resource may be sent.
+    """
+
+    type_url: str
+    name: str
+    version: str
+    any: bytes
+    resource: bytes
+    refs: tuple[tuple[str, str], ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        """By hash: equal content is equal, which is what stops propagation in `flow`."""
+        return (
+            isinstance(other, Encoded)
+            and (self.version, self.name, self.type_url, self.refs)
+            == (other.version, other.name, other.type_url, other.refs)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.type_url, self.name, self.version))
+
+    @property
+    def value(self) -> bytes:
+        """The serialised message itself, taken out of `any`."""
+        fields = dict(_fields(self.any))
+        return fields.get(2, b"")
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def field(number: int, payload: bytes) -> bytes:
+    """A length-delimited protobuf field, so that bytes made earlier go into an envelope without being parsed again."""
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _fields(data: bytes) -> list[tuple[int, bytes]]:
+    """The length-delimited fields of a message that has no others."""
+    found: list[tuple[int, bytes]] = []
+    at = 0
+    while at < len(data):
+        tag, at = _read_varint(data, at)
+        size, at = _read_varint(data, at)
+        found.append((tag >> 3, data[at : at + size]))
+        at += size
+    return found
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    shift = number = 0
+    while True:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+        shift += 7
+
+
+def encode(
+    type_url: str, name: str, value: bytes, refs: tuple[tuple[str, str], ...] = (), aliases: tuple[str, ...] = ()
+) -> Encoded:
+    """Wrap a serialised message. `value` must be serialised deterministically: its hash is the version.
+
+    Field numbers: `google.protobuf.Any` type_url=1 value=2; `envoy.service.discovery.v3.Resource` version=1 resource=2
+    name=3 aliases=4.
+    """
+    version = hashlib.sha256(value).hexdigest()[:16]
+    wrapped = field(1, type_url.encode()) + field(2, value)
+    resource = field(1, version.encode()) + field(2, wrapped) + field(3, name.encode())
+    resource += b"".join(field(4, alias.encode()) for alias in aliases)
+    return Encoded(type_url=type_url, name=name, version=version, any=wrapped, resource=resource, refs=refs)
+
+
+def encode_json(type_url: str, name: str, row: Any) -> Encoded:
+    """Wrap a model row as JSON bytes: for the types that only tulle's own programs read."""
+    return encode(type_url, name, msgspec.json.encode(row, order="deterministic"))
+
+
+# All that one kind of proxy may see: type URL → name → resource. Tables are replaced, never changed in place.
+View = Mapping[str, Mapping[str, Encoded]]

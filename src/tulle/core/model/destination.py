@@ -1,0 +1,82 @@
+"""Destinations: where a request may be sent (a service's port, or a subset of it), how, and its endpoints."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class DestinationKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """Names a destination: the service's full `hostname`, the service `port`, and a `subset` ("" for all of it)."""
+
+    hostname: str
+    port: int
+    subset: str = ""
+
+    @property
+    def cluster(self) -> str:
+        """The Envoy cluster's name, in Istio's form: `outbound|9080|v1|reviews.default.svc.cluster.local`."""
+        return f"outbound|{self.port}|{self.subset}|{self.hostname}"
+
+
+class LoadBalancer(StrEnum):
+    """How an endpoint is chosen; the words are Istio's `LoadBalancerSettings.SimpleLB`."""
+
+    LEAST_REQUEST = "LEAST_REQUEST"
+    ROUND_ROBIN = "ROUND_ROBIN"
+    RANDOM = "RANDOM"
+    PASSTHROUGH = "PASSTHROUGH"
+
+
+class Transport(StrEnum):
+    """MTLS: every endpoint has a sidecar. PLAINTEXT: none has. MIXED: decided per endpoint."""
+
+    MTLS = "mtls"
+    PLAINTEXT = "plaintext"
+    MIXED = "mixed"
+
+
+class Destination(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How requests reach a destination. `http2` says that the endpoints' applications themselves speak HTTP/2.
+
+    `identities` are the SPIFFE IDs that an endpoint may present, sorted; `connect_timeout` is in seconds.
+    """
+
+    key: DestinationKey
+    http: bool = False
+    http2: bool = False
+    load_balancer: LoadBalancer = LoadBalancer.LEAST_REQUEST
+    transport: Transport = Transport.PLAINTEXT
+    identities: tuple[str, ...] = ()
+    connect_timeout: float = 10.0
+
+
+class Locality(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """Where an endpoint stands; empty strings where nothing was said."""
+
+    region: str = ""
+    zone: str = ""
+    subzone: str = ""
+
+
+class Endpoint(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """One instance: `address` and `port` as callers reach it, the `workload` (`namespace/name`) behind it.
+
+    `mtls` says that a sidecar answers there. An endpoint that is not `healthy` stays listed and gets no traffic.
+    """
+
+    address: str
+    port: int
+    workload: str = ""
+    mtls: bool = False
+    weight: int = 1
+    locality: Locality = Locality()
+    healthy: bool = True
+
+
+class EndpointSet(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The endpoints of one destination, sorted."""
+
+    key: DestinationKey
+    endpoints: tuple[Endpoint, ...] = ()

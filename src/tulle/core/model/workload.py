@@ -1,0 +1,100 @@
+"""Workloads: the processes that have a sidecar, and gateways; what their listeners need to know."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from tulle.core.model.destination import DestinationKey
+from tulle.core.model.route import RouteTableKey
+from tulle.core.model.service import Protocol
+
+
+class Capture(StrEnum):
+    """How traffic gets into the sidecar.
+
+    NETNS: a network namespace of the workload's own, nftables redirects to 15001 and 15006. CGROUP: one process tree of the
+    host's namespace. PROXY: the app is given `http_proxy`. NONE: a gateway; nothing is captured.
+    """
+
+    NETNS = "netns"
+    CGROUP = "cgroup"
+    PROXY = "proxy"
+    NONE = "none"
+
+
+class MtlsMode(StrEnum):
+    """PeerAuthentication's modes after inheritance."""
+
+    STRICT = "STRICT"
+    PERMISSIVE = "PERMISSIVE"
+    DISABLE = "DISABLE"
+
+
+class InboundPort(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """A port on which a workload is called.
+
+    `port` is what callers reach (before any redirect), `app_port` where the application listens on 127.0.0.1. In NETNS
+    capture they are the same.
+    """
+
+    port: int
+    app_port: int
+    protocol: Protocol = Protocol.AUTO
+    mtls: MtlsMode = MtlsMode.PERMISSIVE
+
+
+class ProxyPorts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The sidecar's own ports; Istio's numbers unless several workloads share one network namespace."""
+
+    outbound: int = 15001
+    inbound: int = 15006
+    health: int = 15021
+    metrics: int = 15090
+
+
+class OutboundTcp(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """A TCP service that a sidecar forwards by its virtual `address` and `port`, without looking inside."""
+
+    address: str
+    port: int
+    destination: DestinationKey
+
+
+class Outbound(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the sidecars of one namespace may call: HTTP by route table (one a port), TCP by address. Shared by them all."""
+
+    namespace: str
+    http: tuple[RouteTableKey, ...] = ()
+    tcp: tuple[OutboundTcp, ...] = ()
+
+
+class GatewayListener(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """A bound port of a gateway and the routes behind it."""
+
+    port: int
+    table: RouteTableKey
+    address: str = "0.0.0.0"
+
+
+class Workload(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A process with its proxy. `id` is `namespace/name`, `identity` its SPIFFE ID, `node` the host agent that runs it."""
+
+    id: str
+    namespace: str
+    name: str
+    identity: str
+    address: str
+    node: str = ""
+    labels: dict[str, str] = {}
+    capture: Capture = Capture.NETNS
+    ports: ProxyPorts = ProxyPorts()
+    mtls: MtlsMode = MtlsMode.PERMISSIVE  # for ports that no service declares
+    inbound: tuple[InboundPort, ...] = ()
+    listeners: tuple[GatewayListener, ...] = ()  # of a gateway
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether this is an ingress or egress gateway instead of a sidecar."""
+        return self.capture is Capture.NONE
