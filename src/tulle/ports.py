@@ -84,7 +84,9 @@ class Store(Protocol):
         """The object, or None."""
         ...
 
-    async def list(self, resource: str | None = None, namespace: str | None = None) -> tuple[Sequence[Stored], int]:
+    async def list(
+        self, resource: str | None = None, namespace: str | None = None
+    ) -> tuple[Sequence[Stored], int]:
         """The objects of a resource (None: of all), sorted by key, and the store's revision at which this list holds."""
         ...
 
@@ -129,5 +131,3 @@ class Signer(Protocol):
     def sign(self, csr_pem: bytes, identity: str, lifetime: float) -> bytes:
         """A PEM chain (leaf first) for the CSR's key, with `identity` as its one URI SAN; raises `Refused`."""
         ...
-
-

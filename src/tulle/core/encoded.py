@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -31,10 +31,11 @@ class Encoded(msgspec.Struct, frozen=True):
 
     def __eq__(self, other: object) -> bool:
         """By hash: equal content is equal, which is what stops propagation in `flow`."""
-        return (
-            isinstance(other, Encoded)
-            and (self.version, self.name, self.type_url, self.refs)
-            == (other.version, other.name, other.type_url, other.refs)
+        return isinstance(other, Encoded) and (self.version, self.name, self.type_url, self.refs) == (
+            other.version,
+            other.name,
+            other.type_url,
+            other.refs,
         )
 
     def __hash__(self) -> int:
@@ -85,7 +86,11 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def encode(
-    type_url: str, name: str, value: bytes, refs: tuple[tuple[str, str], ...] = (), aliases: tuple[str, ...] = ()
+    type_url: str,
+    name: str,
+    value: bytes,
+    refs: tuple[tuple[str, str], ...] = (),
+    aliases: tuple[str, ...] = (),
 ) -> Encoded:
     """Wrap a serialised message. `value` must be serialised deterministically: its hash is the version.
 
@@ -104,5 +109,29 @@ def encode_json(type_url: str, name: str, row: Any) -> Encoded:
     return encode(type_url, name, msgspec.json.encode(row, order="deterministic"))
 
 
-# All that one kind of proxy may see: type URL → name → resource. Tables are replaced, never changed in place.
-View = Mapping[str, Mapping[str, Encoded]]
+class Published(msgspec.Struct, frozen=True):
+    """What one revision changed, layer by layer: layer → type URL → name → the new resource, or None where it went.
+
+    A layer is a set of resources that several proxies share: `mesh` (destinations, endpoints, names), `namespace/NS` (outbound
+    listeners and route tables of that namespace's sidecars), `workload/NS/NAME` (what only one proxy has).
+    """
+
+    revision: int
+    changed: Mapping[str, Mapping[str, Mapping[str, Encoded | None]]]
+
+
+class Source(Protocol):
+    """Where an xDS server takes resources from: the pipeline in the control plane, the cache in a node."""
+
+    @property
+    def revision(self) -> int:
+        """The revision that the tables show now."""
+        ...
+
+    def layers(self, proxy: str) -> tuple[str, ...]:
+        """The layers that a proxy (by id) sees; empty where the proxy is not known. Their names do not collide."""
+        ...
+
+    def table(self, layer: str, type_url: str) -> Mapping[str, Encoded]:
+        """The resources of a layer and type by name. Never changed in place: a new revision has a new mapping."""
+        ...

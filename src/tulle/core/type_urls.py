@@ -15,4 +15,12 @@ NAME = "type.googleapis.com/tulle.dev.v1.Name"
 # Additions and changes go in this order, removals in the reverse: whatever points to a thing comes after it.
 ORDER = (SECRET, CLUSTER, ENDPOINT, LISTENER, ROUTE, VIRTUAL_HOST, NAME)
 
-SHORT = {CLUSTER: "CDS", ENDPOINT: "EDS", LISTENER: "LDS", ROUTE: "RDS", VIRTUAL_HOST: "VHDS", SECRET: "SDS", NAME: "NDS"}
+SHORT = {
+    CLUSTER: "CDS",
+    ENDPOINT: "EDS",
+    LISTENER: "LDS",
+    ROUTE: "RDS",
+    VIRTUAL_HOST: "VHDS",
+    SECRET: "SDS",
+    NAME: "NDS",
+}
