@@ -84,9 +84,7 @@ class Store(Protocol):
         """The object, or None."""
         ...
 
-    async def list(
-        self, resource: str | None = None, namespace: str | None = None
-    ) -> tuple[Sequence[Stored], int]:
+    async def list(self, resource: str | None = None, namespace: str | None = None) -> tuple[Sequence[Stored], int]:
         """The objects of a resource (None: of all), sorted by key, and the store's revision at which this list holds."""
         ...
 

@@ -18,9 +18,7 @@ from tulle.kit.problem import Problem, Ref
 class Schema(BaseModel):
     """A part of an object: unknown fields are mistakes, values do not change after decoding."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True
-    )
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True)
 
 
 class Metadata(Schema):

@@ -7,7 +7,7 @@ ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 VIRTUAL_HOST = "type.googleapis.com/envoy.config.route.v3.VirtualHost"
-SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105 - a type, not a secret
 
 # tulle's own, between control plane and node only: the value is JSON of `core.model.name.Name`.
 NAME = "type.googleapis.com/tulle.dev.v1.Name"

@@ -75,7 +75,7 @@ class GatewayListener(msgspec.Struct, frozen=True, order=True, omit_defaults=Tru
 
     port: int
     table: RouteTableKey
-    address: str = "0.0.0.0"
+    address: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
 
 
 class Workload(msgspec.Struct, frozen=True, omit_defaults=True):
