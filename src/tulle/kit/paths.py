@@ -1,4 +1,8 @@
-"""Where tulle keeps things: `/var/lib/tulle` and `/run/tulle` for root, the XDG folders for a person, `TULLE_*` over both."""
+"""Where tulle keeps things: `/var/lib/tulle` and `/run/tulle` for root, the XDG folders for a person, `TULLE_*` over both.
+
+The demo has folders of its own below these, so that it never touches a mesh that is in earnest; a command that finds no
+control plane or node in the usual place looks there.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +30,29 @@ def runtime_dir() -> Path:
     return Path(f"/tmp/tulle-{os.geteuid()}")  # noqa: S108 - made 0700 and checked by its users
 
 
+def demo_state_dir() -> Path:
+    """The demo's control plane and node keep their data here; gone after `tulle demo down`."""
+    return state_dir() / "demo"
+
+
+def demo_runtime_dir() -> Path:
+    """The demo's sockets."""
+    return runtime_dir() / "demo"
+
+
 def kubeconfig() -> Path:
-    """The kubeconfig that the control plane of this state directory writes; `TULLE_KUBECONFIG` overrides."""
-    return Path(os.environ.get("TULLE_KUBECONFIG") or state_dir() / "kubeconfig")
+    """The kubeconfig that a control plane on this machine wrote; `TULLE_KUBECONFIG` overrides."""
+    if chosen := os.environ.get("TULLE_KUBECONFIG"):
+        return Path(chosen)
+    return _first(state_dir() / "kubeconfig", demo_state_dir() / "kubeconfig")
 
 
 def node_socket() -> Path:
-    """The node agent's local API; `TULLE_NODE_SOCKET` overrides."""
-    return Path(os.environ.get("TULLE_NODE_SOCKET") or runtime_dir() / "node.sock")
+    """The local API of the node agent on this machine; `TULLE_NODE_SOCKET` overrides."""
+    if chosen := os.environ.get("TULLE_NODE_SOCKET"):
+        return Path(chosen)
+    return _first(runtime_dir() / "node.sock", demo_runtime_dir() / "node.sock")
+
+
+def _first(usual: Path, demo: Path) -> Path:
+    return demo if demo.exists() and not usual.exists() else usual
