@@ -1,0 +1,153 @@
+"""How traffic gets into the sidecars: the `Network` that the node agent creates each workload's `Sandbox` in.
+
+    await capture.choose("auto", instance=..., folder=...) → Network ──create("default/reviews-v1")→ Sandbox ──command(argv)→ a process inside it
+
+`capture.choose` picks one: `netns.py` implements it with network namespaces (as root, and inside one user namespace without), `proxy.py` without any
+privilege. A `Network` belongs to one instance of the agent and keeps its records in that agent's runtime folder: an agent that
+comes back calls `open()` and `adopt()`, and `teardown()` removes everything also after a `kill -9` of anything.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from tulle.core.model.workload import Capture, ProxyPorts
+
+PROXY_MARK = 1337  # the socket mark of a proxy's own connections, exempt from capture
+DNS_PORT = 15053
+PASSTHROUGH_SOURCE = "127.0.0.6"  # what a proxy binds to where it connects to its own application by the workload's address
+
+
+class SocketSpec(msgspec.Struct, frozen=True):
+    """A socket to be made inside a sandbox: `kind` is `tcp` or `udp`; bound to `host`:`port` (and listening, if tcp).
+
+    With an empty `host` it is left unbound, for the caller to connect.
+    """
+
+    kind: str
+    host: str = ""
+    port: int = 0
+
+
+class Sandbox(Protocol):
+    """Where one workload's application and proxy run."""
+
+    @property
+    def id(self) -> str:
+        """`namespace/name`."""
+        ...
+
+    @property
+    def capture(self) -> Capture:
+        """NETNS, PROXY, or NONE for a gateway."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """The IP address by which other workloads reach it: the WorkloadEntry's `spec.address`."""
+        ...
+
+    @property
+    def proxy_ports(self) -> ProxyPorts:
+        """The sidecar's own ports, Istio's numbers unless the network namespace is shared (`proxy` capture)."""
+        ...
+
+    @property
+    def inbound_ports(self) -> Mapping[int, int]:
+        """Declared port → port on `address` where callers reach the sidecar. The same number in `netns` capture."""
+        ...
+
+    @property
+    def app_ports(self) -> Mapping[int, int]:
+        """Declared port → port where the application has to listen. The same number in `netns` capture."""
+        ...
+
+    def app_environment(self) -> dict[str, str]:
+        """What the application is to be given beside its own environment (which wins): `PORT`, and `http_proxy` in `proxy`."""
+        ...
+
+    def command(self, argv: Sequence[str], *, app: bool, uid: int | None = None, gid: int | None = None) -> list[str]:
+        """The argument list that runs `argv` inside; start it with the environment and the folder that `argv` is to have.
+
+        The process that is started becomes the program (`exec`): its pid, exit code, signals, terminal and open files are the
+        program's. `app`: an application (the workload's `resolv.conf`, no privileges of ours); otherwise a proxy, which may set
+        socket marks. `uid`, `gid`: as root only, whom to run it as. Exit code 125: the sandbox is gone; 126, 127: `argv[0]`
+        cannot be run, is not found.
+        """
+        ...
+
+    async def sockets(self, *wanted: SocketSpec) -> list[socket.socket]:
+        """Sockets of this sandbox's network, non-blocking, to be used (and closed) by the caller's process.
+
+        Raises `Unavailable` where the sandbox is gone, `Refused` where an address is taken.
+        """
+        ...
+
+    async def dns_sockets(self) -> list[socket.socket]:
+        """One UDP and one listening TCP socket where captured DNS arrives, for `dns.DnsServer.serve`; none in `proxy`."""
+        ...
+
+    def listening(self) -> set[int]:
+        """TCP ports on which something listens inside (in `proxy`: on this machine's loopback): the application's readiness."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether it still stands."""
+        ...
+
+
+class Network(Protocol):
+    """The sandboxes of one node agent. Methods may be called concurrently."""
+
+    @property
+    def capture(self) -> Capture:
+        """NETNS or PROXY: the `tulle.dev/capture` of its workloads."""
+        ...
+
+    @property
+    def outside(self) -> str:
+        """Empty where sandboxes reach addresses beyond this machine, otherwise the reason why they do not, as a sentence."""
+        ...
+
+    async def open(self) -> None:
+        """Make what the sandboxes share (bridge, user namespace), or take over what a former agent left. Idempotent."""
+        ...
+
+    async def create(self, workload: str, ports: Sequence[int] = ()) -> Sandbox:
+        """A sandbox for the workload (`namespace/name`), whose application declares `ports`. One that stands under that id is replaced.
+
+        Raises `Refused` with what is missing.
+        """
+        ...
+
+    async def adopt(self, workload: str) -> Sandbox | None:
+        """The sandbox of that id that a former agent left, if it still stands."""
+        ...
+
+    def recorded(self) -> list[str]:
+        """Ids of the sandboxes on record, also of those that died."""
+        ...
+
+    async def gateway(self, workload: str, ports: Sequence[int] = ()) -> Sandbox:
+        """The place for a gateway, from which workloads are reached: capture NONE, no namespace of its own; made anew each time.
+
+        Where `relayed` is true its ports are not reachable from the host: see `relay.py`.
+        """
+        ...
+
+    @property
+    def relayed(self) -> bool:
+        """Whether a gateway's listeners lie in a user namespace, so that the host needs a relay to reach them."""
+        ...
+
+    async def destroy(self, workload: str) -> None:
+        """Remove the sandbox and stop what still runs in it. Idempotent."""
+        ...
+
+    async def teardown(self) -> None:
+        """Remove every sandbox, what they share and the records; nothing that is not this instance's. Idempotent."""
+        ...
