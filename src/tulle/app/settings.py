@@ -1,0 +1,37 @@
+"""What the programs can be told. Each field is a flag and a `TULLE_*` variable of the command line; defaults are conventions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tulle.kit import paths
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlaneSettings:
+    """`tulle control-plane`.
+
+    Addresses are `host:port`. `advertise` are further names and addresses by which nodes and people reach it: they go into its
+    certificate. `certificate_lifetime` is that of workloads' certificates, in seconds.
+    """
+
+    state_dir: Path = field(default_factory=paths.state_dir)
+    api_address: str = "127.0.0.1:15080"
+    xds_address: str = "127.0.0.1:15012"
+    advertise: tuple[str, ...] = ()
+    trust_domain: str = "cluster.local"
+    certificate_lifetime: float = 24 * 3600.0
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSettings:
+    """`tulle demo up`. `load` is requests a second through the ingress, 0 for none."""
+
+    detach: bool = False
+    capture: str = "auto"
+    ingress_port: int = 8080
+    api_port: int = 15080
+    xds_port: int = 15012
+    load: float = 0.0
