@@ -1,0 +1,27 @@
+#!/bin/sh
+# Installs the system programs that the tests (and network capture) use, where it may; names them where it may not.
+# Never fails: a test that lacks its program says so and is skipped.
+set -u
+
+missing=""
+need() { # need PROGRAM PACKAGE
+    command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ] || missing="$missing $2"
+}
+need nft nftables
+need ip iproute2
+need unshare util-linux
+need openssl openssl
+need curl curl
+need newuidmap uidmap
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing$missing" >&2
+    apt-get update -qq >&2
+    # shellcheck disable=SC2086 - a list of words is meant
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing >&2 \
+        || echo "could not install$missing: the tests that need them will be skipped" >&2
+else
+    echo "missing$missing: the tests that need them will be skipped. On Debian and Ubuntu: sudo apt-get install$missing" >&2
+fi
+exit 0
