@@ -1,0 +1,100 @@
+"""`/tulle/v1`: what no Kubernetes kind says of a running mesh: proxies and their sync, problems, join tokens.
+
+Mounted beside the API server's own paths; the callers are authenticated there (`request["user"]`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+
+from tulle.kit.problem import Problem
+
+
+class Mesh(Protocol):
+    """What the pages below ask; wired in `app/control_plane.py`."""
+
+    def status(self) -> dict[str, Any]:
+        """Version, revision, trust domain, counts."""
+        ...
+
+    def proxies(self) -> Sequence[msgspec.Struct]:
+        """Every connected proxy."""
+        ...
+
+    def problems(self) -> Sequence[Problem]:
+        """Everything wrong with the objects as they are."""
+        ...
+
+    async def revision(self) -> int:
+        """The newest revision of the store."""
+        ...
+
+    async def wait_synced(self, revision: int, timeout: float) -> list[str]:
+        """Wait until all connected proxies have acknowledged; the ids of those that have not by then."""
+        ...
+
+    async def create_token(self, allow: tuple[str, ...], lifetime: float) -> str:
+        """A join token."""
+        ...
+
+
+_MAX_WAIT = 300.0
+
+
+def mesh_api(mesh: Mesh) -> web.Application:
+    """The sub-application."""
+
+    def guarded(groups: set[str], handler: Callable[[web.Request], Awaitable[Any]]) -> Any:
+        async def handle(request: web.Request) -> web.Response:
+            user = request.get("user")
+            if user is None or not groups & set(user.groups):
+                return _json({"message": "a client certificate of this mesh is needed"}, 401 if user is None else 403)
+            return _json(await handler(request))
+
+        return handle
+
+    async def status(_request: web.Request) -> Any:
+        return mesh.status()
+
+    async def proxies(_request: web.Request) -> Any:
+        return {"proxies": mesh.proxies()}
+
+    async def problems(_request: web.Request) -> Any:
+        return {"problems": mesh.problems()}
+
+    async def synced(request: web.Request) -> Any:
+        revision = _number(request, "revision", await mesh.revision())
+        timeout = min(_number(request, "timeout", 20.0), _MAX_WAIT)
+        behind = await mesh.wait_synced(int(revision), timeout)
+        return {"revision": int(revision), "synced": not behind, "behind": behind}
+
+    async def tokens(request: web.Request) -> Any:
+        body = await request.json() if request.can_read_body else {}
+        allow = tuple(str(pattern) for pattern in body.get("allow", ["*/*"]))
+        return {"token": await mesh.create_token(allow, float(body.get("lifetime", 3600)))}
+
+    masters = {"system:masters"}
+    everyone = masters | {"system:nodes"}
+    app = web.Application()
+    app.router.add_get("/status", guarded(everyone, status))
+    app.router.add_get("/proxies", guarded(masters, proxies))
+    app.router.add_get("/problems", guarded(masters, problems))
+    app.router.add_get("/synced", guarded(everyone, synced))
+    app.router.add_post("/tokens", guarded(masters, tokens))
+    return app
+
+
+def _number(request: web.Request, name: str, default: float) -> float:
+    text = request.query.get(name, "")
+    try:
+        return float(text) if text else default
+    except ValueError:
+        raise web.HTTPBadRequest(text=f"{name}: found {text!r}, needed a number") from None
+
+
+def _json(body: Any, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
