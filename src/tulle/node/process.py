@@ -1,0 +1,117 @@
+"""Processes that this agent may not be the parent of: named by pid and start time, watched by pidfd, found by what they carry."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import msgspec
+
+INSTANCE = "TULLE_INSTANCE"  # in the environment of everything that an agent starts, and of what that starts
+WORKLOAD = "TULLE_WORKLOAD"  # beside it in applications: `namespace/name`
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process, and no later one with the same pid: `started` is its start in clock ticks since boot."""
+
+    pid: int
+    started: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs (a zombie does not)."""
+        return started(self.pid) == self.started
+
+    def send(self, number: int) -> bool:
+        """Send a signal to exactly this process; False where it has ended."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except OSError:
+            return False
+        try:
+            if not self.alive:
+                return False
+            signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    async def ended(self) -> None:
+        """Return once it has ended. Works for children and strangers alike; reaps nothing."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except OSError:
+            return
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+
+        def readable() -> None:
+            loop.remove_reader(descriptor)
+            if not over.done():
+                over.set_result(None)
+
+        try:
+            if not self.alive:
+                return
+            loop.add_reader(descriptor, readable)
+            await over
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+
+def started(pid: int) -> int | None:
+    """The start time of a pid in clock ticks since boot, or None where nothing runs under it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the command's name may hold anything, also spaces and brackets
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def process(pid: int) -> Process | None:
+    """The process that runs under a pid now."""
+    start = started(pid)
+    return None if start is None else Process(pid=pid, started=start)
+
+
+def this() -> Process:
+    """The calling process."""
+    found = process(os.getpid())
+    assert found is not None
+    return found
+
+
+def carrying(instance: str, workload: str | None = None) -> list[Process]:
+    """The processes whose environment has this instance (and workload). Reads /proc: call it from a thread."""
+    wanted = {f"{INSTANCE}={instance}".encode()}
+    if workload is not None:
+        wanted.add(f"{WORKLOAD}={workload}".encode())
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # ended meanwhile, or another user's
+            environment = set(Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"))
+            if wanted <= environment and (it := process(int(entry))) is not None:
+                found.append(it)
+    return found
+
+
+async def end(processes: list[Process], grace: float) -> None:
+    """SIGTERM to all, `grace` seconds for them to end, then SIGKILL to those that have not."""
+    waiting = [asyncio.ensure_future(it.ended()) for it in processes if it.send(signal.SIGTERM)]
+    if not waiting:
+        return
+    await asyncio.wait(waiting, timeout=grace)
+    for it in processes:
+        it.send(signal.SIGKILL)
+    await asyncio.wait(waiting, timeout=grace)
+    for task in waiting:
+        task.cancel()
