@@ -1,0 +1,319 @@
+"""`tulle control-plane`: store, authority, pipeline, API server and xDS server, wired.
+
+    API server ──▶ store ──watch──▶ Feed: decode → Pipeline.commit → AdsServer.publish
+
+A model revision is the store's revision: what `kubectl` shows as `resourceVersion` is what `tulle wait --revision` waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+import tulle
+from tulle.api.decode import decode
+from tulle.api.object import Object
+from tulle.api.registry import kind_of_resource
+from tulle.app import preflight
+from tulle.app.settings import ControlPlaneSettings
+from tulle.client import kubeconfig
+from tulle.control.apiserver.server import ApiServer
+from tulle.control.ca.authority import Authority, KeyPair
+from tulle.control.ca.http import PREFIX as IDENTITY_PREFIX
+from tulle.control.ca.http import identity_app
+from tulle.control.ca.tokens import JoinTokens
+from tulle.control.mesh_api import mesh_api
+from tulle.control.store.sqlite import SqliteStore
+from tulle.core.pipeline import Pipeline
+from tulle.kit.errors import Refused
+from tulle.kit.problem import Problem
+from tulle.ports import Event, Key, Store
+from tulle.xds.server import OPTIONS, AdsServer
+from tulle.xds.status import ProxyStatus
+
+log = structlog.get_logger("tulle.control-plane")
+
+_SERVER_LIFETIME = 24 * 3600.0
+_CLIENT_LIFETIME = 365 * 24 * 3600.0  # the local administrator's own kubeconfig; made anew at every start
+_BATCH = 10_000  # events in one commit, at most: a bound for memory, never reached by hand
+
+
+class Feed:
+    """Keeps the pipeline at the store's revision, and tells the xDS server of every step.
+
+    Events that are there already go into one commit; a lone change is not delayed.
+    """
+
+    def __init__(self, store: Store, pipeline: Pipeline, publish: Callable[[Any], None]) -> None:
+        self.store, self.pipeline, self.publish = store, pipeline, publish
+        self._waiting: asyncio.Queue[Event] = asyncio.Queue()
+
+    async def load(self) -> int:
+        """Everything that is stored, as one commit; the revision that it shows."""
+        stored, revision = await self.store.list()
+        self._commit({item.key: item.body for item in stored}, revision)
+        return revision
+
+    async def run(self, since: int) -> None:
+        """Follow the store until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read(since))
+            group.create_task(self._work())
+
+    async def _read(self, since: int) -> None:
+        async for event in self.store.watch(since):
+            self._waiting.put_nowait(event)
+
+    async def _work(self) -> None:
+        while True:
+            event = await self._waiting.get()
+            bodies = {event.key: event.body}
+            while not self._waiting.empty() and len(bodies) < _BATCH:
+                event = self._waiting.get_nowait()
+                bodies[event.key] = event.body
+            self._commit(bodies, event.revision)
+
+    def _commit(self, bodies: Mapping[Key, dict[str, Any] | None], revision: int) -> None:
+        changes = {}
+        for key, body in bodies.items():
+            if kind_of_resource(key.resource) is not None:
+                changes[key.resource, key.namespace, key.name] = _typed(key, body)
+        self.publish(self.pipeline.commit(changes, revision))
+
+
+def _typed(key: Key, body: dict[str, Any] | None) -> Object | None:
+    """The stored object, decoded. One that a former version stored and this one cannot read is left out, and said."""
+    if body is None:
+        return None
+    decoded, problems = decode(body)
+    if decoded is None:
+        log.error("a stored object cannot be read; it is left out", object=str(key), problems=[str(it) for it in problems])
+    return decoded
+
+
+class ControlPlane:
+    """The running control plane: `async with ControlPlane(settings)` serves; `failed` ends with the first task that dies."""
+
+    def __init__(self, settings: ControlPlaneSettings) -> None:
+        self.settings = settings
+        self.started = time.time()
+        self._stack = contextlib.AsyncExitStack()
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def __aenter__(self) -> ControlPlane:
+        try:
+            await self._start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _start(self) -> None:
+        settings = self.settings
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.store = SqliteStore(settings.state_dir / "store.db")
+        self._stack.push_async_callback(self.store.close)
+        self.authority = Authority.open(settings.state_dir / "ca", settings.trust_domain)
+        self.tokens = JoinTokens(self.store, lambda: self.authority.pin)
+        self.pipeline = Pipeline(trust_domain=settings.trust_domain)
+        self.ads = AdsServer(self.pipeline, authorize=self._authorize)
+        self.certificate = self._issue()
+
+        self.api = ApiServer(
+            self.store,
+            tls=_tls_context(self.certificate, self.authority.bundle),
+            trust_domain=settings.trust_domain,
+            extra_apps={
+                IDENTITY_PREFIX: identity_app(self.authority, self.tokens, self.store, settings.certificate_lifetime),
+                "/tulle/v1": mesh_api(self),
+            },
+        )
+        await self.api.prepare()
+        self.feed = Feed(self.store, self.pipeline, self.ads.publish)
+        revision = await self.feed.load()
+        self._tasks.append(asyncio.create_task(self.feed.run(revision), name="feed"))
+
+        self.server = grpc.aio.server(options=OPTIONS)
+        self.server.add_generic_rpc_handlers(self.ads.handlers)
+        credentials = grpc.dynamic_ssl_server_credentials(self._grpc_certificate(), self._grpc_certificate, True)
+        host, port = split_address(settings.xds_address)
+        if self.server.add_secure_port(f"{host}:{port}", credentials) == 0:
+            raise Refused(f"port {port} (xDS server) cannot be bound")
+        await self.server.start()
+        self._stack.push_async_callback(self.server.stop, 0.2)
+        self._stack.push_async_callback(self.ads.close)
+
+        host, port = split_address(settings.api_address)
+        await self.api.start(host, port)
+        self._stack.push_async_callback(self.api.stop)
+        self._write_kubeconfig()
+        self._tasks.append(asyncio.create_task(self._rotate(), name="rotate"))
+
+    async def close(self) -> None:
+        """Stop serving, then flush. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stack.aclose()
+
+    async def failed(self) -> None:
+        """Wait for the first task that ends, which none should, and raise what it died of."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    def _issue(self) -> KeyPair:
+        names = {"localhost", "127.0.0.1", "::1", socket.gethostname(), "tulle.tulle-system.svc", *self.settings.advertise}
+        for address in (self.settings.api_address, self.settings.xds_address):
+            host = split_address(address)[0]
+            if host not in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+                names.add(host)
+        identity = f"spiffe://{self.settings.trust_domain}/ns/tulle-system/sa/control-plane"
+        return self.authority.issue_server(sorted(names), _SERVER_LIFETIME, identity)
+
+    def _grpc_certificate(self) -> grpc.ServerCertificateConfiguration:
+        pair = (self.certificate.key, self.certificate.chain)
+        return grpc.ssl_server_certificate_configuration([pair], self.authority.bundle)
+
+    async def _rotate(self) -> None:
+        """A new server certificate at half-life; connections that stand are not touched."""
+        while True:
+            await asyncio.sleep(_SERVER_LIFETIME / 2)
+            self.certificate = self._issue()
+            self.api.reload_tls(lambda context: _load(context, self.certificate))
+
+    def _write_kubeconfig(self) -> None:
+        person = self.authority.issue_client("tulle-admin", ["system:masters"], _CLIENT_LIFETIME)
+        host, port = split_address(self.settings.api_address)
+        host = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - compared, not bound
+        kubeconfig.write(
+            self.settings.state_dir / "kubeconfig",
+            server=f"https://{host}:{port}",
+            ca=self.authority.bundle,
+            certificate=person.chain,
+            key=person.key,
+        )
+
+    def _authorize(self, peer: str | None, proxy: str) -> None:
+        """A node may ask for the proxies that it runs, and for no other; raises `Refused`."""
+        prefix = f"spiffe://{self.settings.trust_domain}/node/"
+        if peer is None or not peer.startswith(prefix):
+            raise Refused(f"{peer} is not a node of this mesh")
+        workload = self.pipeline.workload(proxy)
+        if workload is not None and workload.node != peer.removeprefix(prefix):
+            raise Refused(f"{proxy} runs on node {workload.node or 'nowhere'}, not on {peer.removeprefix(prefix)}")
+
+    # What /tulle/v1 shows.
+
+    def status(self) -> dict[str, Any]:
+        """Version, revision, trust domain, how many proxies."""
+        return {
+            "version": tulle.__version__,
+            "revision": self.pipeline.revision,
+            "trustDomain": self.settings.trust_domain,
+            "started": self.started,
+            "proxies": len(self.ads.proxies()),
+            "xdsAddress": self.settings.xds_address,
+        }
+
+    def proxies(self) -> Sequence[ProxyStatus]:
+        """Every connected proxy."""
+        return self.ads.proxies()
+
+    def problems(self) -> Sequence[Problem]:
+        """What is wrong with the objects as they are."""
+        return self.pipeline.problems()
+
+    async def revision(self) -> int:
+        """The store's newest revision."""
+        return (await self.store.list("namespaces"))[1]
+
+    async def wait_synced(self, revision: int, timeout: float) -> list[str]:
+        """The proxies that are behind after that long."""
+        return await self.ads.wait_synced(revision, timeout)
+
+    async def create_token(self, allow: tuple[str, ...], lifetime: float) -> str:
+        """A join token for a node that may have the identities `allow`."""
+        return await self.tokens.create(allow, lifetime)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port`, `[v6]:port` or `:port`; raises `Refused` where it is none."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise Refused(f"address {address!r}: needed host:port")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what `:port` means everywhere
+
+
+def _tls_context(certificate: KeyPair, bundle: bytes) -> ssl.SSLContext:
+    """TLS 1.2 and later; a client certificate is checked where one comes, and what needs one says so itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(cadata=bundle.decode())
+    context.set_alpn_protocols(["http/1.1"])
+    _load(context, certificate)
+    return context
+
+
+def _load(context: ssl.SSLContext, certificate: KeyPair) -> None:
+    """The `ssl` module reads keys from files only: one that nobody else can open, and that is gone at once."""
+    descriptor, name = tempfile.mkstemp(prefix="tulle-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(certificate.key + certificate.chain)
+        context.load_cert_chain(name)
+    finally:
+        Path(name).unlink()
+
+
+@contextlib.asynccontextmanager
+async def _signals() -> AsyncIterator[asyncio.Event]:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    try:
+        yield asked
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def serve(settings: ControlPlaneSettings) -> None:
+    """Run until SIGTERM; raises `TulleError` where it cannot start, and what a task died of."""
+    for address, name in ((settings.api_address, "API server"), (settings.xds_address, "xDS server")):
+        preflight.check_port(*split_address(address), name)
+    async with _signals() as asked, ControlPlane(settings) as plane:
+        log.info("control plane ready", api=settings.api_address, xds=settings.xds_address, revision=plane.pipeline.revision)
+        stop = asyncio.ensure_future(asked.wait())
+        failed = asyncio.ensure_future(plane.failed())
+        await asyncio.wait((stop, failed), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if failed.done():
+            failed.result()
+        failed.cancel()
+
+
+def run_control_plane(settings: ControlPlaneSettings) -> None:
+    """The program; returns after SIGTERM."""
+    import uvloop
+
+    uvloop.run(serve(settings))
+
+

