@@ -1,0 +1,48 @@
+"""Endpoints of a destination → one ClusterLoadAssignment: the resource that changes most, and touches nothing else."""
+
+from __future__ import annotations
+
+from tulle.core import type_urls
+from tulle.core.encoded import Encoded, encode
+from tulle.core.envoy.source import NAMESPACE, socket, struct, uint32
+from tulle.core.model.destination import Endpoint, EndpointSet, Locality
+from tulle.pb.envoy.config.core.v3 import base_pb2, health_check_pb2
+from tulle.pb.envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+
+_TLS = struct({"tlsMode": "istio"})
+
+
+def encode_endpoints(endpoints: EndpointSet) -> Encoded:
+    """Grouped by locality; those that are not healthy are marked so, and get no traffic (see `clusters`)."""
+    name = endpoints.key.cluster
+    groups: dict[Locality, list[endpoint_components_pb2.LbEndpoint]] = {}
+    for endpoint in endpoints.endpoints:
+        groups.setdefault(endpoint.locality, []).append(_endpoint(endpoint))
+    assignment = endpoint_pb2.ClusterLoadAssignment(
+        cluster_name=name,
+        endpoints=[
+            endpoint_components_pb2.LocalityLbEndpoints(locality=_locality(locality), lb_endpoints=groups[locality])
+            for locality in sorted(groups)
+        ],
+    )
+    return encode(type_urls.ENDPOINT, name, assignment.SerializeToString(deterministic=True))
+
+
+def _endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
+    metadata = {}
+    if endpoint.mtls:
+        metadata["envoy.transport_socket_match"] = _TLS
+    if endpoint.workload:
+        metadata[NAMESPACE] = struct({"workload": endpoint.workload})
+    return endpoint_components_pb2.LbEndpoint(
+        endpoint=endpoint_components_pb2.Endpoint(address=socket(endpoint.address, endpoint.port)),
+        health_status=health_check_pb2.HEALTHY if endpoint.healthy else health_check_pb2.UNHEALTHY,
+        load_balancing_weight=uint32(max(endpoint.weight, 1)),
+        metadata=base_pb2.Metadata(filter_metadata=metadata) if metadata else None,
+    )
+
+
+def _locality(locality: Locality) -> base_pb2.Locality | None:
+    if locality == Locality():
+        return None
+    return base_pb2.Locality(region=locality.region, zone=locality.zone, sub_zone=locality.subzone)

@@ -1,0 +1,166 @@
+"""Calls into a workload → filter chains: who may come in which way, port by port.
+
+STRICT: only mutual TLS. PERMISSIVE: mutual TLS from the mesh (told by ALPN), plaintext, and the application's own TLS passed on
+as it is. DISABLE: whatever comes is the application's. Envoy's matching does not go back: once a destination port has chains
+of its own, no chain without a port is tried for it. That is also why there is no default chain here: it would take what a
+STRICT port has refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tulle.core.envoy import http, tls
+from tulle.core.envoy.clusters import BLACK_HOLE, INBOUND_PASSTHROUGH, inbound_name
+from tulle.core.envoy.source import seconds, socket, uint32
+from tulle.core.model.service import Protocol
+from tulle.core.model.workload import InboundPort, MtlsMode, Workload
+from tulle.pb import pack
+from tulle.pb.envoy.config.core.v3 import base_pb2
+from tulle.pb.envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from tulle.pb.envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
+from tulle.pb.envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
+from tulle.pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+from tulle.pb.envoy.type.v3 import range_pb2
+
+_Chain = listener_components_pb2.FilterChain
+_Match = listener_components_pb2.FilterChainMatch
+_Filter = listener_components_pb2.Filter
+_Predicate = listener_components_pb2.ListenerFilterChainMatchPredicate
+
+_ORIGINAL_DST = listener_components_pb2.ListenerFilter(
+    name="envoy.filters.listener.original_dst", typed_config=pack(original_dst_pb2.OriginalDst())
+)
+_TLS_INSPECTOR = listener_components_pb2.ListenerFilter(
+    name="envoy.filters.listener.tls_inspector", typed_config=pack(tls_inspector_pb2.TlsInspector())
+)
+
+# A plaintext client that waits for the server to speak first is taken for what it is after this many seconds. Two lost
+# packets of a TLS client's first message fit into it.
+_SILENCE = 0.5
+
+_ANY = "0.0.0.0"  # noqa: S104 - inside a workload's network
+
+
+def tcp(cluster: str) -> listener_components_pb2.Filter:
+    """Bytes to a cluster, not looked into."""
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster)
+    return _Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
+
+
+def virtual_inbound(workload: Workload) -> listener_pb2.Listener:
+    """`virtualInbound`: every captured connection into the workload, told by the port that it was going to."""
+    loop = _Chain(
+        name="virtualInbound-blackhole",
+        filter_chain_match=_Match(destination_port=uint32(workload.ports.inbound)),
+        filters=[tcp(BLACK_HOLE)],
+    )
+    declared = [chain for port in workload.inbound for chain in _port(workload, port, port.port)]
+    listener = listener_pb2.Listener(
+        name="virtualInbound",
+        address=socket(_ANY, workload.ports.inbound),
+        traffic_direction=base_pb2.INBOUND,
+        listener_filters=[_ORIGINAL_DST],
+        filter_chains=[loop, *declared, *_undeclared(workload)],
+    )
+    _inspect(listener, workload.mtls, workload.inbound)
+    return listener
+
+
+def port_listener(workload: Workload, port: InboundPort) -> listener_pb2.Listener:
+    """In `proxy` capture: a listener on the workload's address for one port."""
+    listener = listener_pb2.Listener(
+        name=f"{workload.address}_{port.port}",
+        address=socket(workload.address, port.port),
+        traffic_direction=base_pb2.INBOUND,
+        filter_chains=list(_port(workload, port, None)),
+    )
+    _inspect(listener, port.mtls, ())
+    return listener
+
+
+def _inspect(listener: listener_pb2.Listener, others: MtlsMode, ports: Iterable[InboundPort]) -> None:
+    """Look for TLS, except on the ports where it is nobody's business; `others` is the mode of what `ports` does not list."""
+    modes = {others, *(port.mtls for port in ports)}
+    if modes == {MtlsMode.DISABLE}:
+        return
+    inspector = listener.listener_filters.add()
+    inspector.CopyFrom(_TLS_INSPECTOR)
+    exempt = [_at(port.port) for port in ports if port.mtls is MtlsMode.DISABLE]
+    if others is MtlsMode.DISABLE:
+        inspected = [_at(port.port) for port in ports if port.mtls is not MtlsMode.DISABLE]
+        exempt = [_Predicate(not_match=_any_of(inspected))]
+    if exempt:
+        inspector.filter_disabled.CopyFrom(_any_of(exempt))
+    if MtlsMode.PERMISSIVE in modes:
+        listener.listener_filters_timeout.CopyFrom(seconds(_SILENCE))
+        listener.continue_on_listener_filters_timeout = True
+
+
+def _at(port: int) -> listener_components_pb2.ListenerFilterChainMatchPredicate:
+    return _Predicate(destination_port_range=range_pb2.Int32Range(start=port, end=port + 1))
+
+
+def _any_of(
+    predicates: list[listener_components_pb2.ListenerFilterChainMatchPredicate],
+) -> listener_components_pb2.ListenerFilterChainMatchPredicate:
+    if len(predicates) == 1:
+        return predicates[0]
+    return _Predicate(or_match=_Predicate.MatchSet(rules=predicates))
+
+
+def _port(workload: Workload, port: InboundPort, destination: int | None) -> Iterator[listener_components_pb2.FilterChain]:
+    name = inbound_name(port)
+    raw = tcp(name)
+    parsed = http.inbound(f"inbound_{_ANY}_{port.port}", name) if port.protocol.is_http else raw
+    if port.mtls is MtlsMode.DISABLE:
+        yield _chain(f"{name}plaintext", destination, parsed)
+        return
+    strict = port.mtls is MtlsMode.STRICT
+    if port.protocol is Protocol.AUTO:
+        # The caller's sidecar knows what it sends; only its word makes this HTTP, so that any protocol may be undeclared.
+        spoken = http.inbound(f"inbound_{_ANY}_{port.port}", name)
+        yield _chain(f"{name}mtls-http", destination, spoken, "tls", tls.MESH_HTTP, _mutual(workload, http_inside=True))
+    told = () if strict else tuple(word for word in tls.MESH if port.protocol is not Protocol.AUTO or word not in tls.MESH_HTTP)
+    yield _chain(f"{name}mtls", destination, parsed, "tls", told, _mutual(workload, http_inside=port.protocol.is_http))
+    if not strict:
+        yield _chain(f"{name}tls", destination, raw, "tls")
+        yield _chain(f"{name}plaintext", destination, parsed, "raw_buffer")
+
+
+def _undeclared(workload: Workload) -> Iterator[listener_components_pb2.FilterChain]:
+    """Ports that no service declares: the bytes go where they were going, under the workload's own mode."""
+    through = tcp(INBOUND_PASSTHROUGH)
+    if workload.mtls is MtlsMode.DISABLE:
+        yield _chain("virtualInbound-plaintext", None, through)
+        return
+    strict = workload.mtls is MtlsMode.STRICT
+    yield _chain("virtualInbound-mtls", None, through, "tls", () if strict else tls.MESH, _mutual(workload, http_inside=False))
+    if not strict:
+        yield _chain("virtualInbound-tls", None, through, "tls")
+        yield _chain("virtualInbound-plaintext", None, through, "raw_buffer")
+
+
+def _chain(
+    name: str,
+    destination: int | None,
+    network_filter: listener_components_pb2.Filter,
+    transport: str = "",
+    alpn: Iterable[str] = (),
+    transport_socket: base_pb2.TransportSocket | None = None,
+) -> listener_components_pb2.FilterChain:
+    return _Chain(
+        name=name,
+        filter_chain_match=_Match(
+            destination_port=uint32(destination) if destination is not None else None,
+            transport_protocol=transport,
+            application_protocols=alpn,
+        ),
+        filters=[network_filter],
+        transport_socket=transport_socket,
+    )
+
+
+def _mutual(workload: Workload, *, http_inside: bool) -> base_pb2.TransportSocket:
+    trust_domain = workload.identity.removeprefix("spiffe://").partition("/")[0]
+    return tls.downstream(trust_domain, ("h2", "http/1.1") if http_inside else ("istio",))

@@ -1,0 +1,111 @@
+"""Workloads → listeners.
+
+A captured connection arrives at `virtualOutbound` (15001) or `virtualInbound` (15006) and is told by where it was going. The
+listeners for outbound ports (`0.0.0.0_9080`, `240.240.0.7_3306`) bind nothing: `virtualOutbound` hands connections to them, and
+all sidecars of a namespace share them. In `proxy` capture nothing is redirected: the application calls a forward proxy, and each of
+its ports has a listener of its own.
+"""
+
+from __future__ import annotations
+
+from tulle.core import type_urls
+from tulle.core.encoded import Encoded, encode
+from tulle.core.envoy import http
+from tulle.core.envoy.clusters import BLACK_HOLE, PASSTHROUGH
+from tulle.core.envoy.inbound import port_listener, tcp, virtual_inbound
+from tulle.core.envoy.source import FALSE, TRUE, socket, uint32
+from tulle.core.model.route import RouteTableKey
+from tulle.core.model.workload import Capture, GatewayListener, Outbound, OutboundTcp, Workload
+from tulle.pb.envoy.config.core.v3 import base_pb2
+from tulle.pb.envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+
+ANY = "0.0.0.0"  # noqa: S104 - inside a workload's network, where capture decides what arrives
+LOOPBACK = "127.0.0.1"
+
+_Chain = listener_components_pb2.FilterChain
+
+
+def encode_outbound(outbound: Outbound) -> tuple[Encoded, ...]:
+    """The listeners that the sidecars of a namespace share: one for every HTTP port, one for every TCP service."""
+    return (
+        *(_encode(_http_port(table), table.name) for table in outbound.http),
+        *(_encode(_tcp_service(service)) for service in outbound.tcp),
+    )
+
+
+def encode_workload(workload: Workload) -> tuple[Encoded, ...]:
+    """The listeners of one workload alone."""
+    if workload.is_gateway:
+        return tuple(_encode(_gateway(listener), listener.table.name) for listener in workload.listeners)
+    if workload.capture is Capture.PROXY:
+        table = RouteTableKey(port=0, namespace=workload.namespace)
+        return (
+            _encode(_forward_proxy(workload.ports.outbound, table), table.name),
+            *(_encode(port_listener(workload, port)) for port in workload.inbound),
+        )
+    return _encode(_virtual_outbound(workload)), _encode(virtual_inbound(workload))
+
+
+def _http_port(table: RouteTableKey) -> listener_pb2.Listener:
+    name = f"{ANY}_{table.port}"
+    return listener_pb2.Listener(
+        name=name,
+        address=socket(ANY, table.port),
+        bind_to_port=FALSE,
+        traffic_direction=base_pb2.OUTBOUND,
+        filter_chains=[_Chain(filters=[http.outbound(f"outbound_{name}", table.name)])],
+    )
+
+
+def _tcp_service(service: OutboundTcp) -> listener_pb2.Listener:
+    return listener_pb2.Listener(
+        name=f"{service.address}_{service.port}",
+        address=socket(service.address, service.port),
+        bind_to_port=FALSE,
+        traffic_direction=base_pb2.OUTBOUND,
+        filter_chains=[_Chain(filters=[tcp(service.destination.cluster)])],
+    )
+
+
+def _virtual_outbound(workload: Workload) -> listener_pb2.Listener:
+    port = workload.ports.outbound
+    return listener_pb2.Listener(
+        name="virtualOutbound",
+        address=socket(ANY, port),
+        use_original_dst=TRUE,
+        traffic_direction=base_pb2.OUTBOUND,
+        filter_chains=[
+            # Called by its own number instead of by redirection, it would call itself for ever.
+            _Chain(
+                name="virtualOutbound-blackhole",
+                filter_chain_match=listener_components_pb2.FilterChainMatch(destination_port=uint32(port)),
+                filters=[tcp(BLACK_HOLE)],
+            ),
+            _Chain(name="virtualOutbound-catchall-tcp", filters=[tcp(PASSTHROUGH)]),
+        ],
+    )
+
+
+def _forward_proxy(port: int, table: RouteTableKey) -> listener_pb2.Listener:
+    name = f"{LOOPBACK}_{port}"
+    return listener_pb2.Listener(
+        name=name,
+        address=socket(LOOPBACK, port),
+        traffic_direction=base_pb2.OUTBOUND,
+        filter_chains=[_Chain(filters=[http.forward(f"outbound_{name}", table.name)])],
+    )
+
+
+def _gateway(listener: GatewayListener) -> listener_pb2.Listener:
+    name = f"{listener.address}_{listener.port}"
+    return listener_pb2.Listener(
+        name=name,
+        address=socket(listener.address, listener.port),
+        traffic_direction=base_pb2.OUTBOUND,
+        filter_chains=[_Chain(filters=[http.gateway(f"outbound_{name}", listener.table.name)])],
+    )
+
+
+def _encode(listener: listener_pb2.Listener, table: str = "") -> Encoded:
+    refs = ((type_urls.ROUTE, table),) if table else ()
+    return encode(type_urls.LISTENER, listener.name, listener.SerializeToString(deterministic=True), refs)

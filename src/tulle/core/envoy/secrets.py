@@ -1,0 +1,26 @@
+"""A workload's certificate and the roots it trusts → SDS secrets. Made on the node: keys never leave it."""
+
+from __future__ import annotations
+
+from tulle.core import type_urls
+from tulle.core.encoded import Encoded, encode
+from tulle.pb.envoy.config.core.v3 import base_pb2
+from tulle.pb.envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2
+
+
+def encode_certificate(name: str, chain_pem: bytes, key_pem: bytes) -> Encoded:
+    """A certificate chain (leaf first) and its private key; `name` is `default` for a workload's own."""
+    certificate = common_pb2.TlsCertificate(
+        certificate_chain=base_pb2.DataSource(inline_bytes=chain_pem), private_key=base_pb2.DataSource(inline_bytes=key_pem)
+    )
+    return _encode(secret_pb2.Secret(name=name, tls_certificate=certificate))
+
+
+def encode_bundle(name: str, bundle_pem: bytes) -> Encoded:
+    """The root certificates that peers must chain to; `name` is `ROOTCA` for the mesh's own."""
+    context = common_pb2.CertificateValidationContext(trusted_ca=base_pb2.DataSource(inline_bytes=bundle_pem))
+    return _encode(secret_pb2.Secret(name=name, validation_context=context))
+
+
+def _encode(secret: secret_pb2.Secret) -> Encoded:
+    return encode(type_urls.SECRET, secret.name, secret.SerializeToString(deterministic=True))

@@ -1,0 +1,82 @@
+"""Mutual TLS between sidecars: both ends of it, as transport sockets.
+
+Certificates and roots are secrets `default` and `ROOTCA`, asked for over ADS, so that a rotation is one resource and no
+listener or cluster changes. Who a server may be is an exact match on its SPIFFE ID; who a client may be is any workload of the
+trust domain (policies decide the rest).
+
+ALPN tells mesh traffic from an application's own TLS, in Istio's words: callers offer `istio` and, before it, what is inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tulle.core.envoy.source import ADS, TRUE
+from tulle.core.model.destination import DestinationKey
+from tulle.pb import pack
+from tulle.pb.envoy.config.core.v3 import base_pb2
+from tulle.pb.envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
+from tulle.pb.envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
+from tulle.pb.envoy.type.matcher.v3 import string_pb2
+
+CERTIFICATE = "default"
+ROOTS = "ROOTCA"
+
+# What callers offer, and what listeners recognise them by.
+OFFER_HTTP2 = ("istio-h2", "istio", "h2")
+OFFER_HTTP1 = ("istio-http/1.1", "istio", "http/1.1")
+OFFER_TCP = ("istio",)
+MESH_HTTP = ("istio-h2", "istio-http/1.1", "istio-http/1.0")
+MESH = (*MESH_HTTP, "istio-peer-exchange", "istio")
+
+_TLS = "envoy.transport_sockets.tls"
+
+# Both bounds: with the minimum alone, Envoy's upstream default of at most 1.2 stays in force.
+_PARAMETERS = common_pb2.TlsParameters(
+    tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2,
+    tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
+)
+_CERTIFICATE = secret_pb2.SdsSecretConfig(name=CERTIFICATE, sds_config=ADS)
+_ROOTS = secret_pb2.SdsSecretConfig(name=ROOTS, sds_config=ADS)
+
+PLAINTEXT = base_pb2.TransportSocket(name="envoy.transport_sockets.raw_buffer", typed_config=pack(raw_buffer_pb2.RawBuffer()))
+
+
+def upstream(key: DestinationKey, identities: Iterable[str], offer: Iterable[str]) -> base_pb2.TransportSocket:
+    """The caller's end: presents this workload's certificate, accepts exactly `identities` (any workload where none is named)."""
+    context = tls_pb2.UpstreamTlsContext(
+        common_tls_context=_common(
+            [_uri(string_pb2.StringMatcher(exact=identity)) for identity in identities],
+            offer,
+        ),
+        sni=sni(key),
+    )
+    return base_pb2.TransportSocket(name=_TLS, typed_config=pack(context))
+
+
+def downstream(trust_domain: str, accept: Iterable[str]) -> base_pb2.TransportSocket:
+    """The called workload's end: asks for a certificate of a workload of `trust_domain`; `accept` are its ALPN protocols."""
+    workloads = string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/ns/")
+    context = tls_pb2.DownstreamTlsContext(common_tls_context=_common([_uri(workloads)], accept), require_client_certificate=TRUE)
+    return base_pb2.TransportSocket(name=_TLS, typed_config=pack(context))
+
+
+def sni(key: DestinationKey) -> str:
+    """The server name for a destination, in Istio's form: `outbound_.9080_.v1_.reviews.default.svc.cluster.local`."""
+    return f"outbound_.{key.port}_.{key.subset}_.{key.hostname}"
+
+
+def _common(peers: list[common_pb2.SubjectAltNameMatcher], alpn: Iterable[str]) -> tls_pb2.CommonTlsContext:
+    return tls_pb2.CommonTlsContext(
+        tls_params=_PARAMETERS,
+        tls_certificate_sds_secret_configs=[_CERTIFICATE],
+        combined_validation_context=tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
+            default_validation_context=common_pb2.CertificateValidationContext(match_typed_subject_alt_names=peers),
+            validation_context_sds_secret_config=_ROOTS,
+        ),
+        alpn_protocols=alpn,
+    )
+
+
+def _uri(matcher: string_pb2.StringMatcher) -> common_pb2.SubjectAltNameMatcher:
+    return common_pb2.SubjectAltNameMatcher(san_type=common_pb2.SubjectAltNameMatcher.URI, matcher=matcher)
