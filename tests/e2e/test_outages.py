@@ -1,0 +1,233 @@
+"""What wakes people at night: the control plane dies, the node agent dies, an Envoy dies, configuration changes under load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import yaml
+
+from tests.support.corpora import corpora
+from tests.support.mesh import Mesh, fetch
+
+
+class Load:
+    """Requests through the ingress in the background until the end of the block; `failures` are what was not a 200."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.seen: Counter[int] = Counter()
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self.over.is_set():
+            self.seen.update(reply.status for reply in fetch(self.url, 20, parallel=5))
+
+    @property
+    def failures(self) -> int:
+        """Everything but 200."""
+        return sum(count for status, count in self.seen.items() if status != 200)
+
+
+@contextmanager
+def load(mesh: Mesh) -> Iterator[Load]:
+    """Keep calling reviews through gateway and productpage."""
+    running = Load(f"{mesh.base}/api/v1/products/0/reviews")
+    running.thread.start()
+    try:
+        yield running
+    finally:
+        running.over.set()
+        running.thread.join()
+
+
+def pid_of(mesh: Mesh, words: str) -> int:
+    """The pid of the demo's program whose command line has these words."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                line = file.read().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if words in line and str(mesh.home) in line:
+            found.append(int(entry))
+    assert found, f"no process has {words!r}"
+    return min(found)
+
+
+def until(what: str, holds: object, limit: float = 30) -> None:
+    """Ask until it is so."""
+    assert callable(holds)
+    deadline = time.monotonic() + limit
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
+        time.sleep(0.05)
+
+
+@contextmanager
+def supervisor_stopped(mesh: Mesh) -> Iterator[None]:
+    """The demo's supervisor restarts what dies; while it is stopped, the dead stay dead."""
+    pid = mesh.state()["supervisor"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_control_plane_killed(own_mesh: Mesh) -> None:
+    """Traffic goes on without a control plane, a workload restarted meanwhile comes up from the cache, and it catches up later."""
+    mesh = own_mesh
+    before = mesh.tulle("proxy", "status").out
+    assert "reviews-v1" in before
+    with load(mesh) as running:
+        with supervisor_stopped(mesh):
+            os.kill(pid_of(mesh, "tulle control-plane"), signal.SIGKILL)
+            until("some traffic without a control plane", lambda: sum(running.seen.values()) > 200)
+            assert running.failures == 0, running.seen
+            envoy = envoy_of(mesh, "default/details-v1")
+            os.kill(envoy, signal.SIGKILL)
+            until("a new Envoy from the cache", lambda: envoy_of(mesh, "default/details-v1") not in (0, envoy))
+            url = f"{mesh.base}/api/v1/products/0"
+            until("details answers through the new Envoy", lambda: fetch(url)[0].status == 200)
+        assert running.failures == 0, "details is not on this path"
+        until("the control plane is back", lambda: mesh.tulle("wait", "--for=synced", check=False).code == 0, 60)
+        mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/destination-rule-all.yaml"))
+        mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/virtual-service-reviews-v3.yaml"))
+        bodies = {str("red" in reply.body) for reply in fetch(f"{mesh.base}/api/v1/products/0/reviews", 50)}
+        assert bodies == {"True"}, "a change after the outage arrives"
+    assert running.failures == 0, running.seen
+
+
+def envoy_of(mesh: Mesh, workload: str) -> int:
+    """The pid of a workload's Envoy, 0 where there is none; asked of the node agent."""
+    import asyncio
+
+    from tulle.client.node_api import NodeClient
+    from tulle.kit.errors import TulleError
+
+    async def ask() -> int:
+        try:
+            async with NodeClient(mesh.home / "run" / "demo" / "node.sock") as node:
+                status = await node.workload(workload)
+        except TulleError:
+            return 0
+        return status.envoy_pid if status is not None and status.state == "ready" else 0
+
+    return asyncio.run(ask())
+
+
+def test_node_agent_killed(own_mesh: Mesh) -> None:
+    """The Envoys of a killed agent go on; the next agent takes them over, without a failed request, and changes arrive again."""
+    mesh = own_mesh
+    envoy = envoy_of(mesh, "default/reviews-v1")
+    assert envoy
+    with load(mesh) as running:
+        with supervisor_stopped(mesh):
+            os.kill(pid_of(mesh, "tulle node"), signal.SIGKILL)
+            until("some traffic without an agent", lambda: sum(running.seen.values()) > 200)
+        until("an agent again", lambda: envoy_of(mesh, "default/reviews-v1") == envoy, 60)
+        mesh.synced()
+        mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/destination-rule-all.yaml"))
+        mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/virtual-service-reviews-v3.yaml"))
+        until("the change", lambda: "red" in fetch(f"{mesh.base}/api/v1/products/0/reviews")[0].body)
+    assert running.failures == 0, running.seen
+
+
+def test_200_changes_of_the_split_under_load(mesh: Mesh) -> None:
+    """No request fails while configuration changes, however often."""
+    rules = corpora("istio/samples/bookinfo/networking/destination-rule-all.yaml")
+    split = yaml.safe_load(corpora("istio/samples/bookinfo/networking/virtual-service-reviews-80-20.yaml").read_text())
+    mesh.apply("tulle", rules)
+    try:
+        with load(mesh) as running:
+            import asyncio
+
+            from tulle.client.api import ApiClient
+
+            async def change() -> None:
+                async with ApiClient.from_kubeconfig(mesh.kubeconfig) as api:
+                    for turn in range(200):
+                        first, second = split["spec"]["http"][0]["route"]
+                        first["weight"], second["weight"] = turn % 101, 100 - turn % 101
+                        second["destination"]["subset"] = ("v2", "v3")[turn % 2]
+                        await api.apply(split, field_manager="test")
+                        await asyncio.sleep(0.02)
+                    await api.request("GET", "/tulle/v1/synced?timeout=20")
+
+            asyncio.run(change())
+        assert sum(running.seen.values()) > 200, running.seen
+        assert running.failures == 0, running.seen
+    finally:
+        mesh.tulle("delete", "virtualservice", "reviews")
+        mesh.delete("tulle", rules)
+
+
+def test_a_workload_that_is_rolled_loses_no_request(mesh: Mesh) -> None:
+    """An application that is stopped in good order takes nobody's request with it, and comes back."""
+    with load(mesh) as running:
+        until("load", lambda: sum(running.seen.values()) > 50)
+        os.kill(mesh.state()["pids"]["ratings-v1"], 0)
+        for _ in range(2):
+            before = mesh.state()["pids"]["reviews-v2"]
+            os.kill(before, signal.SIGTERM)
+
+            def replaced(old: int = before) -> bool:
+                return bool(mesh.state()["pids"]["reviews-v2"] != old)
+
+            until("a new reviews-v2", replaced)
+            until("all versions again", lambda: "black" in fetch(f"{mesh.base}/api/v1/products/0/reviews")[0].body)
+    served = sum(running.seen.values())
+    assert running.failures <= served * 0.01, running.seen
+
+
+@pytest.mark.parametrize("victim", ["tulle control-plane", "tulle node", "demo_supervisor"])
+def test_down_leaves_nothing(victim: str) -> None:
+    """Also after a kill -9 of anything: no process, namespace, link, nftables rule, socket or folder stays."""
+    before = traces()
+    mesh = Mesh()
+    try:
+        mesh.up()
+        os.kill(pid_of(mesh, victim) if victim != "demo_supervisor" else mesh.state()["supervisor"]["pid"], signal.SIGKILL)
+        mesh.down()
+        assert not (mesh.home / "run" / "demo").exists()
+        assert not (mesh.home / "state" / "demo").exists()
+    finally:
+        mesh.remove()
+    until("no trace is left", lambda: traces() <= before, 10)
+
+
+def traces() -> set[str]:
+    """Links, nftables tables, namespaces, and processes that carry a tulle instance, of this machine."""
+    import subprocess
+
+    found: set[str] = set()
+    for argv in (["ip", "-br", "link"], ["nft", "list", "tables"], ["ip", "netns", "list"]):
+        listed = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+        found |= {f"{argv[0]} {line.split()[0] if argv[1] == '-br' else line}" for line in listed.splitlines()}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                environment = file.read()
+        except OSError:
+            continue
+        if b"TULLE_INSTANCE=demo-" in environment:
+            found.add(f"process {entry}")
+    return found
+
+
+def test_a_second_demo_is_told_what_runs(mesh: Mesh) -> None:
+    """Two demos cannot trample each other."""
+    second = mesh.tulle("demo", "up", "--detach", check=False)
+    assert second.code == 1
+    assert str(mesh.ingress_port) in second.err
+    assert "tulle demo down" in second.err
+    assert fetch(f"{mesh.base}/productpage")[0].status == 200
