@@ -2,8 +2,8 @@
 
 A captured connection arrives at `virtualOutbound` (15001) or `virtualInbound` (15006) and is told by where it was going. The
 listeners for outbound ports (`0.0.0.0_9080`, `240.240.0.7_3306`) bind nothing: `virtualOutbound` hands connections to them, and
-all sidecars of a namespace share them. In `proxy` capture nothing is redirected: the application calls a forward proxy, and each of
-its ports has a listener of its own.
+all sidecars of a namespace share them. In `proxy` capture nothing is redirected: the application calls a forward proxy, and each
+of its ports has a listener of its own.
 """
 
 from __future__ import annotations
