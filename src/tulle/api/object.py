@@ -1,17 +1,20 @@
 """What every kind has in common: the strict schema base, metadata, and the registration record of a kind.
 
 A kind is one pydantic class (its fields in snake_case, read and written in camelCase) and one `Kind` record in the registry.
+Rules between fields stand in the class they concern (`Ruled.faults`), so that all of them are found in one pass with their paths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
+from tulle.api.values import Int64, Many, Map
 from tulle.kit.problem import Problem, Ref
 
 
@@ -20,20 +23,66 @@ class Schema(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        """`field: null` means that the field was not written, as in Kubernetes and protobuf JSON."""
+        if isinstance(data, dict) and None in data.values():
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+
+class Fault(NamedTuple):
+    """A broken rule: where (`at`: JSON names and list indices below the schema that has the rule), and found and needed."""
+
+    at: tuple[str | int, ...]
+    message: str
+    reason: str = "Invalid"
+
+
+class Ruled(Schema):
+    """A schema with rules between its fields. They run when the fields themselves are right."""
+
+    def faults(self) -> Iterator[Fault]:
+        """Every broken rule of this part (not of the parts below it)."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _obey(self) -> Self:
+        if faults := tuple(self.faults()):
+            raise PydanticCustomError("rules", "breaks {count} rules", {"count": len(faults), "faults": faults})
+        return self
+
+
+class OwnerReference(Schema):
+    """Another object in whose place this one stands; gone with it."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool | None = None
+    block_owner_deletion: bool | None = None
+
 
 class Metadata(Schema):
-    """Kubernetes' ObjectMeta, as far as it is read; the rest is kept by the API server as it came."""
-
-    model_config = ConfigDict(extra="ignore")
+    """Kubernetes' ObjectMeta."""
 
     name: str = ""
+    generate_name: str = ""
     namespace: str = ""
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+    labels: Map[str] = Field(default_factory=dict)
+    annotations: Map[str] = Field(default_factory=dict)
     uid: str = ""
     resource_version: str = ""
-    generation: int = 0
+    generation: Int64 = 0
     creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: Int64 | None = None
+    finalizers: Many[str] = ()
+    owner_references: Many[OwnerReference] = ()
+    managed_fields: Many[dict[str, Any]] = ()
+    self_link: str = ""
 
 
 class Object(Schema):
@@ -78,6 +127,8 @@ class Kind:
     categories: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     check: Callable[[Any], list[Problem]] = field(default=lambda _object: [])
+    names: Literal["subdomain", "label", "rfc1035"] = "subdomain"  # what `metadata.name` must be
+    acted_on: bool = True  # False: served and stored, and every object of it warns that the mesh does not act on it yet
 
     @property
     def resource(self) -> str:

@@ -1,0 +1,234 @@
+"""Parts that several of the Gateway API's kinds have: references, selectors, header filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from tulle.api.object import Fault, Ruled, Schema
+from tulle.api.values import (
+    DnsLabel,
+    GatewayDuration,
+    Group,
+    HeaderName,
+    HeaderValue,
+    KindName,
+    Many,
+    Map,
+    ObjectName,
+    Port,
+    SectionName,
+)
+
+GROUP_NAME = "gateway.networking.k8s.io"
+
+
+class LabelExpression(Schema):
+    """A condition on a label: In, NotIn, Exists or DoesNotExist."""
+
+    key: str
+    operator: str
+    values: Many[str] = ()
+
+
+class LabelSelector(Ruled):
+    """Objects by their labels; all of it must hold."""
+
+    match_labels: Map[str] = Field(default_factory=dict)
+    match_expressions: Many[LabelExpression] = ()
+
+    def faults(self) -> Iterator[Fault]:
+        """Known operators with as many values as they take."""
+        for index, expression in enumerate(self.match_expressions):
+            if expression.operator not in ("In", "NotIn", "Exists", "DoesNotExist"):
+                message = f'found "{expression.operator}"; needed In, NotIn, Exists or DoesNotExist'
+                yield Fault(("matchExpressions", index, "operator"), message, "BadEnum")
+            elif (expression.operator in ("In", "NotIn")) != bool(expression.values):
+                message = (
+                    f"found {len(expression.values)} values with {expression.operator}; needed {_values(expression.operator)}"
+                )
+                yield Fault(("matchExpressions", index, "values"), message)
+
+
+def _values(operator: str) -> str:
+    return "at least one" if operator in ("In", "NotIn") else "none"
+
+
+class ParametersRef(Schema):
+    """Settings of the implementation, in an object of its own."""
+
+    group: Group
+    kind: KindName
+    name: ObjectName
+    namespace: DnsLabel | None = None
+
+
+class LocalParametersRef(Schema):
+    """Settings in an object of the same namespace."""
+
+    group: Group
+    kind: KindName
+    name: ObjectName
+
+
+class ParentRef(Schema):
+    """What a route attaches to: a Gateway (or one of its listeners), or a Service for the mesh."""
+
+    group: Group = GROUP_NAME
+    kind: KindName = "Gateway"
+    namespace: DnsLabel | None = None
+    name: ObjectName
+    section_name: SectionName | None = None
+    port: Port | None = None
+
+
+def parent_faults(parents: Sequence[ParentRef]) -> Iterator[Fault]:
+    """Several references to one parent are told apart by sectionName or port."""
+    for index, this in enumerate(parents):
+        for earlier in parents[:index]:
+            if _parent(this) != _parent(earlier):
+                continue
+            if (not this.section_name) != (not earlier.section_name) or (not this.port) != (not earlier.port):
+                message = f"found {this.kind} {this.name} twice, once whole; needed sectionName or port in both"
+                yield Fault(("parentRefs", index), message, "Duplicate")
+                break
+            if (this.section_name, this.port) == (earlier.section_name, earlier.port):
+                yield Fault(
+                    ("parentRefs", index), f"found {this.kind} {this.name} twice; needed another sectionName or port", "Duplicate"
+                )
+                break
+
+
+def _parent(ref: ParentRef) -> tuple[str, str, str, str]:
+    return (ref.group, ref.kind, ref.namespace or "", ref.name)
+
+
+class SecretRef(Schema):
+    """A Secret (or what the implementation has instead)."""
+
+    group: Group = ""
+    kind: KindName = "Secret"
+    namespace: DnsLabel | None = None
+    name: ObjectName
+
+
+class ObjectRef(Schema):
+    """An object of any kind."""
+
+    group: Group
+    kind: KindName
+    namespace: DnsLabel | None = None
+    name: ObjectName
+
+
+class ExtensionRef(Schema):
+    """An object of the implementation in the same namespace."""
+
+    group: Group
+    kind: KindName
+    name: ObjectName
+
+
+class BackendObjectRef(Ruled):
+    """Where requests go: a Service and its port."""
+
+    group: Group = ""
+    kind: KindName = "Service"
+    namespace: DnsLabel | None = None
+    name: ObjectName
+    port: Port | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        """A Service has a port."""
+        if self.group == "" and self.kind == "Service" and self.port is None:
+            yield Fault(("port",), "found nothing; needed a port, for the backend is a Service", "Required")
+
+
+class Header(Schema):
+    """A header and its value."""
+
+    name: HeaderName
+    value: HeaderValue
+
+
+class HeaderModifier(Ruled):
+    """Headers to overwrite, append and remove."""
+
+    set: Annotated[Many[Header], Field(max_length=16)] = ()
+    add: Annotated[Many[Header], Field(max_length=16)] = ()
+    remove: Annotated[Many[str], Field(max_length=16)] = ()
+
+    def faults(self) -> Iterator[Fault]:
+        """Each header once in a list."""
+        for field, headers in (("set", self.set), ("add", self.add)):
+            yield from repeats([header.name for header in headers], field, "name")
+        yield from repeats(list(self.remove), "remove")
+
+
+def repeats(names: Sequence[Any], *at: str) -> Iterator[Fault]:
+    """The names in a list that stand there before; `at` is the list's field and, for objects, the field in an item."""
+    field, *inside = at
+    for index, name in enumerate(names):
+        if name is not None and name in names[:index]:
+            shown = f'"{name}"' if isinstance(name, str) else name
+            yield Fault((field, index, *inside), f"found {shown} twice; needed each only once", "Duplicate")
+
+
+class Fraction(Ruled):
+    """A share of requests."""
+
+    numerator: Annotated[int, Field(ge=0, json_schema_extra={"format": "int32"})]
+    denominator: Annotated[int, Field(ge=1, json_schema_extra={"format": "int32"})] = 100
+
+    def faults(self) -> Iterator[Fault]:
+        """At most the whole."""
+        if self.numerator > self.denominator:
+            yield Fault(("numerator",), f"found {self.numerator}; needed at most the denominator {self.denominator}")
+
+
+class RequestMirror(Ruled):
+    """A backend that gets copies; its answers are dropped."""
+
+    backend_ref: BackendObjectRef
+    percent: Annotated[int, Field(ge=0, le=100, json_schema_extra={"format": "int32"})] | None = None
+    fraction: Fraction | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        """One way to say the share."""
+        if self.percent is not None and self.fraction is not None:
+            yield Fault((), "found percent and fraction; needed at most one of the two", "OneOf")
+
+
+class Cookie(Schema):
+    """The cookie of a session."""
+
+    lifetime_type: Literal["Permanent", "Session"] = "Session"
+    name: HeaderName | None = None
+    path: Annotated[str, Field(max_length=1024)] = "/"
+
+
+class SessionHeader(Schema):
+    """The header of a session."""
+
+    name: HeaderName
+
+
+class SessionPersistence(Ruled):
+    """Requests of a session go to one endpoint."""
+
+    absolute_timeout: GatewayDuration | None = None
+    type: Literal["Cookie", "Header"] = "Cookie"
+    cookie: Cookie | None = None
+    header: SessionHeader | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        """What the type needs, and only that."""
+        for field, value in (("cookie", self.cookie), ("header", self.header)):
+            if value is not None and self.type.lower() != field:
+                yield Fault((field,), f"found it with type {self.type}; needed none, or type {field.capitalize()}", "OneOf")
+            if value is None and self.type.lower() == field and "type" in self.model_fields_set:
+                yield Fault((field,), f"found nothing; needed it, for the type is {self.type}", "Required")
+        if self.cookie is not None and self.cookie.lifetime_type == "Permanent" and self.absolute_timeout is None:
+            yield Fault(("absoluteTimeout",), "found nothing; needed it, for the cookie is Permanent", "Required")
