@@ -7,9 +7,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from tulle.control.ca.authority import Authority
-
 from tests.support.mesh import Mesh, run
+from tulle.control.ca.authority import Authority
 
 PERMISSIVE = """
 apiVersion: security.istio.io/v1

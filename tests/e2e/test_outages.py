@@ -84,7 +84,7 @@ def supervisor_stopped(mesh: Mesh) -> Iterator[None]:
 
 
 def test_control_plane_killed(own_mesh: Mesh) -> None:
-    """Traffic goes on without a control plane, a workload restarted meanwhile comes up from the cache, and it catches up later."""
+    """Traffic goes on without it, a workload restarted meanwhile comes up from the cache, and it catches up later."""
     mesh = own_mesh
     before = mesh.tulle("proxy", "status").out
     assert "reviews-v1" in before

@@ -1,0 +1,50 @@
+"""The demo without root: in a user namespace, and where not even that is possible."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.corpora import corpora
+from tests.support.mesh import Mesh, fetch
+
+USER = "tulle-test"
+
+
+@pytest.fixture
+def user() -> Iterator[str | None]:
+    """Somebody without privileges: a user made for this test where the tests run as root, otherwise who runs them."""
+    if os.geteuid() != 0:
+        yield None
+        return
+    if not shutil.which("useradd"):
+        pytest.skip("no useradd on this machine")
+    subprocess.run(["useradd", "--system", "--no-create-home", USER], check=False, capture_output=True)
+    yield USER
+    subprocess.run(["userdel", USER], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("capture", ["netns", "proxy"])
+def test_demo_as_an_ordinary_user(user: str | None, capture: str) -> None:
+    """The whole demo works without root, and Istio's files steer it all the same."""
+    mesh = Mesh(capture=capture, user=user)
+    try:
+        mesh.up()
+        state = mesh.state()
+        assert state["capture"] == capture
+        assert fetch(f"{mesh.base}/productpage")[0].status == 200
+        mesh.apply("kubectl", corpora("istio/samples/bookinfo/networking/destination-rule-all.yaml"))
+        mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/virtual-service-reviews-v3.yaml"))
+        replies = fetch(f"{mesh.base}/api/v1/products/0/reviews", 50)
+        assert all(reply.status == 200 and "red" in reply.body for reply in replies)
+        ran = mesh.inside("curl", "-sS", "http://reviews:9080/reviews/0")
+        assert '"red"' in ran.out
+        assert mesh.down().code == 0
+        left = subprocess.run(["pgrep", "-f", str(mesh.home)], capture_output=True, text=True, check=False).stdout
+        assert not left, left
+    finally:
+        mesh.remove()
