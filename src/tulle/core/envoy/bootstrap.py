@@ -68,9 +68,9 @@ _STATS_SUFFIXES = (
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What differs from proxy to proxy.
 
-    `node_id` is the proxy's id (`namespace/name`), `cluster` its service in `app.namespace` form, `metadata` goes to whoever reads
-    the stream. `xds_socket` and `admin_socket` are paths of Unix sockets. `health_port` and `metrics_port` are bound on `address`;
-    0 leaves the listener out. `mark` is the socket mark of the proxy's own connections, which exempts them from capture; 0 for none
+    `node_id` is the proxy's id (`namespace/name`), `cluster` its service in `app.namespace` form, `metadata` for whoever serves
+    it. `xds_socket` and `admin_socket` are paths of Unix sockets. `health_port` and `metrics_port` are bound on `address`; 0
+    leaves the listener out. `mark` is the socket mark of the proxy's own connections, which exempts them from capture; 0: none
     (it takes CAP_NET_ADMIN). `heap_bytes` is where Envoy starts to refuse work instead of being killed.
     """
 
