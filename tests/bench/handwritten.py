@@ -26,9 +26,7 @@ def _manager(prefix: str, route: Json, http_filters: list[Json], **more: Any) ->
         "typed_config": {
             "@type": _ANY + "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": prefix,
-            "route_config": {
-                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, **route}]}]
-            },
+            "route_config": {"virtual_hosts": [host]},
             "http_filters": [*http_filters, router],
             **more,
         },

@@ -1,0 +1,77 @@
+"""`make bench`: measures, prints one table with the figures that were to be reached beside those that were, and writes JSON.
+
+`python -m tests.bench [latency] [scale] [--rounds 9]`; without names, all. Never a test: figures are reported, not asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import latency, scale
+
+OUT = Path("build/bench.json")
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", choices=["latency", "scale", []], default=[])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=5)
+    arguments = parser.parse_args()
+    console = Console()
+    found: dict[str, Any] = {}
+    what = arguments.what or ["latency", "scale"]
+    if "latency" in what:
+        if os.geteuid():
+            console.print("latency: needs root, for the network namespaces that all four variants share; left out")
+        else:
+            measured = latency.measure(arguments.rounds, arguments.seconds)
+            found["latency"] = msgspec.to_builtins(measured)
+            _latency(console, measured)
+    if "scale" in what:
+        grown = asyncio.run(scale.measure(arguments.rounds))
+        found["scale"] = msgspec.to_builtins(grown)
+        _scale(console, grown)
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(found, indent=2) + "\n")
+    console.print(f"written to {OUT}")
+
+
+def _latency(console: Console, measured: latency.Latency) -> None:
+    title = f"{measured.rate} requests/s, {measured.connections} connections, medians of {measured.rounds} rounds"
+    table = Table("", "p50 ms", "p90 ms", "p99 ms", "CPU ms / 1,000", "failed", title=title)
+    for name, row in measured.rows.items():
+        table.add_row(name, *(f"{value:.2f}" for value in (row.p50, row.p90, row.p99)), f"{row.cpu:.0f}", str(row.failed))
+    for base, ratios in measured.ratios.items():
+        table.add_row(f"mesh / {base}", *(f"x{ratios[key]:.2f}" for key in ("p50", "p90", "p99", "cpu")), "")
+    console.print(table)
+    console.print("to reach, in p50 and CPU: mesh / features at most 1.05, mesh / minimal at most 1.20")
+
+
+def _scale(console: Console, grown: scale.Scale) -> None:
+    table = Table("", "measured", "to reach", title=f"{grown.proxies} proxies, {grown.services} services, {grown.rounds} rounds")
+    rows = (
+        ("changed route, to the last ACK", f"{grown.route_seconds:.3f} s (worst {grown.route_worst:.3f})", "< 0.5 s"),
+        ("changed endpoint, to the last ACK", f"{grown.endpoint_seconds:.3f} s (worst {grown.endpoint_worst:.3f})", "< 0.25 s"),
+        ("control plane, memory", f"{grown.control_plane_rss_mb:.0f} MB", "< 250 MB"),
+        ("control plane, CPU per route change", f"{grown.control_plane_cpu_seconds_per_route_change:.3f} s", ""),
+        ("control plane, CPU per endpoint change", f"{grown.control_plane_cpu_seconds_per_endpoint_change:.3f} s", ""),
+        ("all proxies connected and configured", f"{grown.connect_seconds:.1f} s", ""),
+    )
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

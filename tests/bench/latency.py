@@ -1,0 +1,223 @@
+"""Latency and CPU of a call: direct, a hand-written minimal pair, that pair with the mesh's features, and the mesh.
+
+All four run between the same two network namespaces, over the same links, to the same application, in turn within every round. The
+hand-written Envoys carry the socket mark that exempts a proxy from capture, and listen on ports that capture leaves alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.bench import handwritten
+from tests.support.mesh import TULLE, Mesh
+from tulle.control.ca.authority import Authority
+from tulle.node.network import PROXY_MARK
+from tulle.pb.descriptors import envoy_path
+
+VARIANTS = ("direct", "minimal", "features", "mesh")
+_APP, _DIRECT, _MINIMAL, _FEATURES = 8080, 15016, 15017, 15018
+_CLIENT_ID = "spiffe://cluster.local/ns/default/sa/bench-client"
+_SERVER_ID = "spiffe://cluster.local/ns/default/sa/bench-server"
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Row(msgspec.Struct):
+    """Medians over the rounds: milliseconds, and CPU milliseconds of both proxies per 1,000 requests."""
+
+    p50: float
+    p90: float
+    p99: float
+    cpu: float
+    failed: int
+
+
+class Latency(msgspec.Struct):
+    """The four rows, and the paired ratios (medians of per-round ratios) that the issue asks for."""
+
+    rounds: int
+    rate: int
+    connections: int
+    rows: dict[str, Row]
+    ratios: dict[str, dict[str, float]]
+
+
+def _cpu(pids: list[int]) -> float:
+    """Milliseconds of CPU that these processes have used."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total * 1000 / _TICKS
+
+
+class _Scene:
+    """The two workloads and everything that is started inside them; `stop` ends it all."""
+
+    def __init__(self, mesh: Mesh, folder: Path) -> None:
+        self.mesh, self.folder = mesh, folder
+        self.children: list[subprocess.Popen[bytes]] = []
+
+    def workload(self, name: str, *argv: str, port: str = "") -> int:
+        """`tulle run`, until its proxy is ready; the pid of its Envoy."""
+        declared = ["--port", port] if port else []
+        self.spawn([*TULLE, "run", "--service", name, "--version", "v1", *declared, "--service-account", name, "--", *argv])
+        return self.until(lambda: self._envoy(f"{name}-v1") or self._envoy(name), f"the proxy of {name}")
+
+    def spawn(self, argv: list[str]) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            argv, env=self.mesh.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.children.append(child)
+        return child
+
+    def _envoy(self, name: str) -> int:
+        from tests.e2e.test_outages import envoy_of
+
+        return envoy_of(self.mesh, f"default/{name}")
+
+    def until(self, ask: Callable[[], Any], what: str) -> Any:
+        deadline = time.monotonic() + 30
+        while not (found := ask()):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{what} did not come up")
+            time.sleep(0.1)
+        return found
+
+    def envoy(self, inside: int, name: str, bootstrap: dict[str, Any]) -> int:
+        """A hand-written Envoy in the network namespace of process `inside`."""
+        bootstrap["cluster_manager"] = {
+            "upstream_bind_config": {
+                "source_address": {"address": "0.0.0.0", "port_value": 0},
+                "socket_options": [{"level": 1, "name": 36, "int_value": PROXY_MARK, "state": "STATE_PREBIND"}],
+            }
+        }
+        file = self.folder / f"{name}.json"
+        file.write_text(json.dumps(bootstrap))
+        argv = [str(envoy_path()), "-c", str(file), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
+        return self.spawn(["nsenter", "-t", str(inside), "-n", *argv]).pid
+
+    def stop(self) -> None:
+        for child in self.children:
+            child.send_signal(signal.SIGTERM)
+        for child in self.children:
+            try:
+                child.wait(30)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def _certificates(folder: Path) -> None:
+    authority = Authority.open(folder / "ca")
+    (folder / "root.pem").write_bytes(authority.bundle)
+    for name, identity in (("client", _CLIENT_ID), ("server", _SERVER_ID)):
+        pair = authority.issue_server(["localhost"], 3600, identity)
+        (folder / f"{name}.key").write_bytes(pair.key)
+        (folder / f"{name}.pem").write_bytes(pair.chain)
+
+
+def measure(rounds: int = 9, seconds: float = 5, rate: int = 1000, connections: int = 16) -> Latency:
+    """Start the scene, measure the four in turn so many times, stop everything. Needs root, for the namespaces."""
+    mesh = Mesh(capture="netns")
+    with tempfile.TemporaryDirectory(prefix="tl-") as name:
+        folder = Path(name)
+        scene = _Scene(mesh, folder)
+        try:
+            mesh.up()
+            return _measure(scene, rounds, seconds, rate, connections)
+        finally:
+            scene.stop()
+            mesh.remove()
+
+
+def _measure(scene: _Scene, rounds: int, seconds: float, rate: int, connections: int) -> Latency:
+    folder, mesh = scene.folder, scene.mesh
+    _certificates(folder)
+    app = folder / "app.json"
+    app.write_text(json.dumps(handwritten.server("0.0.0.0", _APP, folder / "app.sock")))
+    envoy = [str(envoy_path()), "-c", str(app), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
+    server = scene.workload("bench-server", *envoy, port=f"{_APP}:http")
+    client = scene.workload("bench-client", "sleep", "infinity")
+    address = mesh.kubectl(
+        "get", "workloadentry", "-o", "jsonpath={.items[?(@.spec.serviceAccount=='bench-server')].spec.address}"
+    ).out
+    virtual = mesh.kubectl("get", "service", "bench-server", "-o", "jsonpath={.spec.clusterIP}").out
+    pids: dict[str, list[int]] = {"direct": [], "mesh": [client, server]}
+    for variant, port, features in (("minimal", _MINIMAL, False), ("features", _FEATURES, True)):
+        inbound = handwritten.server_side(
+            "0.0.0.0", port, _APP, folder, _CLIENT_ID, folder / f"{variant}-in.sock", features=features
+        )
+        outbound = handwritten.client_side(
+            port, (address, port), folder, _SERVER_ID, folder / f"{variant}-out.sock", features=features
+        )
+        pids[variant] = [
+            scene.envoy(server, f"{variant}-in", inbound),
+            scene.envoy(client, f"{variant}-out", outbound),
+        ]
+    scene.envoy(server, "direct", handwritten.server("0.0.0.0", _DIRECT, folder / "direct.sock"))
+    urls = {
+        "direct": f"http://{address}:{_DIRECT}/",
+        "minimal": f"http://127.0.0.1:{_MINIMAL}/",
+        "features": f"http://127.0.0.1:{_FEATURES}/",
+        "mesh": f"http://{virtual}:{_APP}/",
+    }
+
+    def load(variant: str, seconds: float) -> tuple[dict[str, Any], float]:
+        before = _cpu(pids[variant])
+        argv = ["nsenter", "-t", str(client), "-n", sys.executable, "-m", "tests.bench.load", urls[variant]]
+        argv += [
+            "--host",
+            f"bench-server:{_APP}",
+            "--rate",
+            str(rate),
+            "--connections",
+            str(connections),
+            "--seconds",
+            str(seconds),
+        ]
+        argv += ["--mark", str(PROXY_MARK)] if variant == "direct" else []
+        ran = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if ran.returncode:
+            raise RuntimeError(f"{variant}: {ran.stderr[-500:]}")
+        result: dict[str, Any] = json.loads(ran.stdout)
+        return result, (_cpu(pids[variant]) - before) / result["requests"] * 1000
+
+    for variant in VARIANTS:  # warm: connections, caches, the first handshake
+        load(variant, 1)
+    taken: dict[str, list[tuple[dict[str, Any], float]]] = {variant: [] for variant in VARIANTS}
+    for turn in range(rounds):
+        order = VARIANTS[turn % len(VARIANTS) :] + VARIANTS[: turn % len(VARIANTS)]
+        for variant in order:
+            taken[variant].append(load(variant, seconds))
+    return Latency(
+        rounds=rounds,
+        rate=rate,
+        connections=connections,
+        rows={variant: _row(taken[variant]) for variant in VARIANTS},
+        ratios={base: _ratios(taken["mesh"], taken[base]) for base in ("minimal", "features")},
+    )
+
+
+def _row(taken: list[tuple[dict[str, Any], float]]) -> Row:
+    middle = {key: statistics.median(result[key] for result, _ in taken) for key in ("p50", "p90", "p99")}
+    failed = sum(result["failed"] for result, _ in taken)
+    return Row(**middle, cpu=statistics.median(cpu for _, cpu in taken), failed=failed)
+
+
+def _ratios(ours: list[tuple[dict[str, Any], float]], theirs: list[tuple[dict[str, Any], float]]) -> dict[str, float]:
+    """Medians of the ratios within each round, which is what a shared machine can tell."""
+    paired = list(zip(ours, theirs, strict=True))
+    found = {key: statistics.median(a[key] / b[key] for (a, _), (b, _) in paired) for key in ("p50", "p90", "p99")}
+    return {**found, "cpu": statistics.median(a / b for (_, a), (_, b) in paired if b)}
