@@ -1,11 +1,12 @@
 """Latency and CPU of a call: direct, a hand-written minimal pair, that pair with the mesh's features, and the mesh.
 
-All four run between the same two network namespaces, over the same links, to the same application, in turn within every round. The
-hand-written Envoys carry the socket mark that exempts a proxy from capture, and listen on ports that capture leaves alone.
+All four go from one network namespace to another over the same bridge, to the same kind of application, in turn within every
+round. The mesh's two are its workloads; the others share two plain namespaces without any capture.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import signal
@@ -23,11 +24,10 @@ import msgspec
 from tests.bench import handwritten
 from tests.support.mesh import TULLE, Mesh
 from tulle.control.ca.authority import Authority
-from tulle.node.network import PROXY_MARK
 from tulle.pb.descriptors import envoy_path
 
 VARIANTS = ("direct", "minimal", "features", "mesh")
-_APP, _DIRECT, _MINIMAL, _FEATURES = 8080, 15016, 15017, 15018
+_APP, _MINIMAL, _FEATURES = 8080, 7001, 7002
 _CLIENT_ID = "spiffe://cluster.local/ns/default/sa/bench-client"
 _SERVER_ID = "spiffe://cluster.local/ns/default/sa/bench-server"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -97,16 +97,27 @@ class _Scene:
 
     def envoy(self, inside: int, name: str, bootstrap: dict[str, Any]) -> int:
         """A hand-written Envoy in the network namespace of process `inside`."""
-        bootstrap["cluster_manager"] = {
-            "upstream_bind_config": {
-                "source_address": {"address": "0.0.0.0", "port_value": 0},
-                "socket_options": [{"level": 1, "name": 36, "int_value": PROXY_MARK, "state": "STATE_PREBIND"}],
-            }
-        }
         file = self.folder / f"{name}.json"
         file.write_text(json.dumps(bootstrap))
         argv = [str(envoy_path()), "-c", str(file), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
         return self.spawn(["nsenter", "-t", str(inside), "-n", *argv]).pid
+
+    def namespace(self, near: str, last: int) -> tuple[int, str]:
+        """A plain namespace on the bridge that leads to the workload at `near`; a process inside, and its address."""
+        bridge = json.loads(_out("ip", "-j", "route", "get", near))[0]["dev"]
+        info = json.loads(_out("ip", "-j", "addr", "show", "dev", bridge))[0]["addr_info"][0]
+        network = ipaddress.ip_interface(f"{info['local']}/{info['prefixlen']}").network
+        address = str(network.broadcast_address - last)
+        holder = self.spawn(["unshare", "-n", "sleep", "infinity"]).pid
+        self.until(lambda: os.readlink(f"/proc/{holder}/ns/net") != os.readlink("/proc/self/ns/net"), "a namespace")
+        link = f"tlb{holder % 100000}"
+        _out("ip", "link", "add", link, "master", bridge, "type", "veth", "peer", "name", "eth0", "netns", str(holder))
+        _out("ip", "link", "set", link, "up")
+        inside = ("nsenter", "-t", str(holder), "-n", "ip")
+        _out(*inside, "link", "set", "lo", "up")
+        _out(*inside, "addr", "add", f"{address}/{network.prefixlen}", "dev", "eth0")
+        _out(*inside, "link", "set", "eth0", "up")
+        return holder, address
 
     def stop(self) -> None:
         for child in self.children:
@@ -117,6 +128,10 @@ class _Scene:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+
+def _out(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
 def _certificates(folder: Path) -> None:
@@ -150,25 +165,24 @@ def _measure(scene: _Scene, rounds: int, seconds: float, rate: int, connections:
     envoy = [str(envoy_path()), "-c", str(app), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
     server = scene.workload("bench-server", *envoy, port=f"{_APP}:http")
     client = scene.workload("bench-client", "sleep", "infinity")
-    address = mesh.kubectl(
-        "get", "workloadentry", "-o", "jsonpath={.items[?(@.spec.serviceAccount=='bench-server')].spec.address}"
-    ).out
+    wanted = "jsonpath={.items[?(@.spec.serviceAccount=='bench-server')].spec.address}"
+    near = mesh.kubectl("get", "workloadentry", "-o", wanted).out
     virtual = mesh.kubectl("get", "service", "bench-server", "-o", "jsonpath={.spec.clusterIP}").out
+    there, address = scene.namespace(near, 1)
+    here, _ = scene.namespace(near, 2)
+    scene.envoy(there, "app-plain", handwritten.server("0.0.0.0", _APP, folder / "plain.sock"))
     pids: dict[str, list[int]] = {"direct": [], "mesh": [client, server]}
     for variant, port, features in (("minimal", _MINIMAL, False), ("features", _FEATURES, True)):
-        inbound = handwritten.server_side(
-            "0.0.0.0", port, _APP, folder, _CLIENT_ID, folder / f"{variant}-in.sock", features=features
-        )
+        inbound = handwritten.server_side("0.0.0.0", port, _APP, folder, _CLIENT_ID, folder / f"{variant}-in", features=features)
         outbound = handwritten.client_side(
-            port, (address, port), folder, _SERVER_ID, folder / f"{variant}-out.sock", features=features
+            port, (address, port), folder, _SERVER_ID, folder / f"{variant}-out", features=features
         )
         pids[variant] = [
-            scene.envoy(server, f"{variant}-in", inbound),
-            scene.envoy(client, f"{variant}-out", outbound),
+            scene.envoy(there, f"{variant}-in", inbound),
+            scene.envoy(here, f"{variant}-out", outbound),
         ]
-    scene.envoy(server, "direct", handwritten.server("0.0.0.0", _DIRECT, folder / "direct.sock"))
     urls = {
-        "direct": f"http://{address}:{_DIRECT}/",
+        "direct": f"http://{address}:{_APP}/",
         "minimal": f"http://127.0.0.1:{_MINIMAL}/",
         "features": f"http://127.0.0.1:{_FEATURES}/",
         "mesh": f"http://{virtual}:{_APP}/",

@@ -95,8 +95,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Load:
-    def __init__(self, url: str, host: str, mark: int) -> None:
-        self.mark = mark
+    def __init__(self, url: str, host: str) -> None:
         parts = urlsplit(url)
         self.address = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.request = f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {host or parts.netloc}\r\nUser-Agent: bench\r\n\r\n".encode()
@@ -117,8 +116,6 @@ class _Load:
         for _ in range(connections):
             opened = socket.socket()
             opened.setblocking(False)
-            if self.mark:
-                opened.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self.mark)
             await loop.sock_connect(opened, self.address)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _, connection = await loop.create_connection(lambda: _Connection(self), sock=opened)
@@ -153,9 +150,8 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=1000)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=8)
-    parser.add_argument("--mark", type=int, default=0, help="socket mark, to go past the capture")
     arguments = parser.parse_args()
-    load = _Load(arguments.url, arguments.host, arguments.mark)
+    load = _Load(arguments.url, arguments.host)
     result = uvloop.run(load.run(arguments.rate, arguments.connections, arguments.seconds))
     json.dump(msgspec.to_builtins(result), sys.stdout)
     print()
