@@ -201,7 +201,6 @@ def _measure(scene: _Scene, rounds: int, seconds: float, rate: int, connections:
             "--seconds",
             str(seconds),
         ]
-        argv += ["--mark", str(PROXY_MARK)] if variant == "direct" else []
         ran = subprocess.run(argv, capture_output=True, text=True, check=False)
         if ran.returncode:
             raise RuntimeError(f"{variant}: {ran.stderr[-500:]}")

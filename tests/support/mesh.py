@@ -21,6 +21,7 @@ from typing import Any
 import aiohttp
 
 TULLE = [sys.executable, "-m", "tulle"]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def free_port() -> int:
@@ -70,10 +71,11 @@ class Mesh:
         self.home.chmod(0o755)
         self.ingress_port, self.api_port, self.xds_port = free_port(), free_port(), free_port()
         self.capture = capture
-        self.prefix: list[str] = []
+        self.command = TULLE
         if user is not None:
             shutil.chown(self.home, user)
-            self.prefix = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
+            become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
+            self.command = [*become, *self._python_for(become), "-m", "tulle"]
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("TULLE_")},
             "TULLE_STATE_DIR": str(self.home / "state"),
@@ -82,6 +84,16 @@ class Mesh:
             "NO_COLOR": "1",
         }
         self.kubeconfig = self.home / "state" / "demo" / "kubeconfig"
+
+    @staticmethod
+    def _python_for(become: list[str]) -> list[str]:
+        """This interpreter, or where that user may not run it (it lies in somebody's home), the system's own of the same version."""
+        if subprocess.run([*become, sys.executable, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return [sys.executable]
+        system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+        packages = f"{ROOT / 'src'}:{sysconfig.get_path('purelib')}"
+        assert Path(system).exists(), f"neither {sys.executable} nor {system} can be run by an ordinary user"
+        return ["env", f"PYTHONPATH={packages}", system]
 
     @property
     def base(self) -> str:
@@ -105,7 +117,7 @@ class Mesh:
 
     def tulle(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> Ran:
         """A tulle command; fails the test where it fails, unless told not to."""
-        ran = run([*self.prefix, *TULLE, *arguments], self.env, stdin=stdin, timeout=timeout)
+        ran = run([*self.command, *arguments], self.env, stdin=stdin, timeout=timeout)
         assert not check or ran.code == 0, f"tulle {' '.join(arguments)}: exit {ran.code}\n{ran.text}\n{self.logs()}"
         return ran
 

@@ -1,7 +1,7 @@
 """`tulle demo up`, `status`, `down`: the person's side of the demo.
 
-The demo itself is kept by a supervisor process of its own (`demo_supervisor.py`), so that it outlives the shell that started it; this
-module starts it, shows what it says of itself, and clears everything away, also after a kill -9 of anything.
+The demo itself is kept by a supervisor process of its own (`demo_supervisor.py`), so that it outlives the shell that started
+it; this module starts it, shows what it says of itself, and clears everything away, also after a kill -9 of anything.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ async def up(settings: DemoSettings, show: Show) -> DemoState:
     log = (state_dir / "supervisor.log").open("ab")
     environment = {**os.environ, process.INSTANCE: demo_state.instance(), "GRPC_ENABLE_FORK_SUPPORT": "0"}
     with log:
-        child = subprocess.Popen(
+        child = subprocess.Popen(  # noqa: ASYNC220 - it outlives this loop
             [sys.executable, "-m", "tulle.app.demo_supervisor", msgspec.json.encode(settings).decode()],
             stdin=subprocess.DEVNULL,
             stdout=log,

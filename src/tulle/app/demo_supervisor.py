@@ -206,8 +206,8 @@ class _Supervisor:
         self.tasks.append(asyncio.create_task(self._keep(part, app)))
 
     async def _run(self, part: bookinfo.Part) -> run.App:
-        samples = str(bookinfo.samples_dir())
-        environment = {**os.environ, "PYTHONPATH": samples, "PYTHONDONTWRITEBYTECODE": "1"}
+        search = [str(bookinfo.samples_dir()), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search), "PYTHONDONTWRITEBYTECODE": "1"}
         with (self.state_dir / f"{part.spec.name}.log").open("ab") as log:
             app = await run.start(
                 part.spec,
