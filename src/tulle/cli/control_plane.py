@@ -1,0 +1,64 @@
+"""`tulle control-plane`: the program of `app/control_plane.py` with a flag and a variable for each of its settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tulle.cli.setting import Duration, setting
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.command("control-plane")
+@setting(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Store, certificate authority and kubeconfig. Default: /var/lib/tulle, or a person's XDG state folder.",
+)
+@setting(
+    "--api-address", default="127.0.0.1:15080", show_default=True, metavar="HOST:PORT", help="API server, for kubectl and nodes."
+)
+@setting("--xds-address", default="127.0.0.1:15012", show_default=True, metavar="HOST:PORT", help="xDS server, for nodes.")
+@setting(
+    "--advertise",
+    multiple=True,
+    metavar="NAME",
+    help="A further name or address by which nodes and people reach it; goes into its certificate. Repeatable.",
+)
+@setting("--trust-domain", also=("TRUST_DOMAIN",), default="cluster.local", show_default=True, help="SPIFFE trust domain.")
+@setting(
+    "--certificate-lifetime",
+    also=("SECRET_TTL",),
+    type=Duration(),
+    default="24h",
+    show_default=True,
+    help="How long a workload's certificate lives; it is renewed at half of that.",
+)
+@setting("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+def control_plane(
+    state_dir: Path | None,
+    api_address: str,
+    xds_address: str,
+    advertise: tuple[str, ...],
+    trust_domain: str,
+    certificate_lifetime: float,
+    log_level: str,
+) -> None:
+    """Run the control plane: API server, store, certificate authority, xDS."""
+    from tulle.app.control_plane import run_control_plane
+    from tulle.app.settings import ControlPlaneSettings
+    from tulle.kit import paths
+
+    run_control_plane(
+        ControlPlaneSettings(
+            state_dir=state_dir or paths.state_dir(),
+            api_address=api_address,
+            xds_address=xds_address,
+            advertise=advertise,
+            trust_domain=trust_domain,
+            certificate_lifetime=certificate_lifetime,
+            log_level=log_level,
+        )
+    )

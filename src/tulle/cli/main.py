@@ -1,0 +1,114 @@
+"""The entry point: the table of commands, and what a person sees when one fails.
+
+Data goes to standard output, everything else to standard error. Exit codes are those of `kit.errors.Exit`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from tulle.cli.lazy import Entry, LazyGroup
+from tulle.cli.terminal import fail, plain
+
+COMMANDS = {
+    "demo": Entry("tulle.cli.demo:demo", "Run the mesh with a sample application on this machine"),
+    "run": Entry("tulle.cli.run:run", "Run a process in the mesh, behind a sidecar of its own"),
+    "exec": Entry("tulle.cli.run:exec_", "Run a command in a workload's network"),
+    "control-plane": Entry("tulle.cli.control_plane:control_plane", "Run the control plane"),
+    "node": Entry("tulle.cli.node:node", "Run this host's node agent"),
+    "token": Entry("tulle.cli.token:token", "Join tokens for nodes"),
+    "apply": Entry("tulle.cli.apply:apply", "Create or change objects from files"),
+    "get": Entry("tulle.cli.get:get", "Show objects"),
+    "delete": Entry("tulle.cli.delete:delete", "Delete objects"),
+    "diff": Entry("tulle.cli.diff:diff", "What apply would change"),
+    "wait": Entry("tulle.cli.wait:wait", "Wait until every proxy has what was written"),
+    "kubeconfig": Entry("tulle.cli.kubeconfig:kubeconfig", "Print the path of the kubeconfig for kubectl"),
+    "check": Entry("tulle.cli.check:check", "Look for what is wrong with this machine and this mesh"),
+    "proxy": Entry("tulle.cli.proxy:proxy", "What the proxies have, and what they were sent"),
+    "version": Entry("tulle.cli.version:version", "Print versions"),
+    "completion": Entry("tulle.cli.completion:completion", "Print the completion script of a shell"),
+}
+SECTIONS = {
+    "Start": ("demo", "run", "exec"),
+    "Programs": ("control-plane", "node", "token"),
+    "Objects": ("apply", "get", "delete", "diff", "wait", "kubeconfig"),
+    "Look inside": ("check", "proxy"),
+    "About": ("version", "completion"),
+}
+
+
+@click.group(
+    "tulle",
+    cls=LazyGroup,
+    entries=COMMANDS,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Start with `tulle demo up`. Every setting of a program is a flag and a TULLE_* variable.",
+)
+@click.pass_context
+def tulle(ctx: click.Context) -> None:
+    """A service mesh that you can pip install."""
+    if plain():
+        ctx.color = False
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run `tulle` and exit with the status that its users expect."""
+    sys.exit(run(argv))
+
+
+def run(argv: list[str] | None = None) -> int:
+    """The exit status of a command line; failures are printed."""
+    try:
+        result: Any = tulle.main(args=argv, prog_name="tulle", standalone_mode=False)
+    except click.ClickException as error:
+        return _usage(error)
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Whoever read has enough (`tulle get | head`); the interpreter must not try to flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _failure(error)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(result) if isinstance(result, int) else 0
+
+
+def _usage(error: click.ClickException) -> int:
+    """Typed wrong: the word that is wrong, and where help is. 64; a file that cannot be opened is 1."""
+    if not isinstance(error, click.UsageError):
+        fail(error.format_message())
+        return 1
+    path = error.ctx.command_path if error.ctx else "tulle"
+    fail(error.format_message(), f"`{path} --help` lists what it takes")
+    return 64
+
+
+def _failure(error: Exception) -> int:
+    """What tulle knows to say as a sentence is said so; anything else is a bug and keeps its traceback."""
+    from tulle.kit.errors import BadData, TulleError
+
+    if isinstance(error, BadData):
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        fail(_count(error), error.hint)
+        return int(error.exit)
+    if isinstance(error, TulleError):
+        fail(error.message, error.hint)
+        return int(error.exit)
+    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1 and isinstance(error.exceptions[0], TulleError):
+        return _failure(error.exceptions[0])
+    raise error
+
+
+def _count(error: Any) -> str:
+    number = len(error.problems)
+    return f"{number} problem{'s' if number != 1 else ''}; nothing was written"

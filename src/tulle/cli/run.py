@@ -1,0 +1,128 @@
+"""`tulle run` and `tulle exec`: a process in the mesh, a command in a workload's network."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tulle.cli.connection import namespace_option
+
+if TYPE_CHECKING:
+    from tulle.client.node_api import Port
+
+# Istio's words for `appProtocol` and port names, as far as the mesh acts on them.
+PROTOCOLS = ("http", "http2", "grpc", "grpc-web", "https", "tls", "tcp", "mysql", "mongo", "redis", "udp")
+_PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+socket_option = click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    envvar="TULLE_NODE_SOCKET",
+    show_envvar=True,
+    help="The node agent's local API. Without it, the agent of this machine.",
+)
+
+
+@click.command(context_settings=_PASS_ON)
+@click.option("--service", required=True, metavar="NAME", help="The Service that it is a part of; made where none stands.")
+@click.option("--version", default="", metavar="V", help="Its version: the label that subsets select by.")
+@click.option("--name", default="", metavar="NAME", help="The workload's name. Default: SERVICE-VERSION.")
+@namespace_option
+@click.option("--service-account", default="default", show_default=True, metavar="NAME", help="Its identity in the namespace.")
+@click.option(
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="P[:PROTOCOL[:TARGET]]",
+    help="A port of the service, its protocol (sniffed where not said), and the port that the process binds. Repeatable.",
+)
+@click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A further label. Repeatable.")
+@click.option("--capture", type=click.Choice(["auto", "netns", "cgroup", "proxy"]), default="auto", show_default=True)
+@socket_option
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+def run(
+    service: str,
+    version: str,
+    name: str,
+    namespace: str,
+    service_account: str,
+    ports: tuple[str, ...],
+    labels: tuple[str, ...],
+    capture: str,
+    socket: Path | None,
+    command: tuple[str, ...],
+) -> int:
+    """Run a process in the mesh, behind a sidecar of its own.
+
+    It starts when its proxy is ready; when it ends, the proxy drains and goes, and the exit status is that of the process.
+
+    \b
+    tulle run --service reviews --version v2 --port 9080:http -- ./reviews
+    """
+    from tulle.app.run import run_workload
+    from tulle.client.node_api import WorkloadSpec
+
+    spec = WorkloadSpec(
+        name=name or (f"{service}-{version}" if version else service),
+        namespace=namespace,
+        service=service,
+        version=version,
+        service_account=service_account,
+        ports=tuple(parse_port(port) for port in ports),
+        labels=dict(_label(label) for label in labels),
+        capture=capture,
+    )
+    return asyncio.run(run_workload(spec, command, socket=socket))
+
+
+@click.command("exec", context_settings=_PASS_ON)
+@namespace_option
+@socket_option
+@click.argument("workload")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+def exec_(namespace: str, socket: Path | None, workload: str, command: tuple[str, ...]) -> int:
+    """Run a command in the network of WORKLOAD (NAME or NAMESPACE/NAME), with its identity, as `kubectl exec` would.
+
+    \b
+    tulle exec curl -- curl -s http://reviews:9080/reviews/0
+    """
+    from tulle.app.run import exec_in
+
+    argv = command[1:] if command[0] == "--" else command
+    if not argv:
+        raise click.UsageError("Missing argument 'COMMAND...'.")
+    return asyncio.run(exec_in(qualified(workload, namespace), argv, socket=socket))
+
+
+def qualified(workload: str, namespace: str) -> str:
+    """`namespace/name` of a workload as a person names it."""
+    return workload if "/" in workload else f"{namespace}/{workload}"
+
+
+def parse_port(text: str) -> Port:
+    """`9080`, `9080:http`, `80:http:8080`; raises a usage error with what was found and needed."""
+    from tulle.client.node_api import Port
+
+    number, _, rest = text.partition(":")
+    protocol, _, target = rest.partition(":")
+    if protocol and protocol not in PROTOCOLS:
+        raise click.BadParameter(
+            f"found protocol {protocol!r} in {text!r}, needed one of {', '.join(PROTOCOLS)}", param_hint="--port"
+        )
+    return Port(number=_number(number, text), protocol=protocol, target=_number(target, text) if target else 0)
+
+
+def _number(digits: str, text: str) -> int:
+    if not digits.isascii() or not digits.isdigit() or not 0 < int(digits) < 65536:
+        raise click.BadParameter(f"found {text!r}, needed P[:PROTOCOL[:TARGET]] with ports from 1 to 65535", param_hint="--port")
+    return int(digits)
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise click.BadParameter(f"found {text!r}, needed KEY=VALUE", param_hint="--label")
+    return key, value
