@@ -1,0 +1,173 @@
+"""A network namespace as a `Sandbox`; and `perform`, the one way in which the agent has things done inside (see `inside.py`)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tulle.core.model.workload import Capture, ProxyPorts
+from tulle.kit.errors import Refused, Unavailable
+from tulle.node import inside, launch
+from tulle.node.network import DNS_PORT, SocketSpec
+from tulle.node.processes import Process
+
+_LISTEN = "0A"  # a TCP socket's state in /proc/net/tcp
+
+
+class SandboxRecord(msgspec.Struct, frozen=True):
+    """What must be known to find a sandbox again. `number` is its place in the network's address range."""
+
+    id: str
+    number: int
+    address: str
+    holder: Process
+    ports: tuple[int, ...] = ()
+    mounts: tuple[tuple[str, str], ...] = ()
+
+
+async def perform(task: str, **fields: Any) -> dict[str, Any]:
+    """Have `inside.py` do a task; raises `Unavailable` with its words where it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *script(inside.__file__),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a Ctrl-C in the agent's terminal is not for it
+        pass_fds=[fields["channel"]] if "channel" in fields else [],
+    )
+    out, err = await process.communicate(json.dumps({"task": task, **fields}).encode())
+    if process.returncode != 0:
+        raise Unavailable(f"the namespace task {task} failed: {err.decode(errors='replace').strip()[-500:]}")
+    answer: dict[str, Any] = json.loads(out)
+    if "error" in answer:
+        raise Unavailable(answer["error"])
+    return answer
+
+
+def script(path: str) -> list[str]:
+    """The command of one of our scripts that need only the standard library: isolated, without site packages, quick."""
+    return [sys.executable, "-I", "-S", path]
+
+
+def listening_ports(pid: int | str) -> set[int]:
+    """TCP ports with a listener in the network namespace of a process (`self`: in ours)."""
+    found = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        found |= {int(fields[1].rpartition(":")[2], 16) for fields in map(str.split, lines) if fields[3] == _LISTEN}
+    return found
+
+
+class NetnsSandbox:
+    """A workload's network namespace, held by a pause process. `user`: it lies in a user namespace."""
+
+    capture = Capture.NETNS
+
+    def __init__(self, record: SandboxRecord, *, user: bool) -> None:
+        self.record = record
+        self._user = user
+
+    @property
+    def id(self) -> str:
+        """`namespace/name`."""
+        return self.record.id
+
+    @property
+    def address(self) -> str:
+        """On the network's bridge."""
+        return self.record.address
+
+    @property
+    def proxy_ports(self) -> ProxyPorts:
+        """Istio's numbers: the namespace is the workload's own."""
+        return ProxyPorts()
+
+    @property
+    def inbound_ports(self) -> Mapping[int, int]:
+        """The declared ports themselves."""
+        return {port: port for port in self.record.ports}
+
+    @property
+    def app_ports(self) -> Mapping[int, int]:
+        """The declared ports themselves."""
+        return self.inbound_ports
+
+    def app_environment(self) -> dict[str, str]:
+        """`PORT`, the first declared one."""
+        return {"PORT": str(self.record.ports[0])} if self.record.ports else {}
+
+    def command(self, argv: Sequence[str], *, app: bool, uid: int | None = None, gid: int | None = None) -> list[str]:
+        """See `Sandbox.command`."""
+        spec: launch.Spec = {"holder": (self.record.holder.pid, self.record.holder.started), "user": self._user}
+        if app:
+            spec["mounts"] = list(self.record.mounts)
+        else:
+            spec["privileged"] = True
+        if uid is not None:
+            spec["uid"] = uid
+        if gid is not None:
+            spec["gid"] = gid
+        return [*script(launch.__file__), json.dumps(spec, separators=(",", ":")), *argv]
+
+    async def sockets(self, *wanted: SocketSpec) -> list[socket.socket]:
+        """See `Sandbox.sockets`."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            try:
+                holder = (self.record.holder.pid, self.record.holder.started)
+                specs = [msgspec.to_builtins(one) for one in wanted]
+                await perform("sockets", holder=holder, user=self._user, channel=theirs.fileno(), sockets=specs)
+            except Unavailable as error:
+                if not self.alive():
+                    raise Unavailable(f"the sandbox of {self.id} is gone") from error
+                raise Refused(f"sandbox of {self.id}: {error.message}") from error
+            _, descriptors, _, _ = socket.recv_fds(ours, 1, len(wanted))
+        made = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        for one in made:
+            one.setblocking(False)
+        return made
+
+    async def dns_sockets(self) -> list[socket.socket]:
+        """See `Sandbox.dns_sockets`."""
+        return await self.sockets(*(SocketSpec(kind, "127.0.0.1", DNS_PORT) for kind in ("udp", "tcp")))
+
+    def listening(self) -> set[int]:
+        """TCP ports on which something listens inside."""
+        return listening_ports(self.record.holder.pid) if self.alive() else set()
+
+    def alive(self) -> bool:
+        """Whether the process that holds it still runs."""
+        return self.record.holder.alive()
+
+
+class GatewaySandbox(NetnsSandbox):
+    """The place for a gateway: where the bridge lies. As root that is the host itself, so that commands stay as they are."""
+
+    capture = Capture.NONE
+
+    def command(self, argv: Sequence[str], *, app: bool, uid: int | None = None, gid: int | None = None) -> list[str]:
+        """See `Sandbox.command`."""
+        if self._user:
+            return super().command(argv, app=app, uid=uid, gid=gid)
+        if uid is None and gid is None:
+            return list(argv)
+        spec: launch.Spec = {"privileged": not app}
+        if uid is not None:
+            spec["uid"] = uid
+        if gid is not None:
+            spec["gid"] = gid
+        return [*script(launch.__file__), json.dumps(spec, separators=(",", ":")), *argv]
+
+    async def dns_sockets(self) -> list[socket.socket]:
+        """None: a gateway's DNS is the host's."""
+        return []
