@@ -2,6 +2,16 @@
 
 A table is an empty RouteConfiguration that never changes and says where its virtual hosts come from (VHDS over ADS); each
 virtual host is a resource of its own. A changed route is then one small message, and no listener or table is touched.
+
+How Envoy 1.40 does delta VHDS (tests/unit/core/envoy/test_vhds.py holds it to this), which whoever serves it must know:
+
+- Its one VHDS subscription names nothing, ever: the first request has no names, and a further table brings no further
+  request. It stands for the virtual hosts of every table that the proxy has.
+- A virtual host belongs to the table before the last `/` of its resource name. One that comes before Envoy has acknowledged
+  its table is acknowledged and dropped: a table's hosts are sent after the table's ACK, whatever was sent before.
+- A listener warms until its table has had one virtual host, or one name in `removed_resources` (any `TABLE/x`); an empty
+  response does not do. So a table without hosts answers nobody until `_PATIENCE` is over.
+- A removal takes effect only if VirtualHost.name is the resource's name.
 """
 
 from __future__ import annotations
@@ -11,7 +21,7 @@ from functools import lru_cache
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy.clusters import PASSTHROUGH
-from tulle.core.envoy.source import ADS, FALSE, metadata, seconds, uint32
+from tulle.core.envoy.source import FALSE, metadata, seconds, uint32
 from tulle.core.model.route import (
     MatchKind,
     NamedMatch,
@@ -23,7 +33,7 @@ from tulle.core.model.route import (
     VirtualHost,
 )
 from tulle.pb import pack
-from tulle.pb.envoy.config.core.v3 import substitution_format_string_pb2
+from tulle.pb.envoy.config.core.v3 import config_source_pb2, substitution_format_string_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 from tulle.pb.envoy.extensions.filters.common.fault.v3 import fault_pb2 as common_fault_pb2
 from tulle.pb.envoy.extensions.filters.http.fault.v3 import fault_pb2
@@ -33,6 +43,14 @@ from tulle.pb.envoy.type.v3 import percent_pb2
 from tulle.pb.google.protobuf import any_pb2
 
 FAULT = "envoy.filters.http.fault"
+
+# Where the virtual hosts of a table come from, and how long (seconds) its listener stays closed when none comes.
+_PATIENCE = 5.0
+_HOSTS = config_source_pb2.ConfigSource(
+    ads=config_source_pb2.AggregatedConfigSource(),
+    initial_fetch_timeout=seconds(_PATIENCE),
+    resource_api_version=config_source_pb2.ApiVersion.V3,
+)
 
 # How often a retry may draw again when it drew an endpoint that has already failed this request; Istio's number.
 _DRAWS = 5
@@ -53,7 +71,7 @@ def encode_table(key: RouteTableKey) -> Encoded:
     """The table itself: its virtual hosts are asked for by the table's name."""
     table = route_pb2.RouteConfiguration(
         name=key.name,
-        vhds=route_pb2.Vhds(config_source=ADS),
+        vhds=route_pb2.Vhds(config_source=_HOSTS),
         # A route whose cluster is missing answers 503; it must not take the whole table with it.
         validate_clusters=FALSE,
         # A sidecar's table or a gateway's belongs to one port: whatever port a client writes into Host, it got here.
@@ -66,7 +84,7 @@ def encode_table(key: RouteTableKey) -> Encoded:
 def encode_host(key: RouteTableKey, host: VirtualHost) -> Encoded:
     """A virtual host of a table, in the order of its routes."""
     message = route_components_pb2.VirtualHost(
-        name=host.name,
+        name=key.host_resource(host.name),
         domains=host.domains,
         routes=[_route(route) for route in host.routes],
         include_request_attempt_count=True,
