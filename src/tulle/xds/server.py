@@ -1,21 +1,52 @@
 """The ADS server: between the control plane and its nodes over mutual TLS, between a node and its Envoys over Unix sockets.
 
-Signatures first; the body follows.
+The shell of `stream.py`: reads requests, feeds them in, writes what comes out, and counts who is in sync. Requests and
+responses are raw bytes to gRPC (no serialisers), so that shared resources are never serialised again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import grpc
+import structlog
+from google.protobuf.message import DecodeError
 
 from tulle.core.encoded import Published, Source
+from tulle.core.type_urls import SHORT
+from tulle.kit.errors import Refused as NotPermitted
+from tulle.xds.messages import Request, Send, parse_request
 from tulle.xds.status import Nack, ProxyStatus
+from tulle.xds.stream import Acked, Action, Changed, DeltaStream, Event, Overdue, Refused, Subscribed, Synced
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+
+# For `grpc.aio.server(options=OPTIONS)`. A port in use is an error, not shared; a peer that vanished is noticed in 40 s.
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+# How long (s) a proxy may take to subscribe to what its resources refer to before the rest is sent anyway.
+PATIENCE = 5.0
+
+_log = structlog.get_logger(__name__)
 
 
 class Observer:
     """What a server tells whoever wants to know; every method does nothing unless overridden. Called in the event loop,
-    from inside the stream: return quickly, do not raise.
+    from inside the stream: return quickly, do not raise, do not call `publish` (schedule it).
 
     `stream` numbers the streams of a server: a proxy that reconnects has a new one, and the old may end after the new began.
     """
@@ -39,13 +70,34 @@ class Observer:
         """All that the source had for this proxy at `revision` is answered."""
 
 
+class _Session:
+    """One stream: the protocol, and what waits to be written."""
+
+    def __init__(self, number: int, proxy: str, peer: str, connected: float, protocol: DeltaStream) -> None:
+        self.number, self.proxy, self.peer, self.connected, self.protocol = number, proxy, peer, connected, protocol
+        self.outbox: deque[Send] = deque()
+        self.wake = asyncio.Event()
+        self.timer: asyncio.TimerHandle | None = None
+        self.task = asyncio.current_task()
+
+
+class _Waiter:
+    """A `wait_synced` call: the sessions that are behind, and the revision that the source itself has yet to reach."""
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+        self.behind: set[_Session] = set()
+        self.done = asyncio.Event()
+
+
 class AdsServer:
     """Serves a `Source` to any number of proxies by delta ADS.
 
     `authorize(peer, proxy)` is asked once a stream, with the peer's SPIFFE ID (None over a Unix socket) and the `node.id` that
     it claims; it raises `kit.errors.Refused` to close the stream. `known(proxy, type_url, name)` tells whether the absence of
-    a name (or of everything: `*`) from the source is a fact; where it returns False the proxy is not told anything until a
-    `publish` names the resource (as None where it does not exist). Default: absence is a fact.
+    a name (or of everything: `*`, or of a table's virtual hosts: its name) from the source is a fact; while it returns False
+    the proxy is told nothing of it, until a `publish` that names it (as None where it does not exist) makes it asked again.
+    Default: absence is a fact. `clock` gives seconds since the epoch.
     """
 
     def __init__(
@@ -54,30 +106,196 @@ class AdsServer:
         authorize: Callable[[str | None, str], None] = lambda peer, proxy: None,
         observer: Observer | None = None,
         known: Callable[[str, str, str], bool] = lambda proxy, type_url, name: True,
-        clock: Callable[[], float] | None = None,
-    ) -> None: ...
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._source = source
+        self._authorize = authorize
+        self._observer = observer or Observer()
+        self._known = known
+        self._clock = clock
+        self._sessions: dict[int, _Session] = {}
+        self._numbers = 0
+        self._waiters: set[_Waiter] = set()
 
     @property
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """For `grpc.aio.Server.add_generic_rpc_handlers`. Make that server with `options=xds.server.OPTIONS`."""
-        raise NotImplementedError
+        methods = {"DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta)}
+        return (grpc.method_handlers_generic_handler(SERVICE, methods),)
 
     def publish(self, published: Published) -> None:
         """The source moved: call directly after the commit that moved it, without an `await` between. Per stream only the
         changed names of its layers are looked at. Synchronous; the responses go out when the loop runs on.
         """
-        raise NotImplementedError
+        event = Changed(published)
+        for session in list(self._sessions.values()):
+            self._feed(session, event)
+        for waiter in list(self._waiters):
+            self._settle(waiter)
 
     def proxies(self) -> list[ProxyStatus]:
         """Every connected stream, sorted by proxy."""
-        raise NotImplementedError
+        return [
+            ProxyStatus(
+                proxy=session.proxy,
+                peer=session.peer,
+                connected=session.connected,
+                synced=session.protocol.synced,
+                held=session.protocol.held,
+                types=session.protocol.status(),
+            )
+            for session in sorted(self._sessions.values(), key=lambda session: (session.proxy, session.number))
+        ]
 
     async def wait_synced(self, revision: int, timeout: float) -> list[str]:
         """Wait until every connected proxy that the source knows has answered all of `revision`; the ids of those that
-        have not after `timeout` seconds (empty: all have). Waits for the source to get to `revision` first.
+        have not after `timeout` seconds (empty: all have). Waits for the source to get to `revision` first: where it does
+        not, every connected proxy is behind.
         """
-        raise NotImplementedError
+        waiter = _Waiter(revision)
+        waiter.behind = {session for session in self._sessions.values() if _behind(session, revision)}
+        self._waiters.add(waiter)
+        try:
+            self._settle(waiter)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await waiter.done.wait()
+        finally:
+            self._waiters.discard(waiter)
+        return [] if waiter.done.is_set() else sorted({session.proxy for session in waiter.behind})
 
     async def close(self) -> None:
         """End every stream."""
-        raise NotImplementedError
+        tasks = [session.task for session in self._sessions.values() if session.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # A stream's life
+
+    async def _delta(self, _requests: Any, context: Any) -> None:
+        await self._serve(context, parse_request, lambda proxy: DeltaStream(self._source, proxy, self._known))
+
+    async def _serve(
+        self, context: Any, parse: Callable[[bytes], tuple[str, Request]], start: Callable[[str], DeltaStream]
+    ) -> None:
+        data = await context.read()
+        if data is grpc.aio.EOF:
+            return
+        proxy, request = await _parsed(context, parse, data)
+        peer = await self._admit(context, proxy)
+        self._numbers += 1
+        session = _Session(self._numbers, proxy, peer or "", self._clock(), start(proxy))
+        self._sessions[session.number] = session
+        for waiter in self._waiters:
+            if _behind(session, waiter.revision):
+                waiter.behind.add(session)
+        _log.debug("proxy connected", proxy=proxy, peer=peer, stream=session.number)
+        writer = asyncio.create_task(self._write(session, context))
+        try:
+            self._observer.connected(proxy, session.number)
+            self._feed(session, request)
+            while not writer.done() and (data := await context.read()) is not grpc.aio.EOF:
+                _, request = await _parsed(context, parse, data)
+                self._feed(session, request)
+        finally:
+            writer.cancel()
+            if session.timer is not None:
+                session.timer.cancel()
+            del self._sessions[session.number]
+            for waiter in list(self._waiters):
+                waiter.behind.discard(session)
+                self._settle(waiter)
+            _log.debug("proxy disconnected", proxy=proxy, stream=session.number)
+            self._observer.disconnected(proxy, session.number)
+
+    async def _admit(self, context: Any, proxy: str) -> str | None:
+        """The peer's identity, once it may speak for this proxy; ends the stream otherwise."""
+        auth = context.auth_context()
+        peer = peer_identity(auth)
+        try:
+            if not proxy:
+                raise NotPermitted("the first request of a stream has to name its proxy in node.id")
+            if peer is None and auth.get("transport_security_type") == [b"ssl"]:
+                raise NotPermitted("the client certificate has no SPIFFE ID, or more than one")
+            self._authorize(peer, proxy)
+        except NotPermitted as refusal:
+            _log.warning("proxy refused", proxy=proxy, peer=peer, why=refusal.message)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal.message)
+        return peer
+
+    async def _write(self, session: _Session, context: Any) -> None:
+        # What went wrong with a write shows in the reader too, which ends the stream.
+        with contextlib.suppress(grpc.aio.BaseError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            while True:
+                await session.wake.wait()
+                session.wake.clear()
+                while session.outbox:
+                    await context.write(session.outbox.popleft().payload)
+
+    # What happens in it
+
+    def _feed(self, session: _Session, event: Event) -> None:
+        protocol = session.protocol
+        for action in protocol.feed(event):
+            self._act(session, action)
+        if session.outbox:
+            session.wake.set()
+        if protocol.awaiting:
+            if session.timer is None:
+                session.timer = asyncio.get_running_loop().call_later(PATIENCE, self._overdue, session)
+        elif session.timer is not None:
+            session.timer.cancel()
+            session.timer = None
+
+    def _overdue(self, session: _Session) -> None:
+        session.timer = None
+        if session.number in self._sessions:
+            _log.warning("proxy did not ask for what its configuration refers to", proxy=session.proxy)
+            self._feed(session, Overdue())
+
+    def _act(self, session: _Session, action: Action) -> None:
+        match action:
+            case Send():
+                session.outbox.append(action)
+            case Acked(type_url, revision):
+                self._observer.acked(session.proxy, session.number, type_url, revision)
+            case Refused(nack):
+                short = SHORT.get(nack.type_url, nack.type_url)
+                _log.warning("proxy refused configuration", proxy=session.proxy, type=short, names=nack.names, why=nack.message)
+                self._observer.nacked(session.proxy, session.number, nack)
+            case Subscribed(type_url, subscribe, unsubscribe):
+                self._observer.subscribed(session.proxy, session.number, type_url, subscribe, unsubscribe)
+            case Synced(revision):
+                self._observer.synced(session.proxy, session.number, revision)
+                for waiter in list(self._waiters):
+                    if not _behind(session, waiter.revision):
+                        waiter.behind.discard(session)
+                        if not waiter.behind:
+                            self._settle(waiter)
+
+    def _settle(self, waiter: _Waiter) -> None:
+        if self._source.revision >= waiter.revision:
+            # Proxies may have become known, or unknown, since.
+            waiter.behind = {session for session in waiter.behind if not session.protocol.held}
+            if not waiter.behind:
+                waiter.done.set()
+
+
+def _behind(session: _Session, revision: int) -> bool:
+    return session.protocol.synced < revision
+
+
+async def _parsed(context: Any, parse: Callable[[bytes], tuple[str, Request]], data: bytes) -> tuple[str, Request]:
+    try:
+        return parse(data)
+    except (DecodeError, UnicodeDecodeError) as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a discovery request: {error}")
+        raise
+
+
+def peer_identity(auth: Mapping[str, Sequence[bytes]]) -> str | None:
+    """The one SPIFFE ID among the subject alternative names of a gRPC peer's certificate, or None."""
+    names = [name.decode(errors="replace") for name in auth.get("x509_subject_alternative_name", ())]
+    ids = [name for name in names if name.startswith("spiffe://")]
+    return ids[0] if len(ids) == 1 else None

@@ -1,0 +1,478 @@
+"""One proxy's delta ADS stream as a pure protocol: events in, actions out; no I/O, no clock. `server.py` is its shell.
+
+The proxy sees the layers of a `core.encoded.Source`. What changes reaches it in *waves*. A wave pins the source's tables as
+they are, then goes through its phases, and only then the next wave begins with whatever is newest by then; so several revisions
+that arrive meanwhile coalesce, a proxy that is always behind still gets forward, and a route of a revision is never sent with
+the clusters of an older one.
+
+| phase | sends | goes on when |
+|---|---|---|
+| make 1 | new and changed secrets, clusters, endpoints | answered, and what new clusters refer to is subscribed and answered |
+| make 2 | new and changed listeners, routes, virtual hosts | the same |
+| make 3 | names | the same |
+| break 3, 2, 1 | removals, in the reverse order: whatever points to a thing goes before it | answered |
+
+The phase is not stored: it follows from what is due, in flight and awaited (`_pump`). A subscription is answered from the
+pinned tables under the same gates. A refusal (NACK) counts as an answer, and is kept until that resource changes or goes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
+
+from tulle.core.encoded import Encoded, Published, Source
+from tulle.core.type_urls import CLUSTER, ENDPOINT, LISTENER, NAME, ORDER, ROUTE, SECRET, VIRTUAL_HOST
+from tulle.xds.messages import WILDCARD, Request, Send
+from tulle.xds.status import Nack, TypeStatus
+
+GROUPS = ((SECRET, CLUSTER, ENDPOINT), (LISTENER, ROUTE, VIRTUAL_HOST), (NAME,))
+_GROUP = {type_url: number for number, group in enumerate(GROUPS) for type_url in group}
+
+# Removals in the opposite direction, except that a cluster goes before its endpoints, and a listener before its routes.
+_BREAK = ((NAME,), (LISTENER, ROUTE, VIRTUAL_HOST), (CLUSTER, ENDPOINT, SECRET))
+
+# Types for which an empty first subscription means all of them, as the protocol has it.
+_LEGACY_WILDCARD = frozenset({CLUSTER, LISTENER, NAME})
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """Event: the source moved."""
+
+    published: Published
+
+
+class Overdue(msgspec.Struct, frozen=True):
+    """Event: the proxy had long enough to subscribe to what it was pointed at (`DeltaStream.awaiting`); go on without."""
+
+
+class Acked(msgspec.Struct, frozen=True):
+    """Action: tell that the proxy took a response made at `revision`."""
+
+    type_url: str
+    revision: int
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """Action: tell that the proxy refused a response."""
+
+    nack: Nack
+
+
+class Subscribed(msgspec.Struct, frozen=True):
+    """Action: tell that the proxy changed what it wants; `*` stands for all of a type."""
+
+    type_url: str
+    subscribe: tuple[str, ...]
+    unsubscribe: tuple[str, ...]
+
+
+class Synced(msgspec.Struct, frozen=True):
+    """Action: tell that everything of `revision` is answered."""
+
+    revision: int
+
+
+Event = Request | Changed | Overdue
+Action = Send | Acked | Refused | Subscribed | Synced
+
+
+class _Flight(msgspec.Struct, frozen=True):
+    """A response that waits for its answer."""
+
+    nonce: str
+    revision: int
+    names: tuple[str, ...]
+
+
+class _Type:
+    """One type on one stream. Small: there are thousands of these, so names and versions are shared strings.
+
+    `held` is what the client was told: name → version, "" where it was told that there is nothing, None where it has not been
+    told yet. `explicit` is what it asked for by name; None means every key of `held` (so that a stream of five hundred
+    endpoints keeps one dict and not a set beside it). `due` is what to look at in this wave (True: send even if unchanged),
+    `later` in the next one, `gone` what waits for the removals. `greet` are wildcards and tables that have had no answer yet.
+    """
+
+    __slots__ = ("acked", "due", "explicit", "flight", "gone", "greet", "held", "later", "refused", "sent", "tables", "wildcard")
+
+    def __init__(self) -> None:
+        self.held: dict[str, str | None] = {}
+        self.explicit: set[str] | None = None
+        self.wildcard = False
+        self.tables: frozenset[str] = frozenset()
+        self.due: dict[str, bool] = {}
+        self.later: set[str] = set()
+        self.gone: set[str] = set()
+        self.greet: frozenset[str] = frozenset()
+        self.refused: dict[str, str] = {}
+        self.flight: _Flight | None = None
+        self.sent = self.acked = 0
+
+    def named(self, name: str) -> bool:
+        """Whether the client asked for it by name."""
+        return name in (self.held if self.explicit is None else self.explicit)
+
+    def covered(self, name: str) -> bool:
+        """Whether a wildcard or a table has it."""
+        return self.wildcard or (bool(self.tables) and name.rpartition("/")[0] in self.tables)
+
+    def wants(self, name: str) -> bool:
+        return self.covered(name) or self.named(name)
+
+    def add_named(self, name: str) -> None:
+        if self.explicit is not None:
+            self.explicit.add(name)
+        self.held.setdefault(name, None)
+
+    def split(self) -> set[str]:
+        """From now on names that were not asked for can be held too."""
+        if self.explicit is None:
+            self.explicit = set(self.held)
+        return self.explicit
+
+    def look(self, name: str, force: bool) -> None:
+        self.due[name] = force or self.due.get(name, False)
+
+    def forget(self, name: str) -> None:
+        """The client dropped it: it need not hear of it again."""
+        self.held.pop(name, None)
+        self.due.pop(name, None)
+        self.later.discard(name)
+        self.gone.discard(name)
+        self.refused.pop(name, None)
+
+    def told_absent(self, name: str) -> None:
+        if self.named(name):
+            self.held[name] = ""
+        else:
+            self.held.pop(name, None)
+        self.refused.pop(name, None)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return pattern == WILDCARD or name.startswith(pattern + "/")
+
+
+class DeltaStream:
+    """The protocol of one stream. `known` as in `AdsServer`: whether the absence of a name from the source is a fact."""
+
+    def __init__(
+        self, source: Source, proxy: str, known: Callable[[str, str, str], bool] = lambda proxy, type_url, name: True
+    ) -> None:
+        self.proxy = proxy
+        self.synced = 0
+        self._source = source
+        self._known = known
+        self._types: dict[str, _Type] = {}
+        self._layers: tuple[str, ...] = ()
+        self._tables: dict[str, tuple[Mapping[str, Encoded], ...]] = {}
+        self._stale: set[str] = set()
+        self._news = False
+        self._revision = 0
+        self._awaited: dict[tuple[str, str], int] = {}
+        self._nonce = 0
+        self._enter(source.layers(proxy))
+
+    @property
+    def held(self) -> bool:
+        """Whether this waits for a proxy that the source does not know (yet)."""
+        return not self._layers
+
+    @property
+    def awaiting(self) -> bool:
+        """Whether the proxy has yet to subscribe to something that a resource it acknowledged refers to."""
+        return bool(self._awaited)
+
+    def status(self) -> tuple[TypeStatus, ...]:
+        """What each subscribed type stands at."""
+        return tuple(
+            TypeStatus(url, kind.sent, kind.acked, sum(1 for version in kind.held.values() if version), dict(kind.refused))
+            for url in ORDER
+            if (kind := self._types.get(url)) is not None
+        )
+
+    def feed(self, event: Event) -> list[Action]:
+        """The one way in: what happened, and what is to be done about it, in that order."""
+        actions: list[Action] = []
+        match event:
+            case Request():
+                self._request(event, actions)
+            case Changed(published):
+                self._changed(published)
+            case Overdue():
+                self._awaited.clear()
+        self._pump(actions)
+        return actions
+
+    # What comes in
+
+    def _request(self, request: Request, actions: list[Action]) -> None:
+        kind = self._types.get(request.type_url)
+        first = kind is None
+        if kind is None:
+            kind = self._types[request.type_url] = _Type()
+            if request.versions:
+                # Held before anything else is; what is held and no longer there will be told.
+                kind.split()
+                kind.held.update((sys.intern(name), sys.intern(version)) for name, version in request.versions.items())
+        if request.nonce:
+            self._answer(request, kind, actions)
+        subscribe = tuple(request.subscribe)
+        if first and not subscribe and request.type_url in _LEGACY_WILDCARD:
+            subscribe = (WILDCARD,)
+        for name in subscribe:
+            self._subscribe(request.type_url, kind, sys.intern(name), request.versions if first else {})
+        for name in request.unsubscribe:
+            self._unsubscribe(request.type_url, kind, name)
+        if first and request.versions:
+            # Versions for what is not subscribed say nothing.
+            for name in [name for name in kind.held if not kind.wants(name)]:
+                kind.forget(name)
+            if not kind.wildcard and not kind.tables:
+                kind.explicit = None
+        if subscribe or request.unsubscribe:
+            actions.append(Subscribed(request.type_url, subscribe, tuple(request.unsubscribe)))
+
+    def _answer(self, request: Request, kind: _Type, actions: list[Action]) -> None:
+        flight = kind.flight
+        if flight is None or flight.nonce != request.nonce:
+            return  # an answer to what is no longer asked
+        kind.flight = None
+        if request.error is None:
+            kind.acked = flight.revision
+            for name in flight.names if kind.refused else ():
+                kind.refused.pop(name, None)
+            actions.append(Acked(request.type_url, flight.revision))
+            return
+        blamed = tuple(name for name in flight.names if name in request.error) or flight.names
+        for name in flight.names if kind.refused else ():
+            kind.refused.pop(name, None)
+        kind.refused.update(dict.fromkeys(blamed, request.error))
+        for name in blamed:  # what was refused will not lead to subscriptions
+            for ref in self._refs(request.type_url, name):
+                self._awaited.pop(ref, None)
+        actions.append(Refused(Nack(request.type_url, blamed, request.error, flight.revision)))
+
+    def _subscribe(self, type_url: str, kind: _Type, name: str, versions: Mapping[str, str]) -> None:
+        if name == WILDCARD or (type_url == VIRTUAL_HOST and "/" not in name):
+            kind.split()
+            if name == WILDCARD:
+                kind.wildcard = True
+            else:
+                kind.tables |= {name}
+            for there in self._names(type_url, name):
+                kind.look(there, force=False)
+                self._awaited.pop((type_url, there), None)
+            for there in kind.held:
+                kind.look(there, force=False)
+            if self._news:  # the next wave has tables of its own
+                for layer in self._layers:
+                    kind.later.update(there for there in self._source.table(layer, type_url) if _matches(name, there))
+            if not versions:
+                kind.greet |= {name}
+            self._awaited.pop((type_url, name), None)
+            return
+        kind.add_named(name)
+        # Asked again, a resource is sent again: the client may have dropped it. Unless it says that it has it.
+        kind.look(name, force=name not in versions)
+        if self._news:
+            kind.later.add(name)
+        self._awaited.pop((type_url, name), None)
+
+    def _unsubscribe(self, type_url: str, kind: _Type, name: str) -> None:
+        if name == WILDCARD or name in kind.tables:
+            if name == WILDCARD:
+                kind.wildcard = False
+            kind.tables -= {name}
+            kind.greet -= {name}
+            for there in [there for there in kind.held if not kind.wants(there)]:
+                kind.forget(there)
+            for there in [there for there in kind.due if not kind.wants(there)]:
+                kind.forget(there)
+            return
+        self._awaited.pop((type_url, name), None)
+        if kind.explicit is not None:
+            kind.explicit.discard(name)
+        if kind.covered(name):
+            # The client no longer knows whether it is to have it: tell again.
+            kind.look(name, force=True)
+        else:
+            kind.forget(name)
+
+    def _changed(self, published: Published) -> None:
+        layers = self._source.layers(self.proxy)
+        if layers != self._layers:
+            self._enter(layers)
+            return
+        for layer in layers:
+            for type_url, names in published.changed.get(layer, {}).items():
+                self._stale.add(type_url)
+                kind = self._types.get(type_url)
+                if kind is not None:
+                    kind.later.update(name for name in names if kind.wants(name))
+        self._news = True
+
+    def _enter(self, layers: tuple[str, ...]) -> None:
+        """The proxy became known, or sees other layers: look at everything. Where it went, leave it what it has."""
+        was_held, self._layers = not self._layers, layers
+        if not layers:
+            return
+        self._stale = set(ORDER)
+        self._news = True
+        if was_held:
+            self._begin()
+        for type_url, kind in self._types.items():
+            if was_held:
+                for name in (*self._covered(type_url, kind), *kind.held):
+                    kind.look(name, force=False)
+            else:
+                kind.later.update(kind.held)
+                for layer in layers:
+                    kind.later.update(name for name in self._source.table(layer, type_url) if kind.wants(name))
+
+    # What goes out
+
+    def _pump(self, actions: list[Action]) -> None:
+        """Send all that may be sent now. Ends at the first gate that is closed, or where there is nothing left to say."""
+        while self._layers and self._make(actions) and self._break(actions):
+            if self._revision != self.synced and self._complete():
+                self.synced = self._revision
+                actions.append(Synced(self.synced))
+            if not self._news:
+                return
+            self._begin()
+
+    def _begin(self) -> None:
+        """The next wave: pin the newest tables."""
+        for type_url in self._stale:
+            self._tables[type_url] = tuple(self._source.table(layer, type_url) for layer in self._layers)
+        self._stale = set()
+        self._news = False
+        self._revision = self._source.revision
+        for kind in self._types.values():
+            if kind.later:
+                for name in kind.later:
+                    kind.look(name, force=False)
+                kind.later = set()
+
+    def _make(self, actions: list[Action]) -> bool:
+        """Additions and changes, group by group; whether all of them are answered."""
+        for number, group in enumerate(GROUPS):
+            answered = True
+            for type_url in group:
+                kind = self._types.get(type_url)
+                if kind is None:
+                    continue
+                if (kind.due or kind.greet) and kind.flight is None:
+                    self._send_due(type_url, kind, actions)
+                answered = answered and kind.flight is None and not kind.due
+            if not answered or any(waits == number for waits in self._awaited.values()):
+                return False
+        return True
+
+    def _break(self, actions: list[Action]) -> bool:
+        """Removals, in the reverse order; whether all of them are answered."""
+        for group in _BREAK:
+            for type_url in group:
+                kind = self._types.get(type_url)
+                if kind is not None and kind.gone:
+                    gone, kind.gone = sorted(kind.gone), set()
+                    for name in gone:
+                        kind.told_absent(name)
+                    self._send(type_url, kind, actions, removed=tuple(gone))
+            if any(kind.flight for url in group if (kind := self._types.get(url))):
+                return False
+        return True
+
+    def _send_due(self, type_url: str, kind: _Type, actions: list[Action]) -> None:
+        due, kind.due = kind.due, {}
+        resources: list[Encoded] = []
+        absent: list[str] = []
+        for name in sorted(due):
+            force, held = due[name], kind.held.get(name)
+            target = self._target(type_url, name)
+            if target is not None:
+                kind.gone.discard(name)
+                if force or target.version != held:
+                    resources.append(target)
+                    kind.held[target.name] = target.version
+                    self._follow(type_url, target, again=bool(held))
+            elif not self._known(self.proxy, type_url, name):
+                pass  # not a fact yet; a publish will name it
+            elif held:
+                kind.gone.add(name)
+            elif force or (held is None and kind.named(name)):
+                absent.append(name)
+                kind.told_absent(name)
+        if resources or absent or self._greets(type_url, kind):
+            self._send(type_url, kind, actions, resources=tuple(resources), absent=tuple(absent))
+
+    def _greets(self, type_url: str, kind: _Type) -> bool:
+        """Whether an empty response is owed: there is nothing of what was asked for, and that is a fact."""
+        return any(self._known(self.proxy, type_url, name) for name in kind.greet)
+
+    def _send(
+        self,
+        type_url: str,
+        kind: _Type,
+        actions: list[Action],
+        *,
+        resources: tuple[Encoded, ...] = (),
+        removed: tuple[str, ...] = (),
+        absent: tuple[str, ...] = (),
+    ) -> None:
+        self._nonce += 1
+        send = Send(type_url, str(self._nonce), self._revision, resources, removed, absent)
+        kind.flight = _Flight(send.nonce, send.revision, (*(resource.name for resource in resources), *removed, *absent))
+        kind.sent = send.revision
+        kind.greet = frozenset(
+            pattern
+            for pattern in kind.greet
+            if not (self._known(self.proxy, type_url, pattern) or any(_matches(pattern, one.name) for one in resources))
+        )
+        actions.append(send)
+
+    def _follow(self, type_url: str, resource: Encoded, again: bool) -> None:
+        """What the proxy will ask for because of this resource. `again`: it had an earlier version of it."""
+        for ref_type, ref_name in resource.refs:
+            if not self._there(ref_type, ref_name):
+                continue
+            kind = self._types.get(ref_type)
+            if kind is None or not kind.wants(ref_name):
+                if ref_name not in (kind.tables if kind else ()):
+                    self._awaited[ref_type, ref_name] = _GROUP[type_url]
+            elif again and type_url == CLUSTER and ref_type == ENDPOINT:
+                # Envoy warms a changed cluster anew and waits for its endpoints, though it does not ask again.
+                kind.look(ref_name, force=True)
+
+    # What the pinned tables say
+
+    def _target(self, type_url: str, name: str) -> Encoded | None:
+        for table in self._tables.get(type_url, ()):
+            if (found := table.get(name)) is not None:
+                return found
+        return None
+
+    def _names(self, type_url: str, pattern: str) -> Iterator[str]:
+        """The names that a wildcard, or a table of virtual hosts, stands for."""
+        return (name for table in self._tables.get(type_url, ()) for name in table if _matches(pattern, name))
+
+    def _covered(self, type_url: str, kind: _Type) -> Iterable[str]:
+        patterns = (WILDCARD,) if kind.wildcard else sorted(kind.tables)
+        return (name for pattern in patterns for name in self._names(type_url, pattern))
+
+    def _refs(self, type_url: str, name: str) -> tuple[tuple[str, str], ...]:
+        target = self._target(type_url, name)
+        return target.refs if target is not None else ()
+
+    def _there(self, type_url: str, name: str) -> bool:
+        if type_url == VIRTUAL_HOST and "/" not in name:
+            return next(self._names(type_url, name), None) is not None
+        return self._target(type_url, name) is not None
+
+    def _complete(self) -> bool:
+        """Whether the proxy has asked for what every proxy asks for; before that it is on its way, not in sync."""
+        return all(type_url in self._types or not any(self._tables.get(type_url, ())) for type_url in (CLUSTER, LISTENER))
