@@ -97,9 +97,10 @@ class Cache:
             changed[name] = None
         self.revision += 1
         self._tables[type_url] = MappingProxyType(table)
-        self._answered.setdefault(type_url, set()).update(self._wanted.get(type_url, ()) & {ALL}, changed)
-        if type_url == type_urls.VIRTUAL_HOST:  # asked for by route table, answered by virtual hosts
-            self._answered[type_url].update(name.partition("/")[0] for name in changed)
+        wanted, answered = self._wanted.get(type_url, set()), self._answered.setdefault(type_url, set())
+        answered.update(wanted & {ALL}, changed)
+        if type_url == type_urls.VIRTUAL_HOST:  # asked for by route table, answered by virtual hosts, or with nothing at all
+            answered.update((name.partition("/")[0] for name in changed) if changed else wanted)
         self._pending.append(_Pending(self.revision, type_url, nonce, self._tables[type_url]))
         return Published(revision=self.revision, changed={UPSTREAM: {type_url: changed}})
 
@@ -142,8 +143,8 @@ class Cache:
         self._answered.get(type_url, set()).difference_update(gone)
         if ALL not in wanted:
             for tables in (self._tables, self._acknowledged):
-                left = {name: it for name, it in tables.get(type_url, _EMPTY).items() if name not in gone}
-                tables[type_url] = MappingProxyType(left)
+                table = tables.get(type_url, _EMPTY)
+                tables[type_url] = MappingProxyType({name: it for name, it in table.items() if not _within(name, gone)})
 
     def acknowledged(self, revision: int, type_url: str | None = None) -> list[str]:
         """The proxy has taken everything (of a type) up to `revision`: the nonces to acknowledge upstream."""
@@ -206,6 +207,11 @@ class Cache:
         cache._tables = {it: MappingProxyType(table) for it, table in tables.items()}
         cache._acknowledged = dict(cache._tables)
         return cache
+
+
+def _within(name: str, gone: set[str]) -> bool:
+    """Whether a resource went with these names: by its own, or as a virtual host of a route table."""
+    return name in gone or name.partition("/")[0] in gone
 
 
 def _decode(data: bytes, proxy: str) -> _State:

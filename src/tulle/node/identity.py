@@ -73,7 +73,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 def retry_delay(attempt: int, left: float) -> float:
-    """Seconds before another try, after `attempt` failures, with `left` seconds to expiry: 1, 2, 4 ... 300, sooner near the end."""
+    """Seconds before another try, after `attempt` failures and `left` before expiry: 1, 2, 4 ... 300, sooner near the end."""
     return max(1.0, min(2.0 ** min(attempt - 1, 20), 300.0, left / 8))
 
 

@@ -1,0 +1,248 @@
+"""Between the control plane and one Envoy: what Envoy asks for is asked for above, what comes goes to the cache and to Envoy.
+
+An answer goes up when Envoy has given it.
+
+    control plane ◀──AdsClient── Feed ──AdsServer──▶ Envoy (a Unix socket that only this user may open)
+                                  │
+                                Cache (disk)      names ──▶ DNS
+
+The names of the mesh (`type_urls.NAME`) are asked for by the node itself, for its DNS; no Envoy knows that type.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import msgspec
+import structlog
+
+from tulle.core import type_urls
+from tulle.core.envoy.secrets import encode_bundle, encode_certificate
+from tulle.core.model.name import Name
+from tulle.kit.errors import Refused
+from tulle.node.cache import ALL, Cache, write_private
+from tulle.node.identity import Identity
+from tulle.xds.client import AdsClient, Response, Upstream
+from tulle.xds.server import OPTIONS, AdsServer, Observer
+from tulle.xds.status import Nack
+
+log = structlog.get_logger("tulle.node")
+
+HOLD = 2.0  # seconds that a taken-over Envoy keeps what it has while the control plane is asked first
+_LAZY = 0.2  # seconds between an acknowledgement and the cache on disk; what comes meanwhile is written with it
+_STALE = 10.0  # seconds that an Envoy has, after it connected, to ask again for what its predecessor asked for
+
+
+class Feed:
+    """Everything between one Envoy and the control plane. `names` is called with the whole table of names at each change."""
+
+    def __init__(
+        self,
+        proxy: str,
+        upstream: Upstream,
+        cache: Cache,
+        file: Path,
+        socket: Path,
+        names: Callable[[Mapping[str, Name]], None] = lambda names: None,
+    ) -> None:
+        self.proxy, self.cache, self.file, self.socket = proxy, cache, file, socket
+        self._names = names
+        self._server = AdsServer(
+            cache,
+            authorize=self._authorize,
+            observer=_FromEnvoy(self),
+            known=lambda _proxy, type_url, name: cache.known(type_url, name),
+        )
+        self._client = AdsClient(upstream, proxy, self._deliver, cache.versions, self._upstream_changed)
+        self._grpc: grpc.aio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._saving: asyncio.TimerHandle | None = None
+        self._write = asyncio.Lock()
+        self._streams: dict[int, dict[str, set[str]]] = {}  # what each of Envoy's streams asked for
+        self.refusals: dict[str, str] = {}  # type → Envoy's words
+
+    @property
+    def connected(self) -> bool:
+        """Whether the control plane is being heard."""
+        return self._client.connected
+
+    async def start(self, hold: bool = False) -> None:
+        """Listen for Envoy and go to the control plane. `hold`: an Envoy is running that may know more than the cache does."""
+        cache = self.cache
+        for type_url in (type_urls.CLUSTER, type_urls.LISTENER, type_urls.NAME):
+            cache.want(type_url, [ALL])  # asked for before Envoy does: they are there when it comes
+        for type_url, names in cache.wanted.items():
+            self._client.want(type_url, sorted(names))
+        if hold and cache.complete:
+            cache.held = True
+            asyncio.get_running_loop().call_later(HOLD, self._release)
+        self._tell_names()
+        self.socket.unlink(missing_ok=True)
+        self._grpc = grpc.aio.server(options=OPTIONS)
+        self._grpc.add_generic_rpc_handlers(self._server.handlers)
+        self._grpc.add_insecure_port(f"unix:{self.socket}")
+        await self._grpc.start()
+        os.chmod(self.socket, 0o600)  # noqa: ASYNC240 - one system call on a socket of ours
+        self._task(self._client.run())
+
+    async def close(self) -> None:
+        """Hang up on both sides and write what was acknowledged."""
+        if self._saving is not None:
+            self._saving.cancel()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.close()
+        if self._grpc is not None:
+            await self._grpc.stop(None)
+        with contextlib.suppress(OSError):
+            self.socket.unlink(missing_ok=True)
+        await self._save()
+
+    def use(self, identity: Identity) -> None:
+        """The workload's certificate from now on; connections that stand keep the one that they were made with."""
+        chain = encode_certificate("default", identity.chain.encode(), identity.key.encode())
+        self._server.publish(self.cache.secrets((chain, encode_bundle("ROOTCA", identity.bundle.encode()))))
+
+    # From above.
+
+    def _deliver(self, response: Response) -> None:
+        published = self.cache.take(response.type_url, response.nonce, response.resources, response.removed)
+        self._server.publish(published)
+        if response.type_url == type_urls.NAME:
+            self._tell_names()
+            self._settle(self.cache.acknowledged(self.cache.revision, type_urls.NAME))
+        if self.cache.held and response.type_url == type_urls.LISTENER:
+            self._release()
+
+    def _release(self) -> None:
+        if self.cache.held:
+            self._server.publish(self.cache.release())
+
+    def _upstream_changed(self, connected: bool) -> None:
+        log.info("control plane reached" if connected else "control plane lost", workload=self.proxy)
+
+    def _tell_names(self) -> None:
+        table = self.cache.table("upstream", type_urls.NAME)
+        self._names({name: msgspec.json.decode(it.value, type=Name) for name, it in table.items()})
+
+    # From below.
+
+    def _authorize(self, _peer: str | None, proxy: str) -> None:
+        if proxy != self.proxy:
+            raise Refused(f"this socket is for {self.proxy}")
+
+    @property
+    def has_envoy(self) -> bool:
+        """Whether Envoy has a stream here."""
+        return bool(self._streams)
+
+    def came(self, stream: int) -> None:
+        """Envoy connected. It will ask again for what it wants; what it does not ask for soon, nobody wants any more."""
+        self._streams[stream] = {}
+        asyncio.get_running_loop().call_later(_STALE, self._forget_stale, stream)
+
+    def went(self, stream: int) -> None:
+        """Envoy is gone. What it asked for stays asked for: it comes back."""
+        self._streams.pop(stream, None)
+
+    def asked(self, stream: int, type_url: str, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
+        """Ask above for what is new, and let go of what Envoy let go of."""
+        mine = self._streams.setdefault(stream, {}).setdefault(type_url, set())
+        mine.update(subscribe)
+        mine.difference_update(unsubscribe)
+        if type_url == type_urls.SECRET:
+            return  # this node has them itself
+        known = self.cache.wanted.get(type_url, set())
+        new = [name for name in subscribe if name not in known]
+        self._want(type_url, new, [name for name in unsubscribe if name in known])
+
+    def took(self, revision: int, type_url: str | None) -> None:
+        """Envoy has acknowledged a type (None: everything) up to a revision of the cache."""
+        if type_url is not None:
+            self.refusals.pop(type_url, None)
+        self._settle(self.cache.acknowledged(revision, type_url))
+
+    def refused(self, nack: Nack) -> None:
+        """Envoy does not take it: the control plane is to hear why, and the disk keeps what was taken before."""
+        self.refusals[nack.type_url] = nack.message
+        for nonce in self.cache.refused(nack.revision, nack.type_url):
+            self._client.nack(nonce, nack.message)
+
+    def _settle(self, nonces: Sequence[str]) -> None:
+        for nonce in nonces:
+            self._client.ack(nonce)
+        if nonces:
+            self._save_soon()
+
+    def _want(self, type_url: str, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
+        if not subscribe and not unsubscribe:
+            return
+        self.cache.want(type_url, subscribe, unsubscribe)
+        self._client.want(type_url, subscribe, unsubscribe)
+        self._save_soon()
+
+    def _forget_stale(self, stream: int) -> None:
+        if stream not in self._streams:
+            return
+        for type_url, names in list(self.cache.wanted.items()):
+            asked = set().union(*(it.get(type_url, set()) for it in self._streams.values()))
+            self._want(type_url, (), sorted(names - asked - {ALL}))
+
+    # The disk.
+
+    def _save_soon(self) -> None:
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(_LAZY, self._begin_save)
+
+    def _begin_save(self) -> None:
+        self._saving = None
+        self._task(self._save())
+
+    async def _save(self) -> None:
+        async with self._write:  # one after the other, so that the newest is what stays
+            try:
+                await asyncio.to_thread(write_private, self.file, self.cache.snapshot())
+            except OSError as error:
+                log.warning("the configuration cache was not written", path=str(self.file), error=str(error))
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("configuration stream of a workload failed", workload=self.proxy, exc_info=error)
+
+
+class _FromEnvoy(Observer):
+    """What the ADS server tells, in the feed's words."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def connected(self, proxy: str, stream: int) -> None:
+        self._feed.came(stream)
+
+    def disconnected(self, proxy: str, stream: int) -> None:
+        self._feed.went(stream)
+
+    def subscribed(self, proxy: str, stream: int, type_url: str, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
+        self._feed.asked(stream, type_url, subscribe, unsubscribe)
+
+    def acked(self, proxy: str, stream: int, type_url: str, revision: int) -> None:
+        self._feed.took(revision, type_url)
+
+    def nacked(self, proxy: str, stream: int, nack: Nack) -> None:
+        self._feed.refused(nack)
+
+    def synced(self, proxy: str, stream: int, revision: int) -> None:
+        self._feed.took(revision, None)
