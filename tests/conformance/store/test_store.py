@@ -32,7 +32,7 @@ def numbered(n: int) -> dict[str, Any]:
 
 async def test_get_returns_what_was_put(store: Store) -> None:
     """A body would come back changed, or an absent key as something."""
-    body = {"metadata": {"name": "a", "labels": {"ü": "✓"}}, "list": [1, 2.5, None, True, {"x": []}]}
+    body: dict[str, Any] = {"metadata": {"name": "a", "labels": {"ü": "✓"}}, "list": [1, 2.5, None, True, {"x": []}]}
     revision = await store.write([Put(A, body)])
     found = await store.get(A)
     assert found is not None
