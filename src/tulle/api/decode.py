@@ -1,6 +1,6 @@
 """A raw document into a typed object, with every mistake in it at once, each a sentence with its field and line.
 
-`decode` is the only way in: the API server, `tulle apply` and the tests use it. Nothing is repaired; what is stored stays as written.
+`decode` is the only way in: the API server, `tulle apply` and the tests use it. Nothing is repaired: what is stored stays as wri
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tulle.kit.problem import Location, Problem, Ref, Severity
 
 # Kinds of other meshes that are refused, and what does the same here.
 INSTEAD = {
-    "EnvoyFilter": "a raw Envoy patch breaks with Envoy's versions. Use HTTPRoute or VirtualService for routing, DestinationRule for "
+    "EnvoyFilter": "a raw patch breaks with Envoy's versions. Use HTTPRoute or VirtualService for routing, DestinationRule for "
     "connections and balancing, RateLimit (tulle.dev) for limits, AuthorizationPolicy for access, Telemetry for logs and traces",
-    "WasmPlugin": "the proxies run no foreign code. Use AuthorizationPolicy or RequestAuthentication for access, HTTPRoute filters or "
-    "VirtualService headers for changes of requests, and an external authorizer (action CUSTOM) for the rest",
+    "WasmPlugin": "the proxies run no foreign code. Use AuthorizationPolicy or RequestAuthentication for access, HTTPRoute "
+    "filters or VirtualService headers for changes of requests, and an external authorizer (action CUSTOM) for the rest",
 }
 
 
@@ -151,6 +151,8 @@ def _report_errors(error: ValidationError, kind: Kind, body: Mapping[str, Any], 
             faults: tuple[Fault, ...] = context.get("faults", ())
             for fault in faults:
                 report.add((*at, *fault.at), fault.reason, fault.message)
+        elif one["type"] == "too_short" and len(one["input"]) >= context.get("min_length", 0):
+            continue  # the items have mistakes of their own, and only so are too few
         elif one["type"] == "extra_forbidden":
             report.add(at, "UnknownField", unknown_field(str(at[-1]), whole.at(at[:-1])))
         elif one["type"] == "needed":

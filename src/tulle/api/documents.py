@@ -6,6 +6,7 @@ placed by `Document.locate`.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -68,7 +69,7 @@ def _chunks(text: str) -> Iterator[tuple[int, str]]:
     """The text between `---` lines, each with the number of its first line; a `---` at a line's start always separates."""
     starts = [0, *(match.start() for match in _SEPARATOR.finditer(text)), len(text)]
     line = 1
-    for start, end in zip(starts, starts[1:], strict=False):
+    for start, end in itertools.pairwise(starts):
         chunk = text[start:end]
         if not _NOTHING.fullmatch(chunk):
             yield line, chunk
@@ -98,14 +99,15 @@ class _Reader:
         return [document for node in nodes for document in self._from_node(node)]
 
     def _compose(self) -> list[yaml.Node]:
-        loader = Loader(self.text)
-        nodes = []
-        try:
-            while loader.check_node():
-                nodes.append(loader.get_node())
-        finally:
-            loader.dispose()
-        return nodes
+        text = self.text
+        for _ in range(_MOST_REPAIRS):
+            try:
+                return _nodes(text)
+            except yaml.MarkedYAMLError as error:
+                text = _quoted(text, error)
+                if not text:
+                    raise
+        return _nodes(text)
 
     def _from_node(self, node: yaml.Node) -> list[Document]:
         construct = Construct(limit=len(self.text) + 100_000)
@@ -215,6 +217,33 @@ class _Reader:
         lines = self.text.split("\n")
         line = lines[mark.line] if mark.line < len(lines) else ""
         return line[mark.column : mark.column + 1]
+
+
+_MOST_REPAIRS = 20
+
+
+def _nodes(text: str) -> list[yaml.Node]:
+    loader = Loader(text)
+    nodes: list[yaml.Node] = []
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            assert node is not None
+            nodes.append(node)
+    finally:
+        loader.dispose()
+    return nodes
+
+
+def _quoted(text: str, error: yaml.MarkedYAMLError) -> str:
+    """The text with quotes around what kubectl's parser takes and libyaml does not, `[fe80::]`; "" where it is not that."""
+    if error.problem != "found unexpected ':'" or error.context_mark is None or error.problem_mark is None:
+        return ""
+    start, colon = error.context_mark.index, error.problem_mark.index
+    scalar = text[start : colon + 1]
+    if text[colon + 1 : colon + 2] not in (",", "]", "}") or "'" in scalar or "\n" in scalar:
+        return ""
+    return f"{text[:start]}'{scalar}'{text[colon + 1 :]}"
 
 
 def _needed(problem: str, character: str) -> str:

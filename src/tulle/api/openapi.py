@@ -1,6 +1,6 @@
 """OpenAPI documents of the served kinds, generated from the schemas: what `kubectl` needs to validate, explain and diff.
 
-`openapi_v3` is one group and version (`/openapi/v3/apis/GROUP/VERSION`), `openapi_v2` all of them. Do not change what they return.
+`openapi_v3` is one group and version (`/openapi/v3/apis/GROUP/VERSION`), `openapi_v2` all. Do not change what they return.
 """
 
 from __future__ import annotations

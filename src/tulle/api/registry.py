@@ -159,7 +159,6 @@ KINDS: tuple[Kind, ...] = (
         gateway.ReferenceGrant,
         short_names=("refgrant",),
         categories=_GATEWAY,
-        acted_on=False,
     ),
 )
 

@@ -51,7 +51,7 @@ def found(value: Any, *, secret: bool = False) -> str:
     if isinstance(value, str):
         text = value if len(value) <= 100 else value[:97] + "..."
         return json.dumps(text, ensure_ascii=not text.isprintable())
-    return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _found_with_type(value: Any, *, secret: bool) -> str:
@@ -76,7 +76,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 def sentence(kind: str, value: Any, context: Mapping[str, Any], shape: Shape, *, secret: bool = False) -> tuple[str, str]:
     """The reason and the message for an error of the validator. `shape` is what stands at its place in the schema."""
     if kind in _WRONG_TYPE:
-        needed = "a list" if shape.item is not None and kind != "string_type" else _TYPES[kind]
+        needed = _TYPES[kind] if shape.words in ("another value", "an object") else shape.words
         return "WrongType", f"found {_found_with_type(value, secret=secret)}; needed {needed}"
     shown = found(value, secret=secret)
     match kind:
@@ -100,10 +100,9 @@ def sentence(kind: str, value: Any, context: Mapping[str, Any], shape: Shape, *,
             length = len(value) if isinstance(value, str) else 0
             return "TooLong", f"found {length} characters; needed at most {context.get('max_length')}"
         case "too_short":
-            return "TooFew", f"found {context.get('actual_length')}; needed at least {context.get('min_length')} {_things(value)}"
+            return "TooFew", f"found {_count(value)}; needed at least {_items(context.get('min_length'))}"
         case "too_long":
-            count = len(value) if isinstance(value, Sequence | Mapping) else context.get("actual_length")
-            return "TooMany", f"found {count}; needed at most {context.get('max_length')} {_things(value)}"
+            return "TooMany", f"found {_count(value)}; needed at most {_items(context.get('max_length'))}"
         case "greater_than_equal" | "less_than_equal" | "greater_than" | "less_than":
             return "OutOfRange", f"found {shown}; needed {shape.words}"
         case "needed-secretly":
@@ -115,14 +114,16 @@ def sentence(kind: str, value: Any, context: Mapping[str, Any], shape: Shape, *,
 def unknown_field(name: str, shape: Shape) -> str:
     """The message for a field that the schema does not have."""
     known = sorted(shape.fields)
+    needed = f"one of {', '.join(known)}" if known else "none"
     if guess := did_you_mean(name, known):
-        return f'found a field that does not exist; needed "{guess}"? The fields here are {", ".join(known)}'
-    return (
-        f"found a field that does not exist; needed one of {', '.join(known)}"
-        if known
-        else "found a field that does not exist; needed none"
-    )
+        return f'found a field that does not exist (did you mean "{guess}"?); needed {needed}'
+    return f"found a field that does not exist; needed {needed}"
 
 
-def _things(value: Any) -> str:
-    return "entries" if isinstance(value, Mapping) else "items"
+def _count(value: Any) -> str:
+    count = len(value) if isinstance(value, Sequence | Mapping) else 0
+    return str(count) if count else "none"
+
+
+def _items(count: Any) -> str:
+    return f"{count} item" if count == 1 else f"{count} items"

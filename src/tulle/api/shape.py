@@ -12,6 +12,8 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from tulle.api.values import Words
+
 
 class Shape:
     """One place in a schema. `annotation` is its type with `metadata` (bounds) beside it."""
@@ -80,6 +82,9 @@ class Shape:
     @property
     def words(self) -> str:
         """What is needed here, for a person."""
+        for one in self.metadata:
+            if isinstance(one, Words):
+                return one.text
         if choices := self.choices:
             return str(choices[0]) if len(choices) == 1 else f"one of {', '.join(map(str, choices))}"
         if self.item is not None:

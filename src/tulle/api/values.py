@@ -6,6 +6,7 @@ Types here are aliases of `str`, `int` and `tuple` with their bounds as annotati
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, WithJsonSchema
@@ -48,6 +49,13 @@ WORDS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What is needed of a value, for a person; stands beside a type."""
+
+    text: str
+
+
 def words_for(pattern: str) -> str:
     """What a text that does not match `pattern` should have been, for a person."""
     return WORDS.get(pattern) or f"a text that matches {pattern}"
@@ -85,10 +93,11 @@ def _positive_duration(value: str) -> str:
 
 
 # Istio's durations: Go's syntax. `seconds` reads them. Most must be at least a millisecond.
-Duration = Annotated[str, AfterValidator(_positive_duration)]
-AnyDuration = Annotated[str, AfterValidator(_some_duration)]
+_A_DURATION = Words('a duration such as "7s", "500ms" or "1m30s"')
+Duration = Annotated[str, AfterValidator(_positive_duration), _A_DURATION]
+AnyDuration = Annotated[str, AfterValidator(_some_duration), _A_DURATION]
 # The Gateway API's durations; "0s" means none.
-GatewayDuration = Annotated[str, Field(pattern=GATEWAY_DURATION)]
+GatewayDuration = Annotated[str, Field(pattern=GATEWAY_DURATION), Words(WORDS[GATEWAY_DURATION])]
 
 
 def _int_or_string(value: Any) -> Any:

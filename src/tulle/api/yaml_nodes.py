@@ -103,11 +103,9 @@ class Construct:
                 continue
             key = key_node.value
             if key in lines:
-                if lines[key] == key_node.start_mark.line:
-                    message = f'found the key "{key}" twice in one line; needed it only once'
-                else:
-                    before = key_node.start_mark.line - lines[key]
-                    message = f'found the key "{key}" again, {before} {"line" if before == 1 else "lines"} after the first; needed it only once'
+                before = key_node.start_mark.line - lines[key]
+                where = "in one line" if before == 0 else f"{before} {'line' if before == 1 else 'lines'} after the first"
+                message = f'found the key "{key}" again, {where}; needed it only once'
                 self.faults.append(BadNode(message, key_node.start_mark, "Duplicate"))
             lines[key] = key_node.start_mark.line
             result[key] = self.value(value_node)
@@ -172,7 +170,7 @@ def too_deep(text: str) -> str:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
-                return f"found more than {_MAX_DEPTH} levels of nesting in line {event.start_mark.line + 1}; needed fewer"
+                return f"found more than {_MAX_DEPTH} levels of nesting; needed fewer"
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
     return ""

@@ -23,6 +23,7 @@ from tulle.api.regex import regex_fault
 from tulle.api.values import GatewayDuration, HeaderName, HeaderValue, Hostname, Many, Port, PreciseHostname, SectionName, seconds
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
+CorsMethod = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"]
 ORIGIN = r"(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA-Z0-9-]+|\*)(:([0-9]{1,5}))?)$)"
 AUTH_PATH = r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$"
 _PATH = re.compile(r"(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+")
@@ -130,7 +131,7 @@ class CORS(Ruled):
 
     allow_origins: Annotated[Many[Annotated[str, Field(pattern=ORIGIN, min_length=1, max_length=253)]], Field(max_length=64)] = ()
     allow_credentials: bool | None = None
-    allow_methods: Annotated[Many[Method | Literal["*"]], Field(max_length=9)] = ()
+    allow_methods: Annotated[Many[CorsMethod], Field(max_length=9)] = ()
     allow_headers: Annotated[Many[HeaderName], Field(max_length=64)] = ()
     expose_headers: Annotated[Many[HeaderName], Field(max_length=64)] = ()
     max_age: Annotated[int, Field(ge=1, le=2**31 - 1, json_schema_extra={"format": "int32"})] = 5
@@ -236,7 +237,7 @@ _ONCE = ("RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "
 
 def filter_faults(filters: tuple[HTTPRouteFilter, ...]) -> Iterator[Fault]:
     """Filters that exclude each other, or come only once."""
-    kinds = [one.type for one in filters]
+    kinds: list[str] = [one.type for one in filters]
     for kind in _ONCE:
         if kinds.count(kind) > 1:
             index = kinds.index(kind, kinds.index(kind) + 1)

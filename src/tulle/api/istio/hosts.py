@@ -10,7 +10,7 @@ from tulle.api.object import Fault
 from tulle.api.values import HEADER_NAME
 
 _PART = "[a-zA-Z0-9]([-a-zA-Z0-9_]{0,61}[a-zA-Z0-9_])?"
-_HOST = re.compile(rf"(\*|(\*\.)?{_PART}(\.{_PART})*|\*[-a-zA-Z0-9_]*(\.{_PART})+)\.?")
+_HOST = re.compile(rf"(\*|(\*\.)?{_PART}(\.{_PART})*|\*[-a-zA-Z0-9_]*(\.{_PART})*)\.?")
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _GATEWAY = re.compile(r"([a-z0-9]([-a-z0-9]*[a-z0-9])?/)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _HEADER = re.compile(HEADER_NAME)
