@@ -174,7 +174,8 @@ class AdsClient:
         """One stream, from its first requests to its end."""
         call = self._upstream.channel.stream_stream(_CALL)()
         self._stream += 1
-        self._requests = requests = asyncio.Queue()
+        requests: asyncio.Queue[bytes] = asyncio.Queue()
+        self._requests = requests
         for type_url in sorted(self._wanted, key=_order):
             if names := tuple(self._wanted[type_url]):
                 self._ask(type_url, names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 
 # The DNS name in the control plane's certificate. Clients check this one whatever address they dial: a workload's certificate
@@ -25,7 +27,7 @@ class ServerCredentials:
         """For `grpc.aio.Server.add_secure_port`. Clients have to present a certificate of the bundle."""
         return grpc.dynamic_ssl_server_credentials(self._served, self._fetch, require_client_authentication=True)
 
-    def _fetch(self) -> grpc.ServerCertificateConfiguration | None:
+    def _fetch(self) -> Any:
         # Called by gRPC's own threads before each handshake; None means unchanged.
         current = self._current
         if current is self._served:
@@ -34,5 +36,5 @@ class ServerCredentials:
         return current
 
     @staticmethod
-    def _configuration(key: bytes, chain: bytes, bundle: bytes) -> grpc.ServerCertificateConfiguration:
+    def _configuration(key: bytes, chain: bytes, bundle: bytes) -> Any:
         return grpc.ssl_server_certificate_configuration([(key, chain)], root_certificates=bundle)

@@ -264,8 +264,7 @@ class DeltaStream:
             else:
                 kind.tables |= {name}
             for there in self._names(type_url, name):
-                kind.look(there, force=False)
-                self._awaited.pop((type_url, there), None)
+                kind.look(there, force=self._awaited.pop((type_url, there), None) is not None)
             for there in kind.held:
                 kind.look(there, force=False)
             if self._news:  # the next wave has tables of its own
@@ -276,11 +275,12 @@ class DeltaStream:
             self._awaited.pop((type_url, name), None)
             return
         kind.add_named(name)
-        # Asked again, a resource is sent again: the client may have dropped it. Unless it says that it has it.
-        kind.look(name, force=name not in versions)
+        # Asked again, a resource is sent again: the client may have dropped it. Unless it says that it has it; but a changed
+        # cluster waits for its endpoints even then.
+        awaited = self._awaited.pop((type_url, name), None) is not None
+        kind.look(name, force=awaited or name not in versions)
         if self._news:
             kind.later.add(name)
-        self._awaited.pop((type_url, name), None)
 
     def _unsubscribe(self, type_url: str, kind: _Type, name: str) -> None:
         if name == WILDCARD or name in kind.tables:
@@ -314,6 +314,8 @@ class DeltaStream:
                 if kind is not None:
                     kind.later.update(name for name in names if kind.wants(name))
         self._news = True
+        if self._idle():
+            self._begin()
 
     def _enter(self, layers: tuple[str, ...]) -> None:
         """The proxy became known, or sees other layers: look at everything. Where it went, leave it what it has."""
@@ -337,13 +339,19 @@ class DeltaStream:
 
     def _pump(self, actions: list[Action]) -> None:
         """Send all that may be sent now. Ends at the first gate that is closed, or where there is nothing left to say."""
-        while self._layers and self._make(actions) and self._break(actions):
+        while self._layers:
+            if not (self._make(actions) and self._break(actions)):
+                return
             if self._revision != self.synced and self._complete():
                 self.synced = self._revision
                 actions.append(Synced(self.synced))
             if not self._news:
                 return
             self._begin()
+
+    def _idle(self) -> bool:
+        """Whether this wave is over."""
+        return not self._awaited and not any(kind.flight or kind.due or kind.gone for kind in self._types.values())
 
     def _begin(self) -> None:
         """The next wave: pin the newest tables."""
