@@ -16,7 +16,7 @@ from tulle.cli.terminal import live, plain, say
 if TYPE_CHECKING:
     from tulle.app.demo_state import DemoState
 
-MARKS = {"waiting": "·", "starting": "…", "ready": "√", "failed": "×", "stopped": "-"}
+MARKS = {"waiting": "·", "starting": "…", "ready": "√", "failed": "×", "stopped": "-"}  # noqa: RUF001 - the mark that checks show
 COLOURS = {"ready": "green", "failed": "red", "starting": "yellow"}
 
 SPLIT = """  tulle apply -f - <<'EOF'                                    # three quarters of the readers see red stars
@@ -36,7 +36,8 @@ SPLIT = """  tulle apply -f - <<'EOF'                                    # three
 def demo() -> None:
     """Run the mesh with a sample application on this machine.
 
-    Control plane, node agent, ingress gateway and Istio's Bookinfo, every workload behind an Envoy of its own and mutual TLS between all of them.
+    Control plane, node agent, ingress gateway and Istio's Bookinfo, every workload behind an Envoy of its own, with mutual TLS
+    between all of them.
     """
 
 

@@ -29,7 +29,7 @@ def duration(text: str) -> float:
     raise click.BadParameter(f"found {text!r}, needed a duration like 20s, 5m or 24h")
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic only in newer click
     """A duration as `duration` reads it, in seconds."""
 
     name = "duration"
