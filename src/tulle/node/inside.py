@@ -34,6 +34,10 @@ class Failed(Exception):
     """A step that did not work, in words for a person."""
 
 
+def _words(error: OSError | Failed) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
 def _run(command: list[str], text: str) -> None:
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -67,7 +71,7 @@ def _pause(
                 finish()
                 _become_pause(task, tell)
         except (OSError, Failed) as error:
-            tell.send(f"-{error}".encode())
+            tell.send(f"-{_words(error)}".encode())
         os._exit(1)
     tell.close()
     try:
@@ -189,7 +193,7 @@ def main() -> int:
     try:
         answer = tasks[task["task"]](task)
     except (Failed, OSError) as error:
-        answer = {"error": str(error)}
+        answer = {"error": _words(error)}
     json.dump(answer, sys.stdout)
     return 0
 

@@ -82,3 +82,9 @@ def keep_capabilities(*kept: int) -> None:
 def keep_over_setuid() -> None:
     """Let the next change from root to another user leave the permitted capabilities, for `keep_capabilities` after it."""
     _check(_libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl")
+
+
+def reset_signals() -> None:
+    """Undo what Python's start-up does to SIGINT, SIGPIPE and SIGXFSZ: what is ignored stays so on exec."""
+    for number in (2, 13, 25):
+        _libc.signal(number, None)  # SIG_DFL is 0

@@ -1,44 +1,56 @@
-"""Starts a program inside a sandbox: `python -I -S launch.py SPEC PROGRAM ARGS...`.
+"""Starts a program inside a sandbox: `python -I -S launch.py [OPTION...] -- PROGRAM ARGS...`; `command` writes it.
 
 Enters the sandbox's namespaces, covers what the application must see differently (`/etc/resolv.conf`), takes on its user, and
 executes the program in this same process: pid, exit code, signals, terminal, working folder, environment and open files are
-the program's. SPEC is JSON (`Spec`) and holds no secret: an argument list can be read by everybody.
+the program's. The options hold no secret: an argument list can be read by everybody.
 
-Only the standard library, and little of it, for it starts in front of every program.
+It starts in front of every program, so it imports next to nothing: even `json`, `typing` and `signal` would double its time.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
-from typing import TypedDict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 if not __package__:  # executed as a script, with nothing but the standard library on the path
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from tulle.node import kernel
+from tulle.node import kernel  # noqa: E402 - only now can it be found
 
 GONE = 125  # as `env`, `nice` and `docker run` have it: the failure is ours, not the program's
 CANNOT_RUN = 126
 NOT_FOUND = 127
 
 
-class Spec(TypedDict, total=False):
-    """How to start a program. Nothing of it is required.
+def command(
+    argv: Sequence[str],
+    *,
+    holder: tuple[int, int] | None = None,
+    user: bool = False,
+    mounts: Sequence[tuple[str, str]] = (),
+    uid: int | None = None,
+    gid: int | None = None,
+    privileged: bool = False,
+) -> list[str]:
+    """The command that runs `argv` so.
 
-    `holder`: pid and start time of the pause process that holds the namespaces; `user`: whether its user namespace is to be
-    entered too. `mounts`: [source, target] pairs to bind; a target that does not exist is left out. `uid`, `gid`: whom to
-    become. `privileged`: keep CAP_NET_ADMIN, which a proxy needs to mark its sockets.
+    `holder`: pid and start time of the pause process that holds the network namespace; `user`: enter its user namespace too.
+    `mounts`: (source, target) pairs to bind; a target that does not exist is left out. `uid`, `gid`: whom to become.
+    `privileged`: keep CAP_NET_ADMIN, which a proxy needs to mark its sockets.
     """
-
-    holder: tuple[int, int]
-    user: bool
-    mounts: list[tuple[str, str]]
-    uid: int
-    gid: int
-    privileged: bool
+    options = [
+        *(["--holder", f"{holder[0]}:{holder[1]}"] if holder else []),
+        *(["--user"] if user else []),
+        *(word for source, target in mounts for word in ("--mount", source, target)),
+        *([] if uid is None else ["--uid", str(uid)]),
+        *([] if gid is None else ["--gid", str(gid)]),
+        *(["--privileged"] if privileged else []),
+    ]
+    return [sys.executable, "-I", "-S", __file__, *options, "--", *argv]
 
 
 def enter_holder(pid: int, started: int, *, user: bool) -> None:
@@ -74,26 +86,45 @@ def _initial_environment() -> dict[bytes, bytes]:
         return {name: value for name, equals, value in (pair.partition(b"=") for pair in file.read().split(b"\0")) if equals}
 
 
+def _prepare(options: list[str]) -> None:
+    """Do what the options that `command` wrote ask for, in the order in which it is possible."""
+    words = iter(options)
+    user = privileged = False
+    holder = ""
+    mounts: list[tuple[str, str]] = []
+    become: dict[str, int] = {}
+    for word in words:
+        if word == "--holder":
+            holder = next(words)
+        elif word == "--mount":
+            mounts.append((next(words), next(words)))
+        elif word in ("--uid", "--gid"):
+            become[word] = int(next(words))
+        else:
+            user |= word == "--user"
+            privileged |= word == "--privileged"
+    if holder:
+        pid, _, started = holder.partition(":")
+        enter_holder(int(pid), int(started), user=user)
+    if mounts:
+        _cover(mounts)
+    if privileged and become.get("--uid"):
+        kernel.keep_over_setuid()
+    _become(become.get("--uid"), become.get("--gid"))
+    if privileged:
+        kernel.keep_capabilities(kernel.CAP_NET_ADMIN)
+    else:
+        kernel.drop_ambient()
+
+
 def main() -> int:
     """Become the program, or say why not."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for ignored_by_python in (signal.SIGPIPE, signal.SIGXFSZ):  # an ignored signal stays ignored in the program
-        signal.signal(ignored_by_python, signal.SIG_DFL)
-    spec: Spec = json.loads(sys.argv[1])
-    argv = sys.argv[2:]
+    kernel.reset_signals()
+    split = sys.argv.index("--")
+    argv = sys.argv[split + 1 :]
     try:
         environment = _initial_environment()
-        if "holder" in spec:
-            enter_holder(*spec["holder"], user=spec.get("user", False))
-        if mounts := spec.get("mounts"):
-            _cover(mounts)
-        if spec.get("privileged") and spec.get("uid"):
-            kernel.keep_over_setuid()
-        _become(spec.get("uid"), spec.get("gid"))
-        if spec.get("privileged"):
-            kernel.keep_capabilities(kernel.CAP_NET_ADMIN)
-        else:
-            kernel.drop_ambient()
+        _prepare(sys.argv[1:split])
     except OSError as error:
         print(f"tulle: {argv[0]} was not started, for its sandbox cannot be entered: {error}", file=sys.stderr)
         return GONE

@@ -35,13 +35,13 @@ class SandboxRecord(msgspec.Struct, frozen=True):
 async def perform(task: str, **fields: Any) -> dict[str, Any]:
     """Have `inside.py` do a task; raises `Unavailable` with its words where it fails."""
     process = await asyncio.create_subprocess_exec(
-        *script(inside.__file__),
+        sys.executable, "-I", "-S", inside.__file__,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,  # a Ctrl-C in the agent's terminal is not for it
         pass_fds=[fields["channel"]] if "channel" in fields else [],
-    )
+    )  # fmt: skip
     out, err = await process.communicate(json.dumps({"task": task, **fields}).encode())
     if process.returncode != 0:
         raise Unavailable(f"the namespace task {task} failed: {err.decode(errors='replace').strip()[-500:]}")
@@ -49,11 +49,6 @@ async def perform(task: str, **fields: Any) -> dict[str, Any]:
     if "error" in answer:
         raise Unavailable(answer["error"])
     return answer
-
-
-def script(path: str) -> list[str]:
-    """The command of one of our scripts that need only the standard library: isolated, without site packages, quick."""
-    return [sys.executable, "-I", "-S", path]
 
 
 def listening_ports(pid: int | str) -> set[int]:
@@ -108,16 +103,9 @@ class NetnsSandbox:
 
     def command(self, argv: Sequence[str], *, app: bool, uid: int | None = None, gid: int | None = None) -> list[str]:
         """See `Sandbox.command`."""
-        spec: launch.Spec = {"holder": (self.record.holder.pid, self.record.holder.started), "user": self._user}
-        if app:
-            spec["mounts"] = list(self.record.mounts)
-        else:
-            spec["privileged"] = True
-        if uid is not None:
-            spec["uid"] = uid
-        if gid is not None:
-            spec["gid"] = gid
-        return [*script(launch.__file__), json.dumps(spec, separators=(",", ":")), *argv]
+        holder = (self.record.holder.pid, self.record.holder.started)
+        mounts = self.record.mounts if app else ()
+        return launch.command(argv, holder=holder, user=self._user, mounts=mounts, uid=uid, gid=gid, privileged=not app)
 
     async def sockets(self, *wanted: SocketSpec) -> list[socket.socket]:
         """See `Sandbox.sockets`."""
@@ -161,12 +149,7 @@ class GatewaySandbox(NetnsSandbox):
             return super().command(argv, app=app, uid=uid, gid=gid)
         if uid is None and gid is None:
             return list(argv)
-        spec: launch.Spec = {"privileged": not app}
-        if uid is not None:
-            spec["uid"] = uid
-        if gid is not None:
-            spec["gid"] = gid
-        return [*script(launch.__file__), json.dumps(spec, separators=(",", ":")), *argv]
+        return launch.command(argv, uid=uid, gid=gid, privileged=not app)
 
     async def dns_sockets(self) -> list[socket.socket]:
         """None: a gateway's DNS is the host's."""

@@ -1,0 +1,232 @@
+"""`proxy` capture: no privilege at all. The application is told of its proxy by environment; nothing is redirected.
+
+All workloads share the host's network, so ports are allotted: for the sidecar's listeners, and for the application, which is
+asked by `PORT` to listen there. Each workload has an address of its own in 127.42.0.0/16 where the platform has all of 127/8
+(Linux), else 127.0.0.1. What is allotted stands in `sandboxes/ID.json`, so that a restarted agent uses the same.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from tulle.core.model.workload import Capture, ProxyPorts
+from tulle.kit.errors import Refused
+from tulle.node.network import Sandbox, SocketSpec
+from tulle.node.sandbox import listening_ports
+
+_PORTS = range(20000, 30000)  # below what Linux gives to outgoing connections
+_NETWORK = "127.42"
+_LAST = 65000
+
+
+class ProxyRecord(msgspec.Struct, frozen=True):
+    """What was allotted to a workload. `inbound` and `app` map declared ports."""
+
+    id: str
+    number: int
+    address: str
+    proxy: ProxyPorts
+    inbound: dict[int, int]
+    app: dict[int, int]
+
+
+class ProxySandbox:
+    """A workload in the host's network, with allotted ports."""
+
+    capture = Capture.PROXY
+
+    def __init__(self, record: ProxyRecord) -> None:
+        self.record = record
+
+    @property
+    def id(self) -> str:
+        """`namespace/name`."""
+        return self.record.id
+
+    @property
+    def address(self) -> str:
+        """On the loopback interface."""
+        return self.record.address
+
+    @property
+    def proxy_ports(self) -> ProxyPorts:
+        """Allotted."""
+        return self.record.proxy
+
+    @property
+    def inbound_ports(self) -> Mapping[int, int]:
+        """Declared port → the sidecar's port for it, allotted."""
+        return self.record.inbound
+
+    @property
+    def app_ports(self) -> Mapping[int, int]:
+        """Declared port → the application's, allotted."""
+        return self.record.app
+
+    def app_environment(self) -> dict[str, str]:
+        """The proxy in both spellings (programs differ), what not to ask it for, and `PORT` for the first declared port."""
+        proxy = f"http://{self.address}:{self.proxy_ports.outbound}"
+        direct = "localhost,127.0.0.1,::1"
+        environment = {"http_proxy": proxy, "HTTP_PROXY": proxy, "no_proxy": direct, "NO_PROXY": direct}
+        if self.record.app:
+            environment["PORT"] = str(next(iter(self.record.app.values())))
+        return environment
+
+    def command(self, argv: Sequence[str], *, app: bool, uid: int | None = None, gid: int | None = None) -> list[str]:
+        """As it is: there is nothing to enter."""
+        return list(argv)
+
+    async def sockets(self, *wanted: SocketSpec) -> list[socket.socket]:
+        """Sockets of the host."""
+        made = []
+        for one in wanted:
+            stream = one.kind == "tcp"
+            made.append(new := socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM))
+            new.setblocking(False)
+            if not one.host:
+                continue
+            new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1 if stream else 0)
+            try:
+                new.bind((one.host, one.port))
+            except OSError as error:
+                for each in made:
+                    each.close()
+                raise Refused(f"sandbox of {self.id}: {one.kind} {one.host}:{one.port}: {error.strerror}") from error
+            if stream:
+                new.listen(1024)
+        return made
+
+    async def dns_sockets(self) -> list[socket.socket]:
+        """None: mesh names are asked of the proxy."""
+        return []
+
+    def listening(self) -> set[int]:
+        """TCP ports with a listener on this host."""
+        return listening_ports("self")
+
+    def alive(self) -> bool:
+        """Always: there is nothing that could die."""
+        return True
+
+
+class ProxyGateway(ProxySandbox):
+    """A gateway on the host, at the addresses and ports that it is configured with."""
+
+    capture = Capture.NONE
+
+    def app_environment(self) -> dict[str, str]:
+        """Nothing."""
+        return {}
+
+
+class ProxyNetwork:
+    """Implements `Network` without privileges. `folder` is the agent's."""
+
+    capture = Capture.PROXY
+    outside = ""
+    relayed = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "sandboxes"
+
+    async def open(self) -> None:
+        """See `Network.open`."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def create(self, workload: str, ports: Sequence[int] = ()) -> Sandbox:
+        """See `Network.create`."""
+        await self.open()
+        records = [record for record in self._records() if record.id != workload]
+        numbers = {record.number for record in records}
+        number = next((n for n in range(1, _LAST) if n not in numbers), None)
+        if number is None:
+            raise Refused("every address of 127.42.0.0/16 is taken")
+        free = _free_ports(4 + 2 * len(ports), taken={port for record in records for port in _allotted(record)})
+        own, inbound, app = free[:4], free[4 : 4 + len(ports)], free[4 + len(ports) :]
+        record = ProxyRecord(
+            workload,
+            number,
+            _address(number),
+            ProxyPorts(outbound=own[0], inbound=own[1], health=own[2], metrics=own[3]),
+            dict(zip(ports, inbound, strict=True)),
+            dict(zip(ports, app, strict=True)),
+        )
+        new = self._path(workload).with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(record))
+        new.replace(self._path(workload))
+        return ProxySandbox(record)
+
+    async def adopt(self, workload: str) -> Sandbox | None:
+        """See `Network.adopt`."""
+        found = _read(self._path(workload))
+        return ProxySandbox(found) if found else None
+
+    def recorded(self) -> list[str]:
+        """See `Network.recorded`."""
+        return sorted(record.id for record in self._records())
+
+    async def gateway(self, workload: str, ports: Sequence[int] = ()) -> Sandbox:
+        """See `Network.gateway`."""
+        same = {port: port for port in ports}
+        return ProxyGateway(ProxyRecord(workload, 0, "127.0.0.1", ProxyPorts(), same, same))
+
+    async def destroy(self, workload: str) -> None:
+        """See `Network.destroy`. Its processes are the caller's to stop: nothing here tells them from others."""
+        self._path(workload).unlink(missing_ok=True)
+
+    async def teardown(self) -> None:
+        """See `Network.teardown`."""
+        for record in self._records():
+            await self.destroy(record.id)
+
+    def _path(self, workload: str) -> Path:
+        return self._folder / f"{quote(workload, safe='')}.json"
+
+    def _records(self) -> list[ProxyRecord]:
+        found = [_read(path) for path in sorted(self._folder.glob("*.json"))]
+        return [record for record in found if record is not None]
+
+
+def _read(path: Path) -> ProxyRecord | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ProxyRecord)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _allotted(record: ProxyRecord) -> list[int]:
+    own = record.proxy
+    return [own.outbound, own.inbound, own.health, own.metrics, *record.inbound.values(), *record.app.values()]
+
+
+def _free_ports(count: int, taken: set[int]) -> list[int]:
+    """Ports that are nobody's on any address: not on record, and to be bound now."""
+    found: list[int] = []
+    for port in _PORTS:
+        if len(found) == count:
+            break
+        if port not in taken and _can_bind("0.0.0.0", port):  # noqa: S104 - to see that it is free everywhere
+            found.append(port)
+    if len(found) < count:
+        raise Refused(f"no {count} free TCP ports from {_PORTS.start} to {_PORTS.stop - 1}")
+    return found
+
+
+def _address(number: int) -> str:
+    own = f"{_NETWORK}.{number >> 8}.{number & 255}"
+    return own if _can_bind(own, 0) else "127.0.0.1"
+
+
+def _can_bind(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
