@@ -25,12 +25,14 @@ _WILDCARD = (type_urls.CLUSTER, type_urls.LISTENER, type_urls.VIRTUAL_HOST)
 class Ads:
     """Holds resources by type and name. `put` and `remove` send to whoever subscribed."""
 
-    def __init__(self) -> None:
+    def __init__(self, socket: Path) -> None:
         self.resources: dict[str, dict[str, Encoded]] = defaultdict(dict)
         self.subscribed: dict[str, set[str]] = defaultdict(set)
         self.requests: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
         self.nacks: list[str] = []
         self.acks = 0
+        self._socket = socket
+        self._server: grpc.aio.Server | None = None
         self._out: asyncio.Queue[bytes] = asyncio.Queue()
         self._heard = asyncio.Condition()
         self._sent = 0
@@ -104,20 +106,34 @@ class Ads:
         finally:
             hearing.cancel()
 
+    async def start(self) -> None:
+        """Listen; what was heard of an earlier stream is forgotten."""
+        self.requests.clear()
+        self.subscribed.clear()
+        self.acks = self._sent = 0
+        self._out = asyncio.Queue()
+        self._server = grpc.aio.server()
+        handler = grpc.method_handlers_generic_handler(
+            "envoy.service.discovery.v3.AggregatedDiscoveryService",
+            {"DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self.stream)},
+        )
+        self._server.add_generic_rpc_handlers((handler,))
+        self._server.add_insecure_port(f"unix:{self._socket}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """End every stream."""
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
 
 @asynccontextmanager
 async def serving(socket: Path) -> AsyncIterator[Ads]:
     """Serve on a Unix socket until the end of the block."""
-    ads = Ads()
-    server = grpc.aio.server()
-    handler = grpc.method_handlers_generic_handler(
-        "envoy.service.discovery.v3.AggregatedDiscoveryService",
-        {"DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(ads.stream)},
-    )
-    server.add_generic_rpc_handlers((handler,))
-    server.add_insecure_port(f"unix:{socket}")
-    await server.start()
+    ads = Ads(socket)
+    await ads.start()
     try:
         yield ads
     finally:
-        await server.stop(None)
+        await ads.stop()

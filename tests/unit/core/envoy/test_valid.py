@@ -1,0 +1,121 @@
+"""Whatever the model can say, a real Envoy takes: one bootstrap with every combination, judged by `envoy --mode validate`."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+from tests.support.envoy import validate
+from tulle.core.encoded import Encoded
+from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
+from tulle.core.envoy.endpoints import encode_endpoints
+from tulle.core.envoy.listeners import encode_outbound, encode_workload
+from tulle.core.envoy.routes import encode_host, encode_table
+from tulle.core.model.destination import Destination, DestinationKey, Endpoint, EndpointSet, LoadBalancer, Locality, Transport
+from tulle.core.model.route import (
+    Abort,
+    Delay,
+    MatchKind,
+    NamedMatch,
+    Origin,
+    Retry,
+    Route,
+    RouteMatch,
+    RouteTableKey,
+    TextMatch,
+    VirtualHost,
+    WeightedDestination,
+)
+from tulle.core.model.service import Protocol
+from tulle.core.model.workload import Capture, GatewayListener, InboundPort, MtlsMode, Outbound, OutboundTcp, Workload
+from tulle.kit.problem import Ref
+
+REVIEWS = DestinationKey("reviews.default.svc.cluster.local", 9080)
+TABLE = RouteTableKey(9080, "default")
+FORWARD = RouteTableKey(0, "default")
+GATEWAY = RouteTableKey(8080, "tulle-system", "tulle-system/ingressgateway")
+
+
+def workload(capture: Capture, mode: MtlsMode, others: MtlsMode) -> Workload:
+    ports = [InboundPort(80 + n, 1080 + n, protocol, mode) for n, protocol in enumerate(Protocol)]
+    return Workload(
+        id="default/a",
+        namespace="default",
+        name="a",
+        identity="spiffe://cluster.local/ns/default/sa/a",
+        address="10.0.0.1",
+        capture=capture,
+        mtls=others,
+        inbound=(*ports, InboundPort(99, 99, Protocol.HTTP, MtlsMode.STRICT)),
+        listeners=(GatewayListener(8080, GATEWAY),) if capture is Capture.NONE else (),
+    )
+
+
+def destinations() -> list[Encoded]:
+    clusters = [
+        encode_cluster(
+            Destination(
+                DestinationKey(f"{transport}-{http}-{http2}-{balancer}".lower(), 80),
+                http=http,
+                http2=http2,
+                load_balancer=balancer,
+                transport=transport,
+                identities=("spiffe://cluster.local/ns/default/sa/a", "spiffe://cluster.local/ns/default/sa/b"),
+            )
+        )
+        for transport, http, http2, balancer in product(Transport, (False, True), (False, True), LoadBalancer)
+    ]
+    near, far = Locality("r1", "z1"), Locality("r2")
+    endpoints = (
+        Endpoint("10.0.0.1", 80, "default/a", mtls=True),
+        Endpoint("10.0.0.2", 80, "default/b", weight=3, locality=near, healthy=False),
+        Endpoint("fd00::3", 80, locality=far),
+    )
+    return [*clusters, encode_endpoints(EndpointSet(REVIEWS, endpoints))]
+
+
+def routes() -> list[Encoded]:
+    texts = [TextMatch(kind, value, case) for kind, value, case in product(MatchKind, ("/a", "/a/"), (False, True))]
+    texts += [TextMatch(MatchKind.SEGMENTS, "/"), TextMatch(MatchKind.PREFIX, "")]
+    matches = [RouteMatch(), *(RouteMatch(path=text) for text in texts)]
+    matches += [
+        RouteMatch(headers=(NamedMatch("x", text, invert),), query=(NamedMatch("q", text),))
+        for text, invert in product(texts, (False, True))
+    ]
+    one = (WeightedDestination(REVIEWS),)
+    many = (WeightedDestination(REVIEWS, 80), WeightedDestination(DestinationKey("b", 1), 20), WeightedDestination(REVIEWS, 0))
+    origin = Origin(Ref("VirtualService", "default", "reviews"), "spec.http[0]")
+    actions = [
+        Route(destinations=one, timeout=0.5, retry=None, origin=origin),
+        Route(destinations=many, retry=Retry(3, ("5xx",), (429,), 0.25)),
+        Route(destinations=many, delay=Delay(7.0, 12.5), abort=Abort(555, 0.0001)),
+        Route(status=500, abort=Abort(400)),
+        Route(),
+    ]
+    hosts = [
+        VirtualHost("a", ("a", "a:9080"), tuple(Route(match=match, destinations=one) for match in matches)),
+        VirtualHost("b", ("b", "*.b.example"), tuple(actions)),
+        VirtualHost("*", ("*",), passthrough=True),
+    ]
+    return [
+        item for key in (TABLE, FORWARD, GATEWAY) for item in (encode_table(key), *(encode_host(key, host) for host in hosts))
+    ]
+
+
+def test_envoy_takes_whatever_the_model_can_say(tmp_path: Path) -> None:
+    """Broken: some rows of the model would become resources that Envoy refuses, and the proxy would stay on its old ones."""
+    tables = routes()
+    outbound = encode_outbound(Outbound("default", (TABLE,), (OutboundTcp("240.240.0.7", 3306, REVIEWS),)))
+    groups: list[list[Encoded]] = [[*destinations(), *tables, *outbound]]
+    for capture, mode, others in product(Capture, MtlsMode, MtlsMode):
+        one = workload(capture, mode, others)
+        groups.append([*tables, *encode_workload_clusters(one), *encode_workload(one)])
+    assert validate(groups, tmp_path) == ""
+
+
+def test_the_judge_refuses_what_is_wrong(tmp_path: Path) -> None:
+    """Broken: the validation that all goldens stand on would let anything through."""
+    broken = VirtualHost("a", ("a",), (Route(match=RouteMatch(path=TextMatch(MatchKind.REGEX, "("))),))
+    group = [encode_table(TABLE), encode_host(TABLE, broken), *encode_outbound(Outbound("default", (TABLE,)))]
+    assert "missing )" in validate([group], tmp_path)
+    assert "malformed IP" in validate([[encode_endpoints(EndpointSet(REVIEWS, (Endpoint("not-an-address", 1),)))]], tmp_path)
