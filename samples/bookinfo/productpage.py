@@ -120,10 +120,15 @@ async def _ask(request: web.Request, url: str, headers: dict[str, str], what: st
     return 200, answer
 
 
+def _back() -> web.Response:
+    """To the page, always: a target taken from the request would let anybody send people elsewhere."""
+    return web.Response(status=302, headers={"location": "productpage"})
+
+
 async def _login(request: web.Request) -> web.Response:
     form = await request.post()
     user = str(form.get("username", ""))
-    response = web.HTTPFound("productpage")
+    response = _back()
     # The name goes out as a header: what cannot stand in one cannot be a name.
     if re.fullmatch(r"[\w.@-]{1,64}", user, flags=re.ASCII):
         response.set_cookie("session-user", user, httponly=True, samesite="Lax")
@@ -131,13 +136,13 @@ async def _login(request: web.Request) -> web.Response:
 
 
 async def _logout(_request: web.Request) -> web.Response:
-    response = web.HTTPFound("productpage")
+    response = _back()
     response.del_cookie("session-user")
     return response
 
 
 async def _index(_request: web.Request) -> web.Response:
-    return web.HTTPFound("productpage")
+    return _back()
 
 
 async def _products(_request: web.Request) -> web.Response:
