@@ -1,0 +1,68 @@
+"""`tulle diff`: what `tulle apply` would change, by the server's own dry run."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tulle.cli.apply import MANAGER, checked_files, in_order, refuse
+from tulle.cli.connection import asked, connect, mesh_option, namespace_option
+from tulle.cli.files import Given, files_option
+from tulle.cli.terminal import fail, plain
+
+if TYPE_CHECKING:
+    from tulle.client.api import ApiClient
+
+COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+@click.command()
+@files_option()
+@namespace_option
+@mesh_option
+@click.pass_context
+def diff(ctx: click.Context, files: tuple[str, ...], namespace: str, kubeconfig: str | None) -> int:
+    """Show what apply would change. Exit status 0: nothing, 1: something, above 1: it could not be told."""
+    from tulle.kit.errors import BadData, TulleError
+
+    try:
+        given = checked_files(ctx, files, namespace)
+        return asked(connect(kubeconfig, lambda api: _diff(api, given)))
+    except BadData:
+        raise
+    except TulleError as error:
+        fail(error.message, error.hint)
+        return 2
+
+
+async def _diff(api: ApiClient, given: list[Given]) -> int:
+    from tulle.cli.meaning import judge, live
+    from tulle.client.errors import NotFound
+
+    refuse(judge(await live(api), given))
+    changed = 0
+    for item in in_order(given):
+        try:
+            before: dict[str, Any] | None = await api.get(item.kind, item.name, item.namespace or None)
+        except NotFound:
+            before = None
+        after = await api.apply(item.raw, field_manager=MANAGER, force=True, dry_run=True)
+        where = f"{item.kind.resource}/{item.namespace + '/' if item.namespace else ''}{item.name}"
+        lines = list(difflib.unified_diff(_lines(before), _lines(after), f"live/{where}", f"applied/{where}", lineterm=""))
+        changed |= bool(lines)
+        for line in lines:
+            click.echo(click.style(line, fg=COLOURS.get(line[:1])), color=False if plain() else None)
+    return int(changed)
+
+
+def _lines(raw: dict[str, Any] | None) -> list[str]:
+    """As YAML, without what the server writes for itself."""
+    from tulle.cli.document import dump
+
+    if raw is None:
+        return []
+    noise = {"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"}
+    metadata = {name: value for name, value in raw.get("metadata", {}).items() if name not in noise}
+    return dump({**{name: value for name, value in raw.items() if name != "status"}, "metadata": metadata}, "yaml").splitlines()
