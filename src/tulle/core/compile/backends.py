@@ -1,0 +1,53 @@
+"""What a route names as its destination → a destination, or the sentence that says why there is none."""
+
+from __future__ import annotations
+
+from tulle.core.compile.destination_rules import subset_labels
+from tulle.core.compile.hostname import Key, full_name, service_key
+from tulle.core.compile.mistakes import error, meant, no_service
+from tulle.core.compile.services import service
+from tulle.core.flow import Fetch
+from tulle.core.model.destination import DestinationKey
+from tulle.kit.problem import Problem, Ref
+
+# A destination, or what is wrong with it.
+Found = DestinationKey | Problem
+
+
+def find(fetch: Fetch, ref: Ref, path: str, host: str, port: int | None, subset: str, called: int) -> Found:
+    """The destination that a VirtualService's `destination` at `path` means.
+
+    `port` None: the Service's only port, else the port at which the caller `called` (0: any).
+    """
+    key = service_key(host, ref.namespace)
+    row = fetch(service, key) if key else None
+    if key is None or row is None:
+        message = no_service(fetch, key) if key else f"found {host}; needed the host of a Service of the mesh"
+        return error(ref, f"{path}.host", "HostNotFound", message)
+    numbers = [one.number for one in row.ports]
+    if port is None:
+        if len(numbers) == 1:
+            port = numbers[0]
+        elif called in numbers:
+            port = called
+        else:
+            message = f"Service {key[0]}/{key[1]} has several ports; needed port.number, one of {_list(numbers)}"
+            return error(ref, f"{path}.port", "PortRequired", message)
+    elif port not in numbers:
+        return error(ref, f"{path}.port.number", "PortNotFound", no_port(key, port, numbers))
+    if subset:
+        known = fetch(subset_labels, key) or {}
+        if subset not in known:
+            has = f"it has {_list(sorted(known))}" if known else "it has none"
+            message = f"no DestinationRule defines subset {subset} of {key[0]}/{key[1]}; {has}{meant(subset, known)}"
+            return error(ref, f"{path}.subset", "SubsetNotFound", message)
+    return DestinationKey(full_name(key), port, subset)
+
+
+def no_port(key: Key, port: int, numbers: list[int]) -> str:
+    """`9999 is not a port of Service shop/cart; it has 80, 8080`."""
+    return f"{port} is not a port of Service {key[0]}/{key[1]}; it has {_list(numbers) or 'none'}"
+
+
+def _list(values: list[int] | list[str]) -> str:
+    return ", ".join(str(value) for value in values)

@@ -1,0 +1,206 @@
+"""DestinationRule → which rules hold for a Service, its subsets, and the policy of each of its ports and subsets.
+
+Of the rules for a Service those of its own namespace count, else those of the root namespace: all callers share one view of a
+destination. Several rules for one host are one: subsets add up, and the oldest with a policy has it. A rule that names the host
+outright comes before one with a wildcard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from tulle.api.istio import DestinationRule
+from tulle.api.istio.destination_rule import ClientTLS, LoadBalancer, PortTrafficPolicy, TCPSettings, TrafficPolicy
+from tulle.api.values import seconds
+from tulle.core.compile.hostname import Key, covers, full_name, service_key, specificity
+from tulle.core.compile.mistakes import error, no_service, not_yet, sorted_problems, unsaid, warning
+from tulle.core.compile.objects import age, destination_rules, settled, visible
+from tulle.core.compile.services import service
+from tulle.core.flow import Fetch, table
+from tulle.core.model.destination import LoadBalancer as Balancing
+from tulle.core.model.destination import Transport
+from tulle.kit.problem import Problem, Ref
+
+_BALANCING = {
+    "UNSPECIFIED": Balancing.LEAST_REQUEST,
+    "LEAST_CONN": Balancing.LEAST_REQUEST,
+    "LEAST_REQUEST": Balancing.LEAST_REQUEST,
+    "ROUND_ROBIN": Balancing.ROUND_ROBIN,
+    "RANDOM": Balancing.RANDOM,
+    "PASSTHROUGH": Balancing.PASSTHROUGH,
+}
+_TRANSPORT = {"DISABLE": Transport.PLAINTEXT, "ISTIO_MUTUAL": Transport.MTLS}
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """How to reach a destination; None where nothing was said (a transport is then read off the endpoints)."""
+
+    load_balancer: Balancing | None = None
+    transport: Transport | None = None
+    connect_timeout: float | None = None
+
+    def over(self, inherited: Policy) -> Policy:
+        """This policy, and what it does not say from another."""
+        return Policy(
+            load_balancer=self.load_balancer or inherited.load_balancer,
+            transport=self.transport or inherited.transport,
+            connect_timeout=self.connect_timeout if self.connect_timeout is not None else inherited.connect_timeout,
+        )
+
+
+def _host(rule: DestinationRule) -> str:
+    """The rule's host in full, or its wildcard."""
+    host = rule.spec.host
+    key = service_key(host, rule.metadata.namespace)
+    return full_name(key) if key else host
+
+
+@table
+def rules_for(fetch: Fetch, key: Key) -> tuple[Key, ...]:
+    """The DestinationRules that hold for a Service, the oldest first."""
+    found = {candidate: fetch(destination_rules, candidate) for candidate in _candidates(fetch, key)}
+    rules = [rule for rule in found.values() if rule and covers(_host(rule), full_name(key))]
+    for namespace in (key[0], *settled(fetch).root_namespaces):
+        here = [
+            rule
+            for rule in rules
+            if rule.metadata.namespace == namespace and _exported(rule, key[0]) and rule.spec.workload_selector is None
+        ]
+        if here:
+            best = min(specificity(_host(rule)) for rule in here)
+            chosen = sorted((rule for rule in here if specificity(_host(rule)) == best), key=age)
+            return tuple((rule.metadata.namespace, rule.metadata.name) for rule in chosen)
+    return ()
+
+
+def _candidates(fetch: Fetch, key: Key) -> tuple[Key, ...]:
+    return *fetch.keys(destination_rules, "host", key), *fetch.keys(destination_rules, "host", "*")
+
+
+def _exported(rule: DestinationRule, namespace: str) -> bool:
+    return visible(rule.spec.export_to, rule.metadata.namespace, namespace)
+
+
+@table
+def subset_labels(fetch: Fetch, key: Key) -> dict[str, dict[str, str]]:
+    """The labels of a Service's subsets, by name."""
+    labels: dict[str, dict[str, str]] = {}
+    for rule_key in fetch(rules_for, key) or ():
+        rule = fetch(destination_rules, rule_key)
+        for subset in rule.spec.subsets if rule else ():
+            labels.setdefault(subset.name, dict(subset.labels))
+    return labels
+
+
+@table
+def policy(fetch: Fetch, key: tuple[Key, int, str]) -> Policy:
+    """The policy of (service, port, subset): what the subset says over what its rule says; a port's settings replace the rest."""
+    service_key, port, subset = key
+    whole: TrafficPolicy | None = None
+    part: TrafficPolicy | None = None
+    for rule_key in fetch(rules_for, service_key) or ():
+        rule = fetch(destination_rules, rule_key)
+        if rule is None:
+            continue
+        whole = whole or rule.spec.traffic_policy
+        if part is None and subset:
+            part = next((one.traffic_policy for one in rule.spec.subsets if one.name == subset), None)
+    return _read(part, port).over(_read(whole, port))
+
+
+def _read(said: TrafficPolicy | None, port: int) -> Policy:
+    if said is None:
+        return Policy()
+    for setting in said.port_level_settings:
+        if setting.port and setting.port.number == port:
+            return _policy(setting.load_balancer, _tcp(setting), setting.tls)
+    return _policy(said.load_balancer, _tcp(said), said.tls)
+
+
+def _tcp(said: TrafficPolicy | PortTrafficPolicy) -> TCPSettings | None:
+    return said.connection_pool.tcp if said.connection_pool else None
+
+
+def _policy(balancer: LoadBalancer | None, tcp: TCPSettings | None, tls: ClientTLS | None) -> Policy:
+    return Policy(
+        load_balancer=_BALANCING[balancer.simple] if balancer and balancer.simple else None,
+        transport=_TRANSPORT.get(tls.mode) if tls else None,
+        connect_timeout=seconds(tcp.connect_timeout) if tcp and tcp.connect_timeout else None,
+    )
+
+
+@table
+def destination_rule_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """A host that is no Service, subsets and policies that an older rule has, fields and places without effect."""
+    rule = fetch(destination_rules, key)
+    return sorted_problems(_problems(fetch, key, rule)) if rule else ()
+
+
+def _problems(fetch: Fetch, key: Key, rule: DestinationRule) -> Iterator[Problem]:
+    spec, ref = rule.spec, rule.ref
+    target = service_key(spec.host, key[0])
+    if target is not None:
+        if fetch(service, target) is None:
+            yield error(ref, "spec.host", "HostNotFound", no_service(fetch, target))
+        else:
+            yield from _place(fetch, key, rule, target)
+    elif not spec.host.startswith("*"):
+        yield not_yet(ref, "spec.host", f"{spec.host} (a host outside the mesh)")
+    yield from unsaid(ref, spec, "spec", ("host", "traffic_policy", "subsets", "export_to"))
+    yield from _unsaid(ref, spec.traffic_policy, "spec.trafficPolicy")
+    for index, subset in enumerate(spec.subsets):
+        yield from _unsaid(ref, subset.traffic_policy, f"spec.subsets[{index}].trafficPolicy")
+
+
+def _place(fetch: Fetch, key: Key, rule: DestinationRule, target: Key) -> Iterator[Problem]:
+    spec, ref = rule.spec, rule.ref
+    chosen = fetch(rules_for, target) or ()
+    if key not in chosen:
+        if spec.workload_selector is not None:
+            return  # said as a field without effect
+        where = f"namespace {target[0]}, where the Service is, or the root namespace"
+        if key[0] in (target[0], *settled(fetch).root_namespaces):
+            where = "an exportTo that the Service's namespace is in, and no rule of that namespace beside it"
+        message = f"a rule in namespace {key[0]} for {target[0]}/{target[1]} has no effect; needed {where}"
+        yield warning(ref, "metadata.namespace", "NotYetSupported", message)
+        return
+    older = [found for one in chosen[: chosen.index(key)] if (found := fetch(destination_rules, one))]
+    taken = {subset.name: other for other in reversed(older) for subset in other.spec.subsets}
+    for index, subset in enumerate(spec.subsets):
+        if other := taken.get(subset.name):
+            message = (
+                f'found "{subset.name}", which the older {other.ref} defines; needed a name of its own: this one has no effect'
+            )
+            yield warning(ref, f"spec.subsets[{index}].name", "Conflict", message)
+    with_policy = next((other for other in older if other.spec.traffic_policy), None)
+    if spec.traffic_policy and with_policy:
+        message = f"the older {with_policy.ref} has a policy for this host; needed one of the two: this one has no effect"
+        yield warning(ref, "spec.trafficPolicy", "Conflict", message)
+
+
+_SAID = ("load_balancer", "connection_pool", "tls", "port")
+
+
+def _unsaid(ref: Ref, said: TrafficPolicy | None, path: str) -> Iterator[Problem]:
+    if said is None:
+        return
+    yield from unsaid(ref, said, path, (*_SAID, "port_level_settings"))
+    yield from _unsaid_parts(ref, said.load_balancer, _tcp(said), said.tls, path)
+    yield from unsaid(ref, said.connection_pool, f"{path}.connectionPool", ("tcp",))
+    for index, setting in enumerate(said.port_level_settings):
+        inner = f"{path}.portLevelSettings[{index}]"
+        yield from unsaid(ref, setting, inner, _SAID)
+        yield from _unsaid_parts(ref, setting.load_balancer, _tcp(setting), setting.tls, inner)
+        yield from unsaid(ref, setting.connection_pool, f"{inner}.connectionPool", ("tcp",))
+
+
+def _unsaid_parts(
+    ref: Ref, balancer: LoadBalancer | None, tcp: TCPSettings | None, tls: ClientTLS | None, path: str
+) -> Iterator[Problem]:
+    yield from unsaid(ref, balancer, f"{path}.loadBalancer", ("simple",))
+    yield from unsaid(ref, tcp, f"{path}.connectionPool.tcp", ("connect_timeout",))
+    yield from unsaid(ref, tls, f"{path}.tls", ("mode",))
+    if tls and tls.mode not in _TRANSPORT:
+        yield not_yet(ref, f"{path}.tls.mode", tls.mode)

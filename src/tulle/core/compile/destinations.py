@@ -1,0 +1,49 @@
+"""Service, its DestinationRules and its endpoints → destinations: one for each port, and for each port and subset."""
+
+from __future__ import annotations
+
+from tulle.core.compile.destination_rules import Policy, policy, subset_labels
+from tulle.core.compile.endpoints import members
+from tulle.core.compile.hostname import Key, full_name
+from tulle.core.compile.services import service
+from tulle.core.flow import Fetch, table
+from tulle.core.model.destination import Destination, DestinationKey, LoadBalancer, Transport
+from tulle.core.model.service import Protocol
+
+# (service, port, subset): what a `DestinationKey` says, with the Service as the object that it is.
+Place = tuple[Key, int, str]
+
+
+@table
+def places(fetch: Fetch, key: Key) -> tuple[Place, ...]:
+    """Every destination of a Service."""
+    row = fetch(service, key)
+    if row is None:
+        return ()
+    labels = fetch(subset_labels, key)
+    subsets = ("", *sorted(labels or ()))
+    return tuple((key, port.number, subset) for port in row.ports for subset in subsets)
+
+
+@table
+def destination(fetch: Fetch, key: Place) -> Destination | None:
+    """How requests reach (service, port, subset)."""
+    service_key, number, subset = key
+    row = fetch(service, service_key)
+    port = row.port(number) if row else None
+    found = fetch(members, key)
+    if port is None or found is None:
+        return None
+    said = fetch(policy, key) or Policy()
+    secured = [endpoint.mtls for endpoint, _identity in found]
+    # Without endpoints nothing is sent; mutual TLS is what the first endpoint will most likely want.
+    transport = Transport.MTLS if all(secured) else Transport.MIXED if any(secured) else Transport.PLAINTEXT
+    return Destination(
+        key=DestinationKey(full_name(service_key), number, subset),
+        http=port.protocol.is_http,
+        http2=port.protocol in (Protocol.HTTP2, Protocol.GRPC),
+        load_balancer=said.load_balancer or LoadBalancer.LEAST_REQUEST,
+        transport=said.transport or transport,
+        identities=tuple(sorted({identity for endpoint, identity in found if endpoint.mtls})),
+        connect_timeout=said.connect_timeout if said.connect_timeout is not None else 10.0,
+    )

@@ -1,0 +1,145 @@
+"""A Service as the sidecars of a namespace call it → a virtual host: all names it may be called by, and its routes.
+
+Routes come from HTTPRoutes that have the Service as parent (those of the caller's namespace before those of the Service's), then
+from the oldest VirtualService for the host that the caller may see, and only where there is neither from the Service itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tulle.api.gateway import HTTPRoute
+from tulle.api.istio import VirtualService
+from tulle.core.compile.hostname import Key, covers, full_name, service_key, short_names, specificity
+from tulle.core.compile.http_routes import Ranked, http_route_rules, in_order
+from tulle.core.compile.objects import MESH, age, http_routes, in_mesh, parent_key, virtual_services, visible
+from tulle.core.compile.services import service
+from tulle.core.compile.virtual_services import virtual_service_routes
+from tulle.core.flow import Fetch, table
+from tulle.core.model.destination import DestinationKey
+from tulle.core.model.route import Origin, Route, RouteTableKey, VirtualHost, WeightedDestination
+from tulle.core.model.service import Protocol, Service
+from tulle.kit.problem import Ref
+
+# (Service, its port, the callers' namespace).
+View = tuple[Key, int, str]
+
+ALLOW_ANY = VirtualHost(name="allow_any", domains=("*",), passthrough=True)
+# A forward proxy is told a host without a port where it is HTTP's own.
+_HTTP_PORT = 80
+
+
+def routed(port: int, protocol: Protocol, table_port: int) -> bool:
+    """Whether a service's port is in a table: HTTP, and in a forward proxy (which gets nothing else) what was not declared."""
+    if table_port == 0:
+        return protocol.is_http or protocol is Protocol.AUTO
+    return port == table_port and protocol.is_http
+
+
+@table
+def virtual_host(fetch: Fetch, key: tuple[RouteTableKey, Key, int]) -> VirtualHost | None:
+    """The virtual host of (table, Service, port)."""
+    where, service_key, number = key
+    row = fetch(service, service_key)
+    port = row.port(number) if row else None
+    if row is None or port is None or not routed(number, port.protocol, where.port):
+        return None
+    names = (*short_names(service_key, where.namespace), *((row.address,) if row.address else ()))
+    hosts = [_bracketed(name) for name in names]
+    bare = hosts if where.port or number == _HTTP_PORT else []
+    return VirtualHost(
+        name=f"{row.hostname}:{number}",
+        domains=(*bare, *(f"{host}:{number}" for host in hosts)),
+        routes=fetch(mesh_routes, (service_key, number, _viewer(fetch, service_key, where.namespace))) or (),
+    )
+
+
+def _bracketed(name: str) -> str:
+    """As the name stands in `:authority`."""
+    return f"[{name}]" if ":" in name else name
+
+
+def _viewer(fetch: Fetch, key: Key, namespace: str) -> str:
+    """The namespace, where routes of this Service depend on who asks; else "", so that all namespaces share them."""
+    return namespace if fetch(differs, key) else ""
+
+
+@table
+def differs(fetch: Fetch, key: Key) -> bool:
+    """Whether callers of different namespaces may get different routes to a Service."""
+    if any(one[0] != key[0] for one in fetch.keys(http_routes, "parent", ("", "Service", *key))):
+        return True
+    return any(row.spec.export_to not in ((), ("*",)) for row in _virtual_services(fetch, key))
+
+
+@table
+def mesh_routes(fetch: Fetch, key: View) -> tuple[Route, ...]:
+    """The routes to (Service, port) for the callers of a namespace."""
+    service_key, number, viewer = key
+    ranked = attached(fetch, service_key, number, viewer)
+    first = fetch(chosen_virtual_service, (service_key, viewer))
+    rules = fetch(virtual_service_routes, (first, MESH, number)) if first else None
+    if ranked is None and rules is None:
+        return (_plain(fetch(service, service_key), number),)
+    return (*(in_order(ranked) if ranked else ()), *(rules.routes if rules else ()))
+
+
+def _plain(row: Service | None, number: int) -> Route:
+    """What a Service gets without any rule: everything to all of its endpoints."""
+    assert row is not None
+    origin = Origin(ref=Ref(kind="Service", namespace=row.namespace, name=row.name))
+    destination = WeightedDestination(DestinationKey(row.hostname, number))
+    return Route(name="default", destinations=(destination,), origin=origin)
+
+
+def attached(fetch: Fetch, key: Key, number: int, viewer: str) -> list[Ranked] | None:
+    """The routes of the HTTPRoutes that have a Service's port as parent, as a namespace sees them; None where there are none."""
+    objects = fetch.keys(http_routes, "parent", ("", "Service", *key))
+    fitting = [one for one in objects if (row := fetch(http_routes, one)) and _names_port(row, key, number)]
+    consumer = [one for one in fitting if one[0] == viewer != key[0]]
+    chosen = consumer or [one for one in fitting if one[0] == key[0]]
+    if not chosen:
+        return None
+    rows = (fetch(http_route_rules, one) for one in chosen)
+    return [route for row in rows if row for route in row.routes]
+
+
+def _names_port(row: HTTPRoute, key: Key, number: int) -> bool:
+    return any(
+        parent.port in (None, number)
+        for parent in row.spec.parent_refs
+        if parent_key(parent, row.metadata.namespace) == ("", "Service", *key)
+    )
+
+
+@table
+def chosen_virtual_service(fetch: Fetch, key: tuple[Key, str]) -> Key | None:
+    """The VirtualService that a namespace's sidecars follow for a Service: by the most specific host, then the oldest."""
+    service_key, viewer = key
+    seen = [row for row in _virtual_services(fetch, service_key) if _seen(row, viewer)]
+    first = min(seen, key=lambda row: (_best(row, service_key), age(row)), default=None)
+    return (first.metadata.namespace, first.metadata.name) if first else None
+
+
+def _seen(row: VirtualService, viewer: str) -> bool:
+    return not viewer or visible(row.spec.export_to, row.metadata.namespace, viewer)
+
+
+def _virtual_services(fetch: Fetch, key: Key) -> Iterator[VirtualService]:
+    """Those for the sidecars with a host that means the Service and with HTTP routes."""
+    for row in (*fetch.rows(virtual_services, "host", key), *fetch.rows(virtual_services, "host", "*")):
+        if row.spec.http and in_mesh(row) and _best(row, key) is not None:
+            yield row
+
+
+def _best(row: VirtualService, key: Key) -> tuple[int, int] | None:
+    """How specifically a VirtualService names a Service; None where it does not."""
+    name = full_name(key)
+    found = [host for host in _hosts(row) if covers(host, name)]
+    return min(map(specificity, found), default=None)
+
+
+def _hosts(row: VirtualService) -> Iterator[str]:
+    for host in row.spec.hosts:
+        means = service_key(host, row.metadata.namespace)
+        yield full_name(means) if means else host

@@ -1,0 +1,111 @@
+"""The layers that proxies share (see `core.encoded.Published`), and which rows of the model are in each.
+
+A part names one row of one table of the model; `core.pipeline` turns it into resources. Layers are `mesh`, `namespace/NS` for
+every namespace with sidecars, and `workload/NS/NAME` for every workload with a proxy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tulle.core.compile.destinations import destination, places
+from tulle.core.compile.endpoints import endpoints
+from tulle.core.compile.gateway_hosts import gateway_hosts, gateway_virtual_host
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.hosts import virtual_host
+from tulle.core.compile.names import name
+from tulle.core.compile.objects import has_sidecar, is_gateway, services, workload_entries
+from tulle.core.compile.outbound import by_table_port, outbound, sidecar_namespaces, tables
+from tulle.core.compile.workloads import workload
+from tulle.core.flow import Fetch, Table, table
+from tulle.core.model.route import RouteTableKey
+
+# A table of the model and a key in it. A `RouteTableKey` alone stands for the table of virtual hosts itself.
+Part = tuple[Table[Any, Any], Any]
+
+MESH = "mesh"
+
+
+def namespace_layer(namespace: str) -> str:
+    """The layer of a namespace's sidecars."""
+    return f"namespace/{namespace}"
+
+
+def workload_layer(workload_id: str) -> str:
+    """The layer that one proxy has for itself."""
+    return f"workload/{workload_id}"
+
+
+@table
+def route_table(_fetch: Fetch, key: RouteTableKey) -> RouteTableKey:
+    """A table of virtual hosts: nothing but its key, for the hosts are resources of their own."""
+    return key
+
+
+@table
+def allow_any(_fetch: Fetch, key: RouteTableKey) -> RouteTableKey:
+    """The virtual host of a sidecar's table for everything that the mesh does not know."""
+    return key
+
+
+@table
+def layer_names(fetch: Fetch, _key: None) -> tuple[str, ...]:
+    """All layers that there are."""
+    proxies = (*fetch.keys(workload_entries, "role", "sidecar"), *fetch.keys(workload_entries, "role", "gateway"))
+    return (
+        MESH,
+        *(namespace_layer(namespace) for namespace in fetch(sidecar_namespaces, None) or ()),
+        *(workload_layer(f"{namespace}/{name}") for namespace, name in sorted(proxies)),
+    )
+
+
+@table
+def layer_parts(fetch: Fetch, layer: str) -> tuple[Part, ...]:
+    """What is in a layer."""
+    kind, _slash, rest = layer.partition("/")
+    if kind == MESH:
+        return _mesh(fetch)
+    if kind == "namespace":
+        return _namespace(fetch, rest)
+    namespace, _slash, name = rest.partition("/")
+    return _workload(fetch, (namespace, name))
+
+
+def _mesh(fetch: Fetch) -> tuple[Part, ...]:
+    parts: list[Part] = []
+    for key in fetch.keys(services):
+        parts.append((name, key))
+        for place in fetch(places, key) or ():
+            parts.append((destination, place))
+            parts.append((endpoints, place))
+    return tuple(parts)
+
+
+def _namespace(fetch: Fetch, namespace: str) -> tuple[Part, ...]:
+    parts: list[Part] = [(outbound, namespace)]
+    hosts = fetch(by_table_port, None) or {}
+    for key in fetch(tables, namespace) or ():
+        parts += ((route_table, key), (allow_any, key))
+        parts += ((virtual_host, (key, service, port)) for service, port in hosts.get(key.port, ()))
+    return tuple(parts)
+
+
+def _workload(fetch: Fetch, key: Key) -> tuple[Part, ...]:
+    parts: list[Part] = [(workload, key)]
+    row = fetch(workload, key)
+    for listener in row.listeners if row else ():
+        parts.append((route_table, listener.table))
+        parts += ((gateway_virtual_host, (listener.table, host)) for host in fetch(gateway_hosts, listener.table) or ())
+    return tuple(parts)
+
+
+@table
+def proxy_layers(fetch: Fetch, key: Key) -> tuple[str, ...]:
+    """The layers that a proxy sees; none for a workload without one. A gateway has its own routes instead of a namespace's."""
+    entry = fetch(workload_entries, key)
+    own = workload_layer(f"{key[0]}/{key[1]}")
+    if entry is not None and is_gateway(entry):
+        return MESH, own
+    if entry is not None and has_sidecar(entry):
+        return MESH, namespace_layer(key[0]), own
+    return ()

@@ -1,0 +1,216 @@
+"""The objects as they come in: one input table a kind that the mesh acts on, keyed by (namespace, name), with indexes.
+
+Indexes are what keeps a change small: a Service's routes depend on "VirtualServices for this host", its endpoints on
+"WorkloadEntries of this namespace with this label". What is not about the mesh (status, resource versions) is stripped before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from tulle.api.gateway import Gateway, HTTPRoute, ReferenceGrant
+from tulle.api.gateway.shared import ParentRef
+from tulle.api.istio import DestinationRule, PeerAuthentication, VirtualService, WorkloadEntry
+from tulle.api.istio import Gateway as IstioGateway
+from tulle.api.kubernetes import Namespace, Service
+from tulle.api.object import Object
+from tulle.core.compile.hostname import Key, service_key
+from tulle.core.flow import Fetch, Input
+
+T = TypeVar("T")
+
+NODE = "tulle.dev/node"
+CAPTURE = "tulle.dev/capture"
+READY = "tulle.dev/ready"
+MTLS = "tulle.dev/mtls"
+PROXY_PORTS = "tulle.dev/proxy-ports"
+APP_PORTS = "tulle.dev/app-ports"
+
+MESH = "mesh"  # the word in `gateways` that means the sidecars
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What holds for the whole mesh. Of several `root_namespaces` (one thing's names), the first that says something counts."""
+
+    trust_domain: str = "cluster.local"
+    root_namespaces: tuple[str, ...] = ("tulle-system", "istio-system")
+
+
+def labels_of(entry: WorkloadEntry) -> dict[str, str]:
+    """A workload's labels: those of its spec over those of the object."""
+    return {**entry.metadata.labels, **entry.spec.labels}
+
+
+def has_sidecar(entry: WorkloadEntry) -> bool:
+    """Whether mutual TLS is answered there: said outright, or because a node runs it. A gateway's callers are no mesh."""
+    notes = entry.metadata.annotations
+    if is_gateway(entry):
+        return False
+    if said := notes.get(MTLS):
+        return said == "true"
+    return NODE in notes
+
+
+def is_gateway(entry: WorkloadEntry) -> bool:
+    """Whether the workload is an ingress or egress gateway."""
+    return entry.metadata.annotations.get(CAPTURE) == "none"
+
+
+def has_proxy(entry: WorkloadEntry) -> bool:
+    """Whether an Envoy there asks for its configuration."""
+    return is_gateway(entry) or has_sidecar(entry)
+
+
+def json_note(entry: WorkloadEntry, note: str, shape: type[T]) -> T | None:
+    """An annotation that is JSON of that shape; None where it is absent or something else."""
+    try:
+        return msgspec.json.decode(entry.metadata.annotations.get(note, ""), type=shape)
+    except msgspec.MsgspecError:
+        return None
+
+
+def app_ports(entry: WorkloadEntry) -> dict[int, int]:
+    """The application's ports by those that callers reach, where they differ."""
+    return json_note(entry, APP_PORTS, dict[int, int]) or {}
+
+
+def chosen_label(selector: Mapping[str, str]) -> tuple[str, str] | None:
+    """The label of a selector by which it is looked up; the others are compared afterwards."""
+    if not selector:
+        return None
+    key = "app" if "app" in selector else min(selector)
+    return key, selector[key]
+
+
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether all of the selector's labels are there."""
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def _workload_labels(key: Key, row: WorkloadEntry) -> Iterator[Hashable]:
+    for label, value in labels_of(row).items():
+        yield key[0], label, value
+
+
+def _workload_role(_key: Key, row: WorkloadEntry) -> list[Hashable]:
+    return ["gateway"] if is_gateway(row) else ["sidecar"] if has_sidecar(row) else []
+
+
+def _service_selector(key: Key, row: Service) -> list[Hashable]:
+    chosen = chosen_label(row.spec.selector)
+    return [(key[0], *chosen)] if chosen else []
+
+
+def in_mesh(rule: VirtualService) -> bool:
+    """Whether a VirtualService is for the sidecars (too)."""
+    return not rule.spec.gateways or MESH in rule.spec.gateways
+
+
+def gateway_key(name: str, namespace: str) -> Key:
+    """The Gateway that a VirtualService of `namespace` names: `name`, `namespace/name`, or Istio's older full host name."""
+    before, slash, after = name.rpartition("/")
+    if slash:
+        return before, after
+    if "." in name:
+        parts = name.split(".")
+        return parts[1], parts[0]
+    return namespace, name
+
+
+def _mesh_hosts(hosts: Iterable[str], namespace: str) -> set[Hashable]:
+    means = ("*" if host.startswith("*") else service_key(host, namespace) for host in hosts)
+    return {meant for meant in means if meant is not None}
+
+
+def _virtual_service_hosts(key: Key, row: VirtualService) -> Iterable[Hashable]:
+    return _mesh_hosts(row.spec.hosts, key[0]) if in_mesh(row) else ()
+
+
+def _virtual_service_gateways(key: Key, row: VirtualService) -> Iterator[Hashable]:
+    for name in row.spec.gateways:
+        if name != MESH:
+            yield gateway_key(name, key[0])
+
+
+def parent_key(parent: ParentRef, namespace: str) -> tuple[str, str, str, str]:
+    """(group, kind, namespace, name) of a route's parent."""
+    return parent.group, parent.kind, parent.namespace or namespace, parent.name
+
+
+def _route_parents(key: Key, row: HTTPRoute) -> Iterator[Hashable]:
+    for parent in row.spec.parent_refs:
+        yield parent_key(parent, key[0])
+
+
+namespaces: Input[Key, Namespace] = Input("namespaces")
+services: Input[Key, Service] = Input(
+    "services",
+    namespace=lambda key, _row: [key[0]],
+    selector=_service_selector,
+    address=lambda _key, row: [row.spec.cluster_ip],
+)
+workload_entries: Input[Key, WorkloadEntry] = Input("workload_entries", label=_workload_labels, role=_workload_role)
+virtual_services: Input[Key, VirtualService] = Input(
+    "virtual_services", host=_virtual_service_hosts, gateway=_virtual_service_gateways
+)
+destination_rules: Input[Key, DestinationRule] = Input(
+    "destination_rules", host=lambda key, row: _mesh_hosts([row.spec.host], key[0])
+)
+istio_gateways: Input[Key, IstioGateway] = Input("istio_gateways", namespace=lambda key, _row: [key[0]])
+peer_authentications: Input[Key, PeerAuthentication] = Input("peer_authentications", namespace=lambda key, _row: [key[0]])
+gateways: Input[Key, Gateway] = Input("gateways", namespace=lambda key, _row: [key[0]])
+http_routes: Input[Key, HTTPRoute] = Input("http_routes", parent=_route_parents)
+reference_grants: Input[Key, ReferenceGrant] = Input("reference_grants", namespace=lambda key, _row: [key[0]])
+settings: Input[str, Settings] = Input("settings")
+
+# By `plural.group`, as the store and the registry name them. Other kinds do not concern the model.
+INPUTS: Mapping[str, Input[Key, Any]] = {
+    "namespaces": namespaces,
+    "services": services,
+    "workloadentries.networking.istio.io": workload_entries,
+    "virtualservices.networking.istio.io": virtual_services,
+    "destinationrules.networking.istio.io": destination_rules,
+    "gateways.networking.istio.io": istio_gateways,
+    "peerauthentications.security.istio.io": peer_authentications,
+    "gateways.gateway.networking.k8s.io": gateways,
+    "httproutes.gateway.networking.k8s.io": http_routes,
+    "referencegrants.gateway.networking.k8s.io": reference_grants,
+}
+
+
+def settled(fetch: Fetch) -> Settings:
+    """The mesh's settings."""
+    return fetch(settings, "") or Settings()
+
+
+def bare(object_: Object) -> Object:
+    """The object without what the model never reads, so that a written status or a new resource version changes nothing."""
+    metadata = object_.metadata.model_copy(
+        update={
+            "uid": "",
+            "resource_version": "",
+            "generation": 0,
+            "managed_fields": (),
+            "owner_references": (),
+            "finalizers": (),
+            "self_link": "",
+            "generate_name": "",
+        }
+    )
+    return object_.model_copy(update={"status": None, "metadata": metadata})
+
+
+def age(object_: Object) -> tuple[str, str, str]:
+    """Sorts the oldest first, then by namespace and name: who wins where only one can. What is not yet stored is the youngest."""
+    metadata = object_.metadata
+    return metadata.creation_timestamp or "~", metadata.namespace, metadata.name
+
+
+def visible(export_to: tuple[str, ...], namespace: str, viewer: str) -> bool:
+    """Whether an object of `namespace` with Istio's `exportTo` counts for callers in `viewer`."""
+    if not export_to:
+        return True
+    return any(word == "*" or word == viewer or (word == "." and viewer == namespace) for word in export_to)

@@ -1,0 +1,75 @@
+"""Which Services the sidecars of a namespace can call, by port → their shared listeners and route tables."""
+
+from __future__ import annotations
+
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.hosts import routed
+from tulle.core.compile.objects import CAPTURE, services, workload_entries
+from tulle.core.compile.services import service
+from tulle.core.flow import Fetch, table
+from tulle.core.model.destination import DestinationKey
+from tulle.core.model.route import RouteTableKey
+from tulle.core.model.workload import Capture, Outbound, OutboundTcp
+
+
+@table
+def sidecar_namespaces(fetch: Fetch, _key: None) -> tuple[str, ...]:
+    """The namespaces in which sidecars run."""
+    return tuple(sorted({key[0] for key in fetch.keys(workload_entries, "role", "sidecar")}))
+
+
+@table
+def forward_proxy_namespaces(fetch: Fetch, _key: None) -> tuple[str, ...]:
+    """The namespaces in which some application is given its sidecar as `http_proxy`."""
+    found = set()
+    for key in fetch.keys(workload_entries, "role", "sidecar"):
+        entry = fetch(workload_entries, key)
+        if entry and entry.metadata.annotations.get(CAPTURE) == Capture.PROXY:
+            found.add(key[0])
+    return tuple(sorted(found))
+
+
+@table
+def by_table_port(fetch: Fetch, _key: None) -> dict[int, tuple[tuple[Key, int], ...]]:
+    """The (Service, port) pairs in each table, by the table's port."""
+    found: dict[int, list[tuple[Key, int]]] = {0: []}
+    for key in fetch.keys(services):
+        row = fetch(service, key)
+        for port in row.ports if row else ():
+            for number in (0, port.number):
+                if routed(port.number, port.protocol, number):
+                    found.setdefault(number, []).append((key, port.number))
+    return {number: tuple(found[number]) for number in sorted(found)}
+
+
+@table
+def tcp_services(fetch: Fetch, _key: None) -> tuple[OutboundTcp, ...]:
+    """Ports that are not HTTP, of Services with a virtual IP. Undeclared ones are among them: bytes carry everything."""
+    found: list[OutboundTcp] = []
+    for key in fetch.keys(services):
+        row = fetch(service, key)
+        if row and row.address:
+            found += (
+                OutboundTcp(row.address, port.number, DestinationKey(row.hostname, port.number))
+                for port in row.ports
+                if not port.protocol.is_http
+            )
+    return tuple(sorted(found))
+
+
+@table
+def tables(fetch: Fetch, namespace: str) -> tuple[RouteTableKey, ...]:
+    """The route tables of a namespace's sidecars; that of port 0 only where something asks for it."""
+    ports = fetch(by_table_port, None) or {}
+    forward = namespace in (fetch(forward_proxy_namespaces, None) or ())
+    return tuple(RouteTableKey(port=port, namespace=namespace) for port in ports if port or forward)
+
+
+@table
+def outbound(fetch: Fetch, namespace: str) -> Outbound:
+    """What a namespace's sidecars listen for. The forward proxy is a listener of its workload."""
+    return Outbound(
+        namespace=namespace,
+        http=tuple(key for key in fetch(tables, namespace) or () if key.port),
+        tcp=fetch(tcp_services, None) or (),
+    )

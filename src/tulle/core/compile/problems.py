@@ -1,0 +1,196 @@
+"""What is wrong with an object, given all the others: one row an object, put together from the modules of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tulle.api.gateway import HTTPRoute
+from tulle.api.gateway.shared import ParentRef
+from tulle.api.istio import VirtualService
+from tulle.core.compile import virtual_services as rules
+from tulle.core.compile.backends import no_port
+from tulle.core.compile.destination_rules import destination_rule_problems
+from tulle.core.compile.endpoints import workload_entry_problems
+from tulle.core.compile.gateway_hosts import GATEWAY_API, allowed, hostnames, refers, served_hosts
+from tulle.core.compile.gateways import CLASSES, gateway_problems, istio_gateway_problems, serves
+from tulle.core.compile.hostname import Key, service_key
+from tulle.core.compile.hosts import chosen_virtual_service
+from tulle.core.compile.http_routes import http_route_rules, unsaid_fields
+from tulle.core.compile.mistakes import error, meant, no_service, sorted_problems, warning
+from tulle.core.compile.mtls import peer_authentication_problems
+from tulle.core.compile.objects import (
+    MESH,
+    gateway_key,
+    gateways,
+    http_routes,
+    in_mesh,
+    istio_gateways,
+    parent_key,
+    virtual_services,
+)
+from tulle.core.compile.services import service, service_problems
+from tulle.core.flow import Fetch, Table, table
+from tulle.kit.problem import Problem
+
+
+@table
+def object_problems(fetch: Fetch, key: tuple[str, Key]) -> tuple[Problem, ...]:
+    """The problems of (resource, object)."""
+    resource, name = key
+    kind = BY_RESOURCE.get(resource)
+    return fetch(kind, name) or () if kind else ()
+
+
+@table
+def virtual_service_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """Hosts and gateways that are not there, conflicts, and what is wrong in the rules, whoever calls."""
+    row = fetch(virtual_services, key)
+    if row is None:
+        return ()
+    problems = [*rules.others(row)]
+    callers: set[tuple[Key | str, int]] = set()
+    for collect in (_mesh, _gateways):
+        for found in collect(fetch, key, row):
+            if isinstance(found, Problem):
+                problems.append(found)
+            else:
+                callers.add(found)
+    for who, port in callers or {(MESH, 0)}:
+        made = fetch(rules.virtual_service_routes, (key, who, port))
+        problems += made.problems if made else ()
+    return sorted_problems(problems)
+
+
+def _mesh(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tuple[str, int]]:
+    """For the sidecars: the ports at which they call its hosts."""
+    for index, host in enumerate(row.spec.hosts if in_mesh(row) else ()):
+        path = f"spec.hosts[{index}]"
+        target = service_key(host, key[0])
+        if host.startswith("*"):
+            continue
+        called = fetch(service, target) if target else None
+        if target is None or called is None:
+            found = no_service(fetch, target) if target else f"{host} is no Service of the mesh"
+            yield warning(row.ref, path, "HostNotFound", f"{found}; nobody calls this host through the mesh until there is one")
+            continue
+        ports = [port.number for port in called.ports if port.protocol.is_http]
+        yield from ((MESH, port) for port in ports)
+        if row.spec.http and not ports:
+            message = (
+                f"no port of Service {target[0]}/{target[1]} is declared as HTTP; needed appProtocol: http, or the name http"
+            )
+            yield warning(row.ref, path, "NoHttpPort", message)
+        winners = {fetch(chosen_virtual_service, (target, viewer)) for viewer in (key[0], target[0], "")} - {None}
+        if row.spec.http and winners and key not in winners:
+            first = min(winner for winner in winners if winner)
+            message = f"VirtualService {first[0]}/{first[1]} has this host too and goes first; needed one of the two"
+            yield warning(row.ref, path, "Conflict", f"{message}: this one has no effect")
+
+
+def _gateways(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tuple[Key, int]]:
+    """For gateways: the ports of their servers."""
+    for index, name in enumerate(row.spec.gateways):
+        if name == MESH:
+            continue
+        path = f"spec.gateways[{index}]"
+        target = gateway_key(name, key[0])
+        gateway = fetch(istio_gateways, target)
+        if gateway is None:
+            near = meant(target[1], (other for _space, other in fetch.keys(istio_gateways, "namespace", target[0])))
+            if fetch(gateways, target):
+                near = "; there is one of gateway.networking.k8s.io, to which HTTPRoutes attach"
+            message = f"no Gateway {target[1]} in namespace {target[0]}{near}"
+            yield error(row.ref, path, "GatewayNotFound", message)
+            continue
+        served = [server for server in gateway.spec.servers if serves(server)]
+        yield from ((target, server.port.number) for server in served)
+        if served and not any(next(served_hosts(server, target[0], key[0], row.spec.hosts), None) for server in served):
+            has = ", ".join(sorted({host for server in served for host in server.hosts}))
+            message = f"Gateway {target[0]}/{target[1]} serves {has}; needed a host among spec.hosts that it serves"
+            yield warning(row.ref, path, "NoMatchingHost", message)
+
+
+@table
+def http_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """Parents that are not there or do not take the route, and what is wrong in the rules."""
+    row = fetch(http_routes, key)
+    if row is None:
+        return ()
+    made = fetch(http_route_rules, key)
+    problems = [*(made.problems if made else ()), *unsaid_fields(row)]
+    for index, parent in enumerate(row.spec.parent_refs):
+        problems += _parent(fetch, row, parent, f"spec.parentRefs[{index}]")
+    if not row.spec.parent_refs:
+        message = "found none; needed a Gateway, or a Service for the mesh: the route has no effect"
+        problems.append(warning(row.ref, "spec.parentRefs", "NoParent", message))
+    return sorted_problems(problems)
+
+
+def _parent(fetch: Fetch, row: HTTPRoute, parent: ParentRef, path: str) -> Iterator[Problem]:
+    group, kind, namespace, name = parent_key(parent, row.metadata.namespace)
+    if (group, kind) == ("", "Service"):
+        yield from _service_parent(fetch, row, parent, (namespace, name), path)
+    elif (group, kind) == (GATEWAY_API, "Gateway"):
+        yield from _gateway_parent(fetch, row, parent, (namespace, name), path)
+    else:
+        found = f"{kind}.{group}" if group else kind
+        yield error(row.ref, f"{path}.kind", "InvalidKind", f"found {found}; needed a Gateway, or a Service for the mesh")
+
+
+def _service_parent(fetch: Fetch, row: HTTPRoute, parent: ParentRef, key: Key, path: str) -> Iterator[Problem]:
+    called = fetch(service, key)
+    if called is None:
+        yield error(row.ref, f"{path}.name", "HostNotFound", no_service(fetch, key))
+        return
+    port = called.port(parent.port) if parent.port else None
+    if parent.port and port is None:
+        yield error(row.ref, f"{path}.port", "PortNotFound", no_port(key, parent.port, [one.number for one in called.ports]))
+    elif not any(one.protocol.is_http for one in ([port] if port else called.ports)):
+        which = f"port {parent.port}" if parent.port else "no port"
+        message = f"{which} of Service {key[0]}/{key[1]} is {'not ' if port else ''}declared as HTTP; needed appProtocol: http"
+        yield warning(row.ref, path, "NoHttpPort", message)
+
+
+def _gateway_parent(fetch: Fetch, row: HTTPRoute, parent: ParentRef, key: Key, path: str) -> Iterator[Problem]:
+    gateway = fetch(gateways, key)
+    if gateway is None:
+        near = meant(key[1], (other for _space, other in fetch.keys(gateways, "namespace", key[0])))
+        if fetch(istio_gateways, key):
+            near = "; there is one of networking.istio.io, to which VirtualServices attach"
+        yield error(row.ref, f"{path}.name", "GatewayNotFound", f"no Gateway {key[1]} in namespace {key[0]}{near}")
+        return
+    if gateway.spec.gateway_class_name not in CLASSES:
+        return  # another controller's
+    shown = f"Gateway {key[0]}/{key[1]}"
+    named = [listener for listener in gateway.spec.listeners if refers(row, parent, key, listener)]
+    if not named:
+        has = ", ".join(f"{listener.name} ({listener.port})" for listener in gateway.spec.listeners)
+        field = "sectionName" if parent.section_name else "port"
+        message = f"{parent.section_name or parent.port} is not a listener of {shown}; it has {has}"
+        yield error(row.ref, f"{path}.{field}", "NoMatchingParent", message)
+        return
+    taking = [listener for listener in named if allowed(fetch, listener, gateway, row.metadata.namespace)]
+    if not taking:
+        froms = ", ".join(sorted({listener.allowed_routes.namespaces.from_ for listener in named}))
+        message = (
+            f"{shown} takes no HTTPRoutes of namespace {row.metadata.namespace} (allowedRoutes.namespaces.from: {froms}); "
+            "needed a listener that does"
+        )
+        yield error(row.ref, path, "NotAllowedByListeners", message)
+        return
+    if not any(hostnames(listener, row) for listener in taking):
+        has = ", ".join(sorted({listener.hostname for listener in taking if listener.hostname}))
+        message = f"none of them is a hostname of {shown}; it has {has}"
+        yield error(row.ref, "spec.hostnames", "NoMatchingListenerHostname", message)
+
+
+BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {
+    "services": service_problems,
+    "workloadentries.networking.istio.io": workload_entry_problems,
+    "virtualservices.networking.istio.io": virtual_service_problems,
+    "destinationrules.networking.istio.io": destination_rule_problems,
+    "gateways.networking.istio.io": istio_gateway_problems,
+    "peerauthentications.security.istio.io": peer_authentication_problems,
+    "gateways.gateway.networking.k8s.io": gateway_problems,
+    "httproutes.gateway.networking.k8s.io": http_route_problems,
+}

@@ -1,0 +1,240 @@
+"""Objects in, resources as bytes out: `compile` and `envoy` on one `flow`, and the tables that an xDS server reads.
+
+    pipeline = Pipeline()
+    published = pipeline.commit({("services", "default", "reviews"): service})  # None: deleted
+    server.publish(published)
+
+The pipeline is the xDS server's `Source`. It does no I/O and has no clock; one thread uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from tulle.api.object import Object
+from tulle.core import type_urls
+from tulle.core.compile import Settings
+from tulle.core.compile.destinations import destination
+from tulle.core.compile.endpoints import endpoints
+from tulle.core.compile.gateway_hosts import gateway_virtual_host
+from tulle.core.compile.hosts import ALLOW_ANY, virtual_host
+from tulle.core.compile.layers import Part, allow_any, layer_names, layer_parts, proxy_layers, route_table
+from tulle.core.compile.names import name
+from tulle.core.compile.objects import INPUTS, bare, settings
+from tulle.core.compile.outbound import outbound
+from tulle.core.compile.problems import BY_RESOURCE, object_problems
+from tulle.core.compile.workloads import workload
+from tulle.core.encoded import Encoded, Published, encode_json
+from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
+from tulle.core.envoy.endpoints import encode_endpoints
+from tulle.core.envoy.listeners import encode_outbound, encode_workload
+from tulle.core.envoy.routes import encode_host, encode_table
+from tulle.core.flow import Fetch, Flow, Table
+from tulle.core.flow.tables import Batch
+from tulle.core.model.workload import Workload
+from tulle.kit.problem import Problem
+
+
+class ObjectKey(Protocol):
+    """What names an object: `ports.Key` does. A plain (resource, namespace, name) does too."""
+
+    @property
+    def resource(self) -> str:
+        """`plural.group`."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """Empty for cluster-scoped kinds."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        ...
+
+
+Resources = tuple[Encoded, ...]
+
+
+def _encoded(rows: Table[Any, Any], encode: Callable[[Any, Any], Resources]) -> Table[Any, Resources]:
+    """The table of resources that each row of a model table becomes; `encode` gets the key and the row."""
+
+    def make(fetch: Fetch, key: Any) -> Resources:
+        row = fetch(rows, key)
+        return () if row is None else encode(key, row)
+
+    return Table(make, f"encoded_{rows.name}")
+
+
+_ENCODED: Mapping[Table[Any, Any], Table[Any, Resources]] = {
+    rows: _encoded(rows, encode)
+    for rows, encode in (
+        (destination, lambda _key, row: (encode_cluster(row),)),
+        (endpoints, lambda _key, row: (encode_endpoints(row),)),
+        (name, lambda _key, row: (encode_json(type_urls.NAME, row.hostname, row),)),
+        (outbound, lambda _key, row: encode_outbound(row)),
+        (route_table, lambda _key, row: (encode_table(row),)),
+        (allow_any, lambda _key, row: (encode_host(row, ALLOW_ANY),)),
+        (virtual_host, lambda key, row: (encode_host(key[0], row),)),
+        (gateway_virtual_host, lambda key, row: (encode_host(key[0], row),)),
+        (workload, lambda _key, row: (*encode_workload_clusters(row), *encode_workload(row))),
+    )
+}
+
+Key = tuple[str, str, str]
+Names = dict[str, dict[str, Encoded]]
+# What the parts that a commit touches had been, by the layer that they are or were in.
+Before = dict[tuple[str, Part], Resources]
+
+
+class Pipeline:
+    """The mesh's configuration, kept up to date. `root_namespaces` are names of the namespace for mesh-wide objects."""
+
+    def __init__(
+        self,
+        trust_domain: str = "cluster.local",
+        root_namespaces: tuple[str, ...] = ("tulle-system", "istio-system"),
+    ) -> None:
+        self.flow = Flow()
+        self._revision = 0
+        self._watch = self.flow.watch()
+        self._problems = self.flow.watch()
+        self._found: dict[tuple[str, tuple[str, str]], tuple[Problem, ...]] = {}
+        self._parts: dict[str, tuple[Part, ...]] = {}
+        self._layer_of: dict[Part, str] = {}
+        self._resources: dict[Part, Resources] = {}
+        self._tables: dict[str, Names] = {}
+        self.flow.commit({settings: {"": Settings(trust_domain, root_namespaces)}})
+        self._watch.add(layer_names, None)
+        self._publish()
+
+    @property
+    def revision(self) -> int:
+        """The revision that the tables show now."""
+        return self._revision
+
+    def commit(
+        self, changes: Mapping[Key, Object | None] | Mapping[Any, Object | None], revision: int | None = None
+    ) -> Published:
+        """Take in objects (None: deleted) by (resource, namespace, name), all at one revision.
+
+        Keys are triples or `ports.Key`s. `revision` is the store's, where there is one; it may not go back. Kinds that do not
+        concern the model are passed over. Only resources whose bytes became others are in the result.
+        """
+        if revision is not None and revision < self._revision:
+            raise ValueError(f"revision {revision} is behind {self._revision}")
+        self._revision = self._revision + 1 if revision is None else revision
+        batch: Batch = {}
+        for key, one in changes.items():
+            resource, namespace, object_name = key if isinstance(key, tuple) else (key.resource, key.namespace, key.name)
+            source = INPUTS.get(resource)
+            if source is None:
+                continue
+            batch.setdefault(source, {})[namespace, object_name] = None if one is None else bare(one)
+            if resource in BY_RESOURCE:
+                self._ask(resource, (namespace, object_name), one is not None)
+        self.flow.commit(batch)
+        return Published(revision=self._revision, changed=self._publish())
+
+    def layers(self, proxy: str) -> tuple[str, ...]:
+        """The layers that a proxy (`namespace/name` of its WorkloadEntry) sees; empty where it is not known."""
+        namespace, _slash, entry = proxy.partition("/")
+        return self.flow.get(proxy_layers, (namespace, entry)) or ()
+
+    def table(self, layer: str, type_url: str) -> Mapping[str, Encoded]:
+        """The resources of a layer and type by name. A later commit makes another mapping and leaves this one as it is."""
+        return self._tables.get(layer, {}).get(type_url, {})
+
+    def workload(self, proxy: str) -> Workload | None:
+        """A workload with a proxy, by its id."""
+        namespace, _slash, entry = proxy.partition("/")
+        return self.flow.get(workload, (namespace, entry))
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with the objects now, by resource and name. Computed when asked for, and only what changed since."""
+        for _table, key, found in self._problems.take():
+            if found:
+                self._found[key] = found
+            else:
+                self._found.pop(key, None)
+        return [problem for key in sorted(self._found) for problem in self._found[key]]
+
+    def model(self, layer: str) -> dict[str, Any]:
+        """The rows of the model behind a layer, by table and key: for people, goldens and tests."""
+        return {
+            f"{rows.name} {key}": self.flow.get(rows, key) for rows, key in self._parts.get(layer, ()) if rows is not allow_any
+        }
+
+    def _ask(self, resource: str, key: tuple[str, str], there: bool) -> None:
+        if there:
+            self._problems.add(object_problems, (resource, key))
+        else:
+            self._problems.remove(object_problems, (resource, key))
+            self._found.pop((resource, key), None)
+
+    def _publish(self) -> dict[str, dict[str, dict[str, Encoded | None]]]:
+        """Settle all rows that somebody sees, and put what came out into the tables."""
+        before: Before = {}
+        while changed := self._watch.take():
+            for rows, key, row in changed:
+                if rows is layer_names:
+                    self._set_layers(row, before)
+                elif rows is layer_parts:
+                    self._set_parts(key, row or (), before)
+                else:
+                    part = (_ROWS[rows], key)
+                    layer = self._layer_of.get(part)
+                    if layer is not None:  # else it went in this very commit
+                        before.setdefault((layer, part), self._resources.get(part, ()))
+                        self._resources[part] = row or ()
+        return self._write(before)
+
+    def _set_layers(self, layers: tuple[str, ...], before: Before) -> None:
+        there = set(layers)
+        for layer in [layer for layer in self._parts if layer not in there]:
+            self._watch.remove(layer_parts, layer)
+            self._set_parts(layer, (), before)
+            del self._parts[layer]
+        for layer in layers:
+            if layer not in self._parts:
+                self._parts[layer] = ()
+                self._watch.add(layer_parts, layer)
+
+    def _set_parts(self, layer: str, parts: tuple[Part, ...], before: Before) -> None:
+        there = set(parts)
+        for part in self._parts.get(layer, ()):
+            if part not in there:
+                self._watch.remove(_ENCODED[part[0]], part[1])
+                before.setdefault((layer, part), self._resources.pop(part, ()))
+                del self._layer_of[part]
+        for part in parts:
+            self._layer_of[part] = layer
+            self._watch.add(_ENCODED[part[0]], part[1])
+        self._parts[layer] = parts
+
+    def _write(self, before: Before) -> dict[str, dict[str, dict[str, Encoded | None]]]:
+        """New tables for what changed; parts that went first, for another part may have taken over a name."""
+        now: dict[str, dict[str, dict[str, Encoded | None]]] = {}
+        for (layer, _part), old in before.items():
+            for one in old:
+                now.setdefault(layer, {}).setdefault(one.type_url, {})[one.name] = None
+        for layer, part in before:
+            for one in self._resources.get(part, ()):
+                now.setdefault(layer, {}).setdefault(one.type_url, {})[one.name] = one
+        changed: dict[str, dict[str, dict[str, Encoded | None]]] = {}
+        for layer, types in now.items():
+            tables = self._tables.setdefault(layer, {})
+            for type_url, names in types.items():
+                have = tables.get(type_url, {})
+                new = {name: one for name, one in names.items() if have.get(name) != one}
+                if new:
+                    changed.setdefault(layer, {})[type_url] = new
+                    tables[type_url] = {name: one for name, one in {**have, **new}.items() if one is not None}
+            if not any(tables.values()) and layer not in self._parts:
+                del self._tables[layer]
+        return changed
+
+
+_ROWS = {encoded: rows for rows, encoded in _ENCODED.items()}
