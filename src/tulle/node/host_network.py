@@ -27,9 +27,18 @@ _PACKAGES = {"ip": "iproute2", "nft": "nftables", "sleep": "coreutils"}
 
 def program(name: str) -> str:
     """Where a program of the system lies; raises `Refused`, naming its package."""
-    if found := shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}"):
+    if found := shutil.which(name, path=_path()):
         return found
     raise Refused(f"the program {name} is not installed", hint=f"install the package {_PACKAGES[name]}")
+
+
+def programs() -> bool:
+    """Whether what it takes is installed; where it is not, there can be nothing of ours in the host's network."""
+    return all(shutil.which(name, path=_path()) for name in ("ip", "nft"))
+
+
+def _path() -> str:
+    return f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}"
 
 
 @contextlib.asynccontextmanager
@@ -105,6 +114,7 @@ async def clear(bridge: str, instance: str) -> None:
     links = await _ip("link")
     found = next((link for link in links if link["ifname"] == bridge), None)
     if found is None:
+        await attempt(program("nft"), "delete", "table", "ip", bridge)  # should somebody have taken the bridge away
         return
     alias = _alias(found)
     if (owner := alias.get("tulle", instance)) != instance:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from ipaddress import IPv4Network
@@ -25,10 +24,10 @@ import msgspec
 
 from tulle.core.model.workload import Capture, ProxyPorts
 from tulle.kit.errors import Refused, TulleError
-from tulle.node import host_network, nftables, processes, resolv
+from tulle.node import holders, host_network, nftables, process, resolv
 from tulle.node.host_network import PRIVATE_RANGES, program
 from tulle.node.network import Sandbox
-from tulle.node.processes import Process
+from tulle.node.process import Process
 from tulle.node.sandbox import GatewaySandbox, NetnsSandbox, SandboxRecord, perform
 
 _FIRST = 10  # the first workload's number in the range; the bridge has 1
@@ -79,7 +78,7 @@ class NetnsNetwork:
                 return
             (self._folder / "sandboxes").mkdir(parents=True, exist_ok=True, mode=0o700)
             found = _read(self._folder / "network.json", NetworkRecord)
-            if found is None or (self.rootless and (found.outer is None or not found.outer.alive())):
+            if found is None or (self.rootless and (found.outer is None or not found.outer.alive)):
                 await self._clear()
                 found = await (self._open_rootless() if self.rootless else self._open_root())
                 _write(self._folder / "network.json", found)
@@ -93,7 +92,7 @@ class NetnsNetwork:
     async def _open_rootless(self) -> NetworkRecord:
         network = PRIVATE_RANGES[0]
         commands = ["link set lo up", *self._bridge_commands(network)]
-        held = await perform("hold", links=commands, ip=program("ip"), sleep=program("sleep"), environment=self._environment(""))
+        held = await perform("hold", links=commands, ip=program("ip"), sleep=program("sleep"), environment=self._environment())
         return NetworkRecord(str(network), Process(held["pid"], held["started"]))
 
     async def _open_root(self, wanted: str | None = None) -> NetworkRecord:
@@ -125,7 +124,7 @@ class NetnsNetwork:
                 "sandbox",
                 **self._outer(),
                 ip=program("ip"), nft=program("nft"), sleep=program("sleep"),
-                environment=self._environment(workload),
+                environment=self._environment(),
                 links=[
                     f"link add name {link} type veth peer name eth0 netns PID",
                     f"link set {link} master {self._bridge} up",
@@ -136,7 +135,7 @@ class NetnsNetwork:
                     "link set eth0 up",
                     f"route add default via {network[1]}",
                 ],
-                rules=nftables.workload_rules(ProxyPorts()),
+                rules=nftables.workload_rules(ProxyPorts(), ports),
             )  # fmt: skip
         except BaseException:
             self._used.discard(number)
@@ -153,7 +152,7 @@ class NetnsNetwork:
         """See `Network.adopt`."""
         await self.open()
         record = _read(self._path(workload), SandboxRecord)
-        if record is None or not record.holder.alive():
+        if record is None or not record.holder.alive:
             return None
         return NetnsSandbox(record, user=self.rootless)
 
@@ -165,7 +164,7 @@ class NetnsNetwork:
         """See `Network.gateway`."""
         await self.open()
         assert self._record is not None
-        holder = self._record.outer or Process(os.getpid(), processes.started(os.getpid()) or 0)
+        holder = self._record.outer or process.this()
         record = SandboxRecord(workload, 1, str(IPv4Network(self._record.network)[1]), holder, tuple(ports))
         return GatewaySandbox(record, user=self.rootless)
 
@@ -174,7 +173,7 @@ class NetnsNetwork:
         record = _read(self._path(workload), SandboxRecord)
         if record is not None:
             await self.open()
-            await self._stop([record.holder])
+            await holders.end([record.holder])
             with contextlib.suppress(TulleError):  # the link goes with its namespace; this only makes it sooner
                 await perform("links", **self._outer(), ip=program("ip"), links=[f"link delete {self._link(record.number)}"])
             self._used.discard(record.number)
@@ -192,13 +191,13 @@ class NetnsNetwork:
 
     async def _clear(self) -> None:
         """Remove what is there, whether on record or not, but for the records."""
-        holders = {record.holder for record in self._records()} | set(processes.of_instance(self.instance, role=processes.PAUSE))
-        if (found := _read(self._folder / "network.json", NetworkRecord)) and found.outer:
-            holders.add(found.outer)
-        await self._stop([holder for holder in holders if holder.alive()])
+        found = {record.holder for record in self._records()} | set(await asyncio.to_thread(holders.carrying, self.instance))
+        if (shared := _read(self._folder / "network.json", NetworkRecord)) and shared.outer:
+            found.add(shared.outer)
+        await holders.end(found)
         for path in (self._folder / "sandboxes").glob("*.json"):
             path.unlink(missing_ok=True)
-        if not self.rootless:
+        if not self.rootless and host_network.programs():
             async with host_network.one_at_a_time():
                 await host_network.clear(self._bridge, self.instance)
 
@@ -207,16 +206,9 @@ class NetnsNetwork:
         assert self._record is not None
         records = self._records()
         known = {record.holder for record in records} | {self._record.outer}
-        await self._stop([one for one in processes.of_instance(self.instance, role=processes.PAUSE) if one not in known])
+        await holders.end([one for one in await asyncio.to_thread(holders.carrying, self.instance) if one not in known])
         self._used = {record.number for record in records}
         self._next = max(self._used, default=_FIRST - 1) + 1
-
-    async def _stop(self, holders: Sequence[Process]) -> None:
-        """End pause processes and whatever else runs in their namespaces, which would keep these alive."""
-        host = processes.network_inode(os.getpid())
-        inodes = {processes.network_inode(holder.pid) for holder in holders if holder.alive()} - {None, host}
-        members = processes.in_networks({inode for inode in inodes if inode is not None}) if inodes else []
-        await processes.stop({*(holder for holder in holders if holder.alive()), *members})
 
     def _allot(self) -> int:
         """A number that has not been used for long: what still knows an address of a dead workload must not meet another."""
@@ -234,8 +226,8 @@ class NetnsNetwork:
         outer = self._record.outer if self._record else None
         return {"holder": (outer.pid, outer.started), "user": True} if outer else {}
 
-    def _environment(self, workload: str) -> dict[str, str]:
-        return {"TULLE_INSTANCE": self.instance, "TULLE_ROLE": processes.PAUSE, "TULLE_WORKLOAD": workload}
+    def _environment(self) -> dict[str, str]:
+        return {process.INSTANCE: self.instance, **holders.ENVIRONMENT}
 
     def _folder_of(self, workload: str) -> Path:
         return self._folder / "sandboxes" / quote(workload, safe="")

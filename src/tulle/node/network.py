@@ -1,16 +1,18 @@
 """How traffic gets into the sidecars: the `Network` that the node agent creates each workload's `Sandbox` in.
 
-    await capture.choose("auto", instance=..., folder=...) → Network ──create("default/reviews-v1")→ Sandbox ──command(argv)→ a process inside it
+    capture.choose("auto", ...) → Network ──create("default/reviews-v1")→ Sandbox ──command(argv)→ a process inside it
 
-`capture.choose` picks one: `netns.py` implements it with network namespaces (as root, and inside one user namespace without), `proxy.py` without any
-privilege. A `Network` belongs to one instance of the agent and keeps its records in that agent's runtime folder: an agent that
-comes back calls `open()` and `adopt()`, and `teardown()` removes everything also after a `kill -9` of anything.
+`capture.choose` picks one: `netns.py` implements it with network namespaces (as root, and inside one user namespace without),
+`proxy.py` without any privilege. A `Network` belongs to one instance of the agent and keeps its records in that agent's folder:
+an agent that comes back calls `open()` and `adopt()`, and `teardown()` removes everything, also after a `kill -9` of anything.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -118,7 +120,7 @@ class Network(Protocol):
         ...
 
     async def create(self, workload: str, ports: Sequence[int] = ()) -> Sandbox:
-        """A sandbox for the workload (`namespace/name`), whose application declares `ports`. One that stands under that id is replaced.
+        """A sandbox for the workload `namespace/name`, whose application declares `ports`; replaces one that stands.
 
         Raises `Refused` with what is missing.
         """
@@ -151,3 +153,12 @@ class Network(Protocol):
     async def teardown(self) -> None:
         """Remove every sandbox, what they share and the records; nothing that is not this instance's. Idempotent."""
         ...
+
+
+async def teardown_instance(instance: str, folder: Path) -> None:
+    """Remove what any network of an instance left in the kernel, and its records in `folder`: for when there is no agent."""
+    from tulle.node.netns import NetnsNetwork  # it implements what stands above
+    from tulle.node.proxy import ProxyNetwork
+
+    await NetnsNetwork(instance, folder, rootless=os.geteuid() != 0).teardown()
+    await ProxyNetwork(folder).teardown()

@@ -7,12 +7,14 @@ What they do with a workload's traffic:
 - TCP that the application opens goes to the proxy's 15001, DNS (UDP and TCP port 53, to whatever server) to 127.0.0.1:15053.
 - TCP that arrives goes to 15006. Let through: 15020, 15021, 15090 (metrics, health); refused: the proxy's other ports.
 - Exempt: what carries the proxy's socket mark; loopback, with which the application speaks to itself.
-- A proxy that calls its own workload by address (marked, over `lo`) goes to 15006 as any other caller would, except from
-  127.0.0.6, which the inbound proxy binds to where it passes a connection on to that address.
+- A proxy that calls its own workload at a declared port (marked, over `lo`) goes to 15006 as any other caller would. At other
+  ports, and from 127.0.0.6 (Istio's choice), it is the inbound proxy that passes a connection on to the application.
 - IPv6 stays inside: dropped but over `lo`. Other protocols (UDP beside DNS, ICMP) pass as they are, as in Istio.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from tulle.core.model.workload import ProxyPorts
 from tulle.node.network import DNS_PORT, PASSTHROUGH_SOURCE, PROXY_MARK
@@ -20,8 +22,10 @@ from tulle.node.network import DNS_PORT, PASSTHROUGH_SOURCE, PROXY_MARK
 _MERGED_METRICS = 15020
 
 
-def workload_rules(ports: ProxyPorts) -> str:
-    """The rules inside the network namespace of a workload whose proxy has these `ports`."""
+def workload_rules(ports: ProxyPorts, declared: Sequence[int] = ()) -> str:
+    """The rules inside the network namespace of a workload that declares these TCP ports, and whose proxy has `ports`."""
+    called = f"tcp dport {{ {', '.join(map(str, sorted(set(declared))))} }}"
+    to_itself = f'meta mark {PROXY_MARK} oifname "lo" ip daddr != 127.0.0.0/8 {called} redirect to :{ports.inbound}'
     reachable = f"{{ {_MERGED_METRICS}, {ports.health}, {ports.metrics} }}"
     own = f"{{ 15000-15019, {ports.outbound}, {ports.inbound}, {DNS_PORT} }}"
     return f"""\
@@ -29,7 +33,7 @@ table ip tulle {{
   chain output {{
     type nat hook output priority -100
     ip saddr {PASSTHROUGH_SOURCE} return
-    meta mark {PROXY_MARK} oifname "lo" ip daddr != 127.0.0.0/8 meta l4proto tcp redirect to :{ports.inbound}
+    {to_itself if declared else ""}
     meta mark {PROXY_MARK} return
     udp dport 53 redirect to :{DNS_PORT}
     tcp dport 53 redirect to :{DNS_PORT}

@@ -70,7 +70,7 @@ class ProxySandbox:
 
     def app_environment(self) -> dict[str, str]:
         """The proxy in both spellings (programs differ), what not to ask it for, and `PORT` for the first declared port."""
-        proxy = f"http://{self.address}:{self.proxy_ports.outbound}"
+        proxy = f"http://127.0.0.1:{self.proxy_ports.outbound}"
         direct = "localhost,127.0.0.1,::1"
         environment = {"http_proxy": proxy, "HTTP_PROXY": proxy, "no_proxy": direct, "NO_PROXY": direct}
         if self.record.app:

@@ -16,7 +16,7 @@ from tulle.core.model.workload import Capture, ProxyPorts
 from tulle.kit.errors import Refused, Unavailable
 from tulle.node import inside, launch
 from tulle.node.network import DNS_PORT, SocketSpec
-from tulle.node.processes import Process
+from tulle.node.process import Process
 
 _LISTEN = "0A"  # a TCP socket's state in /proc/net/tcp
 
@@ -135,7 +135,7 @@ class NetnsSandbox:
 
     def alive(self) -> bool:
         """Whether the process that holds it still runs."""
-        return self.record.holder.alive()
+        return self.record.holder.alive
 
 
 class GatewaySandbox(NetnsSandbox):
