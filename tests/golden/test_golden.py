@@ -1,0 +1,142 @@
+"""One folder, one feature: `in.yaml` (objects) → `model.yaml`, `xds.yaml`, `status.yaml` (problems); a real Envoy takes it.
+
+A case is added by adding a folder with an `in.yaml`; `TULLE_GOLDEN=rewrite pytest tests/golden` (`make golden`) writes the rest,
+and people review what changed. A first line `# layers: a b` limits what `model.yaml` and `xds.yaml` show to those layers; without
+it they show all but the layers of single workloads. Envoy always gets everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from google.protobuf import json_format
+
+from tests.support.envoy import validate
+from tulle.api.decode import decode
+from tulle.api.documents import read_documents
+from tulle.api.registry import kind_for
+from tulle.core import type_urls
+from tulle.core.compile.layers import layer_names
+from tulle.core.encoded import Encoded
+from tulle.core.pipeline import Pipeline
+from tulle.kit.problem import Problem
+from tulle.pb import message_class, pool
+
+HERE = Path(__file__).parent
+CASES = sorted(path.parent.name for path in HERE.glob("*/in.yaml"))
+REWRITE = os.environ.get("TULLE_GOLDEN") == "rewrite"
+_LAYERS = "# layers:"
+
+
+class Compiled:
+    """A case after all of the core has run."""
+
+    def __init__(self, case: str) -> None:
+        text = (HERE / case / "in.yaml").read_text()
+        documents, self.problems = read_documents(text, "in.yaml")
+        changes = {}
+        for document in documents:
+            decoded, found = decode(document.raw, document.locate)
+            self.problems += found
+            if decoded is not None:
+                kind = kind_for(decoded.ref.group, decoded.kind)
+                assert kind is not None
+                changes[kind.resource, decoded.metadata.namespace, decoded.metadata.name] = decoded
+        self.pipeline = Pipeline()
+        self.pipeline.commit(changes)
+        self.problems += self.pipeline.problems()
+        self.layers: tuple[str, ...] = self.pipeline.flow.get(layer_names, None) or ()
+        first = text.partition("\n")[0]
+        chosen = first.removeprefix(_LAYERS).split() if first.startswith(_LAYERS) else None
+        self.shown = [
+            layer for layer in self.layers if (layer in chosen if chosen is not None else not layer.startswith("workload/"))
+        ]
+        assert chosen is None or set(chosen) == set(self.shown), f"layers are {self.layers}"
+
+    def proxies(self) -> list[str]:
+        return [layer.removeprefix("workload/") for layer in self.layers if layer.startswith("workload/")]
+
+    def seen_by(self, proxy: str) -> list[Encoded]:
+        """Everything that a proxy would be sent."""
+        tables = [self.pipeline.table(layer, url) for layer in self.pipeline.layers(proxy) for url in type_urls.ORDER]
+        return [resource for table in tables for resource in table.values()]
+
+    def model(self) -> str:
+        rows = {layer: self.pipeline.model(layer) for layer in self.shown}
+        return _yaml(json.loads(msgspec.json.encode(rows)))
+
+    def xds(self) -> str:
+        shown: dict[str, Any] = {}
+        for layer in self.shown:
+            for url in type_urls.ORDER:
+                for name, resource in sorted(self.pipeline.table(layer, url).items()):
+                    shown.setdefault(layer, {}).setdefault(type_urls.SHORT[url], {})[name] = readable(resource)
+        return _yaml(shown)
+
+    def status(self) -> str:
+        return _yaml([_problem(problem) for problem in sorted(self.problems, key=str)])
+
+
+def readable(resource: Encoded) -> Any:
+    """A resource as JSON with Envoy's field names, everything in it unpacked."""
+    if resource.type_url == type_urls.NAME:
+        return json.loads(resource.value)
+    message = message_class(resource.type_url.rpartition("/")[2]).FromString(resource.value)
+    return json_format.MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=pool())
+
+
+def _problem(problem: Problem) -> dict[str, str]:
+    shown = {"severity": str(problem.severity), "reason": problem.reason, "object": str(problem.ref), "path": problem.path}
+    return {**shown, "message": problem.message}
+
+
+def _yaml(value: Any) -> str:
+    plain = json.loads(json.dumps(value))  # protobuf's ordered dictionaries, and objects that occur twice
+    return str(yaml.safe_dump(plain, sort_keys=True, width=120, allow_unicode=True))
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def test_golden(case: str) -> None:
+    """Broken: this feature's objects would mean something else than people agreed on in review."""
+    compiled = Compiled(case)
+    for file, text in (("model.yaml", compiled.model()), ("xds.yaml", compiled.xds()), ("status.yaml", compiled.status())):
+        golden = HERE / case / file
+        if REWRITE:
+            golden.write_text(text)
+        assert golden.exists(), f"write {case}/{file} with TULLE_GOLDEN=rewrite"
+        assert text == golden.read_text(), f"{case}/{file}; TULLE_GOLDEN=rewrite accepts the change"
+
+
+def test_envoy_takes_it(case: str, tmp_path: Path) -> None:
+    """Broken: a proxy would refuse what this feature makes of correct objects."""
+    compiled = Compiled(case)
+    groups: Iterable[Iterable[Encoded]] = [compiled.seen_by(proxy) for proxy in compiled.proxies()]
+    assert groups, "a case needs a workload with a proxy"
+    assert validate(groups, tmp_path) == ""
+
+
+def test_order_does_not_matter(case: str) -> None:
+    """Broken: the same objects would make other bytes after a restart, and every proxy would be sent everything again."""
+    compiled, again = Compiled(case), Pipeline()
+    documents, _ = read_documents((HERE / case / "in.yaml").read_text(), "in.yaml")
+    for document in reversed(documents):
+        decoded, _ = decode(document.raw, document.locate)
+        if decoded is not None:
+            kind = kind_for(decoded.ref.group, decoded.kind)
+            assert kind is not None
+            again.commit({(kind.resource, decoded.metadata.namespace, decoded.metadata.name): decoded})
+    for layer in compiled.layers:
+        for url in type_urls.ORDER:
+            assert compiled.pipeline.table(layer, url) == again.table(layer, url)
