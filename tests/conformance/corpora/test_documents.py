@@ -1,4 +1,4 @@
-"""Documents of Istio and of the Gateway API: those that must be accepted are, those that must be refused are, for their reason."""
+"""Documents of Istio and of the Gateway API: those that must be accepted are, those that must be refused are, and why."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_istios_documents_parse() -> None:
 
 
 def test_reading_everything_is_quick() -> None:
-    """Applying a folder would feel slow. The bound is ten times what it takes; it finds a quadratic reader, not a slow machine."""
+    """Applying a folder would feel slow. The bound is for a quadratic reader, not for a slow machine."""
     corpora("istio/samples")
     started = time.process_time()
     for file in files("istio", "gateway-api/examples", "gateway-api/conformance"):

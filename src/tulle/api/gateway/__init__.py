@@ -1,6 +1,19 @@
 """The Gateway API's kinds, with upstream's fields of the standard and the experimental channel."""
 
-from tulle.api.gateway.gateway import Gateway, GatewayClass, ReferenceGrant
+from tulle.api.gateway.backend_tls import BackendTLSPolicy
+from tulle.api.gateway.gateway import Gateway, GatewayClass, ListenerSet, ReferenceGrant
 from tulle.api.gateway.http_route import HTTPRoute
+from tulle.api.gateway.routes import GRPCRoute, TCPRoute, TLSRoute, UDPRoute
 
-__all__ = ["Gateway", "GatewayClass", "HTTPRoute", "ReferenceGrant"]
+__all__ = [
+    "BackendTLSPolicy",
+    "GRPCRoute",
+    "Gateway",
+    "GatewayClass",
+    "HTTPRoute",
+    "ListenerSet",
+    "ReferenceGrant",
+    "TCPRoute",
+    "TLSRoute",
+    "UDPRoute",
+]

@@ -97,6 +97,18 @@ class Listener(Ruled):
             yield Fault(("hostname",), f"found a host name with the protocol {self.protocol}; needed none", "OneOf")
 
 
+def listener_faults(listeners: tuple[Listener, ...]) -> Iterator[Fault]:
+    """Listeners differ in name, and in port, protocol and host name."""
+    yield from repeats([listener.name for listener in listeners], "listeners", "name")
+    bound: dict[tuple[int, str, str], int] = {}
+    for index, listener in enumerate(listeners):
+        key = (listener.port, listener.protocol, listener.hostname or "")
+        first = bound.setdefault(key, index)
+        if first != index:
+            message = f"found the port, protocol and hostname of listeners[{first}]; needed another combination"
+            yield Fault(("listeners", index), message, "Duplicate")
+
+
 class GatewayAddress(Ruled):
     """An address that is asked for."""
 
@@ -207,14 +219,7 @@ class GatewaySpec(Ruled):
 
     def faults(self) -> Iterator[Fault]:
         """Listeners and addresses that differ."""
-        yield from repeats([listener.name for listener in self.listeners], "listeners", "name")
-        bound: dict[tuple[int, str, str], int] = {}
-        for index, listener in enumerate(self.listeners):
-            key = (listener.port, listener.protocol, listener.hostname or "")
-            first = bound.setdefault(key, index)
-            if first != index:
-                message = f"found the port, protocol and hostname of listeners[{first}]; needed another combination"
-                yield Fault(("listeners", index), message, "Duplicate")
+        yield from listener_faults(self.listeners)
         addresses = [
             (one.type, one.value) if one.type in ("IPAddress", "Hostname") and one.value else None for one in self.addresses
         ]
@@ -228,6 +233,33 @@ class Gateway(Object):
 
     kind: Literal["Gateway"] = "Gateway"
     spec: GatewaySpec
+
+
+class GatewayParentRef(Schema):
+    """The Gateway to which listeners are added."""
+
+    group: Group = GROUP_NAME
+    kind: KindName = "Gateway"
+    namespace: DnsLabel | None = None
+    name: ObjectName
+
+
+class ListenerSetSpec(Ruled):
+    """More listeners for a Gateway."""
+
+    parent_ref: GatewayParentRef
+    listeners: Annotated[Many[Listener], Field(min_length=1, max_length=64)]
+
+    def faults(self) -> Iterator[Fault]:
+        """Listeners that differ."""
+        yield from listener_faults(self.listeners)
+
+
+class ListenerSet(Object):
+    """A ListenerSet of the Gateway API."""
+
+    kind: Literal["ListenerSet"] = "ListenerSet"
+    spec: ListenerSetSpec
 
 
 class GrantFrom(Schema):

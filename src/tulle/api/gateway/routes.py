@@ -1,0 +1,229 @@
+"""GRPCRoute, TLSRoute, TCPRoute and UDPRoute of the Gateway API."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tulle.api.gateway.shared import (
+    BackendObjectRef,
+    ExtensionRef,
+    HeaderModifier,
+    ParentRef,
+    RequestMirror,
+    SessionPersistence,
+    parent_faults,
+    repeats,
+)
+from tulle.api.object import Fault, Object, Ruled, Schema
+from tulle.api.regex import regex_fault
+from tulle.api.values import HeaderName, Hostname, Many, SectionName
+
+Weight = Annotated[int, Field(ge=0, le=1_000_000, json_schema_extra={"format": "int32"})]
+Scope = Literal["All", "None"]
+_SERVICE = re.compile(r"\.?[a-z_][a-z_0-9]*(\.[a-z_][a-z_0-9]*)*", re.IGNORECASE | re.ASCII)
+_METHOD = re.compile("[A-Za-z_][A-Za-z_0-9]*")
+
+
+class BackendRef(BackendObjectRef):
+    """A backend and its share of the connections."""
+
+    weight: Weight = 1
+
+
+class GRPCMethodMatch(Ruled):
+    """A gRPC service, a method of it, or both."""
+
+    type: Literal["Exact", "RegularExpression"] = "Exact"
+    service: Annotated[str, Field(max_length=1024)] | None = None
+    method: Annotated[str, Field(max_length=1024)] | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        """Names, or RE2 expressions."""
+        if self.service is None and self.method is None:
+            yield Fault((), "found neither service nor method; needed at least one of the two", "Required")
+        for field, value, pattern in (("service", self.service, _SERVICE), ("method", self.method, _METHOD)):
+            if value is None:
+                continue
+            if self.type == "RegularExpression":
+                yield from regex_fault(value, field)
+            elif not pattern.fullmatch(value):
+                yield Fault((field,), f'found "{value}"; needed the name of a gRPC {field}', "BadName")
+
+
+class GRPCHeaderMatch(Ruled):
+    """A header's value."""
+
+    type: Literal["Exact", "RegularExpression"] = "Exact"
+    name: HeaderName
+    value: Annotated[str, Field(min_length=1, max_length=4096)]
+
+    def faults(self) -> Iterator[Fault]:
+        """An RE2 expression."""
+        if self.type == "RegularExpression":
+            yield from regex_fault(self.value, "value")
+
+
+class GRPCRouteMatch(Ruled):
+    """All of what is written must hold for a call."""
+
+    method: GRPCMethodMatch | None = None
+    headers: Annotated[Many[GRPCHeaderMatch], Field(max_length=16)] = ()
+
+    def faults(self) -> Iterator[Fault]:
+        """Each header once."""
+        yield from repeats([header.name for header in self.headers], "headers", "name")
+
+
+_FILTERS = {
+    "RequestHeaderModifier": "requestHeaderModifier",
+    "ResponseHeaderModifier": "responseHeaderModifier",
+    "RequestMirror": "requestMirror",
+    "ExtensionRef": "extensionRef",
+}
+
+
+class GRPCRouteFilter(Ruled):
+    """A step on the way of a call or its response."""
+
+    type: Literal["ResponseHeaderModifier", "RequestHeaderModifier", "RequestMirror", "ExtensionRef"]
+    request_header_modifier: HeaderModifier | None = None
+    response_header_modifier: HeaderModifier | None = None
+    request_mirror: RequestMirror | None = None
+    extension_ref: ExtensionRef | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        """What the type needs, and only that."""
+        fields = {field.alias: getattr(self, name) for name, field in type(self).model_fields.items()}
+        for kind, field in _FILTERS.items():
+            if kind == self.type and fields[field] is None:
+                yield Fault((field,), f"found nothing; needed it, for the type is {self.type}", "Required")
+            if kind != self.type and fields[field] is not None:
+                yield Fault((field,), f"found it with type {self.type}; needed none, or type {kind}", "OneOf")
+
+
+GRPCFilters = Annotated[Many[GRPCRouteFilter], Field(max_length=16)]
+
+
+def _filter_faults(filters: tuple[GRPCRouteFilter, ...]) -> Iterator[Fault]:
+    kinds: list[str] = [one.type for one in filters]
+    for kind in ("RequestHeaderModifier", "ResponseHeaderModifier"):
+        if kinds.count(kind) > 1:
+            index = kinds.index(kind, kinds.index(kind) + 1)
+            yield Fault(("filters", index), f"found {kind} twice; needed it only once", "Duplicate")
+
+
+class GRPCBackendRef(BackendRef):
+    """A backend, its share of the calls, and filters for those that go there."""
+
+    filters: GRPCFilters = ()
+
+    def faults(self) -> Iterator[Fault]:
+        """A port, and filters that fit together."""
+        yield from super().faults()
+        yield from _filter_faults(self.filters)
+
+
+class GRPCRouteRule(Ruled):
+    """Where one of `matches` holds (or there is none), the filters apply and a backend is chosen by weight."""
+
+    name: SectionName | None = None
+    matches: Annotated[Many[GRPCRouteMatch], Field(max_length=64)] = ()
+    filters: GRPCFilters = ()
+    backend_refs: Annotated[Many[GRPCBackendRef], Field(max_length=16)] = ()
+    session_persistence: SessionPersistence | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        """Filters that fit together."""
+        yield from _filter_faults(self.filters)
+
+
+class GRPCRouteSpec(Ruled):
+    """Rules for host names, attached to parents."""
+
+    parent_refs: Annotated[Many[ParentRef], Field(max_length=32)] = ()
+    hostnames: Annotated[Many[Hostname], Field(max_length=16)] = ()
+    rules: Annotated[Many[GRPCRouteRule], Field(max_length=16)] = ()
+    use_default_gateways: Scope | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        """Parents told apart, names once, not too many matches."""
+        yield from parent_faults(self.parent_refs)
+        yield from repeats([rule.name for rule in self.rules], "rules", "name")
+        if (total := sum(len(rule.matches) for rule in self.rules)) > 128:
+            yield Fault(("rules",), f"found {total} matches in all rules; needed at most 128")
+
+
+class GRPCRoute(Object):
+    """A GRPCRoute of the Gateway API."""
+
+    kind: Literal["GRPCRoute"] = "GRPCRoute"
+    spec: GRPCRouteSpec
+
+
+class L4RouteRule(Schema):
+    """Where connections go."""
+
+    name: SectionName | None = None
+    backend_refs: Annotated[Many[BackendRef], Field(min_length=1, max_length=16)]
+
+
+class TLSRouteSpec(Ruled):
+    """Where TLS connections for some server names go."""
+
+    parent_refs: Annotated[Many[ParentRef], Field(max_length=32)] = ()
+    hostnames: Annotated[Many[Hostname], Field(max_length=1024)] = ()
+    rules: Annotated[Many[L4RouteRule], Field(min_length=1, max_length=1)]
+    use_default_gateways: Scope | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        """Parents told apart; names, not addresses."""
+        yield from parent_faults(self.parent_refs)
+        for index, host in enumerate(self.hostnames):
+            try:
+                ipaddress.ip_address(host)
+            except ValueError:
+                continue
+            yield Fault(("hostnames", index), f'found the address "{host}"; needed a host name', "BadHost")
+
+
+class TLSRoute(Object, Ruled):
+    """A TLSRoute of the Gateway API."""
+
+    kind: Literal["TLSRoute"] = "TLSRoute"
+    spec: TLSRouteSpec
+
+    def faults(self) -> Iterator[Fault]:
+        """Host names, which only v1alpha2 does without."""
+        if not self.spec.hostnames and not self.api_version.endswith("/v1alpha2"):
+            yield Fault(("spec", "hostnames"), "found none; needed at least one host name", "Required")
+
+
+class L4RouteSpec(Ruled):
+    """Where the connections (or datagrams) of parents go."""
+
+    parent_refs: Annotated[Many[ParentRef], Field(max_length=32)] = ()
+    rules: Annotated[Many[L4RouteRule], Field(min_length=1, max_length=1)]
+    use_default_gateways: Scope | None = None
+
+    def faults(self) -> Iterator[Fault]:
+        """Parents told apart."""
+        yield from parent_faults(self.parent_refs)
+
+
+class TCPRoute(Object):
+    """A TCPRoute of the Gateway API."""
+
+    kind: Literal["TCPRoute"] = "TCPRoute"
+    spec: L4RouteSpec
+
+
+class UDPRoute(Object):
+    """A UDPRoute of the Gateway API."""
+
+    kind: Literal["UDPRoute"] = "UDPRoute"
+    spec: L4RouteSpec
