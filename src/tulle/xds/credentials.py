@@ -8,7 +8,7 @@ import grpc
 
 # The DNS name in the control plane's certificate. Clients check this one whatever address they dial: a workload's certificate
 # has no DNS name at all, so none can pass for the control plane.
-SERVER_NAME = "control-plane.tulle-system.svc"
+SERVER_NAME = "tulle.tulle-system.svc"
 
 
 class ServerCredentials:

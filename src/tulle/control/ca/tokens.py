@@ -1,15 +1,28 @@
 """Join tokens: how a node without a certificate proves, once, that it may have one.
 
-Signatures first; the body follows.
+A token is `tulle.<id>.<secret>.<sha256 of root>`: the store finds it by its id and compares a hash of the secret, the node
+checks the control plane that it talks to against the root's hash. It is shown once, to the person who asked for it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import re
+import secrets
+import time
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from tulle.ports import Store
+from tulle.kit.errors import Refused
+from tulle.ports import Conflict, Delete, Key, Put, Store
+
+RESOURCE = "_jointokens"
+_TOKEN = re.compile(r"tulle\.([0-9a-f]{16})\.([A-Za-z0-9_-]{43})\.([0-9a-f]{64})")
+_GLOB = re.compile(r"[A-Za-z0-9.*?_\[\]!-]+/[A-Za-z0-9.*?_\[\]!-]+")
+_UNUSABLE = "join token: it does not exist, was used before, or is past its lifetime"
+_HINT = "make a new one: tulle token create"
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -19,15 +32,71 @@ class Grant(msgspec.Struct, frozen=True):
     node: str
 
 
-class JoinTokens:
-    """Single-use tokens over a store, under `_jointokens`; only a hash is kept. `pin` is `Authority.pin`."""
+class _Record(msgspec.Struct, frozen=True):
+    """What is kept of a token: never the secret. `expires` is seconds since the epoch."""
 
-    def __init__(self, store: Store, pin: Callable[[], str], clock: Callable[[], float] | None = None) -> None: ...
+    hash: str
+    expires: float
+    identities: tuple[str, ...]
+    node: str
+
+
+class JoinTokens:
+    """Single-use tokens over a store, under `_jointokens`; only a hash is kept. `pin` gives `Authority.pin`."""
+
+    def __init__(self, store: Store, pin: Callable[[], str], clock: Callable[[], float] = time.time) -> None:
+        self._store, self._pin, self._clock = store, pin, clock
 
     async def create(self, identities: Sequence[str], lifetime: float, node: str = "") -> str:
-        """A new token, shown this once: `tulle.<id>.<secret>.<sha256 of root>`. `lifetime` in seconds."""
-        raise NotImplementedError
+        """A new token, shown this once. `identities` are globs over `namespace/serviceaccount` for the node's workloads,
+        `lifetime` is in seconds, `node` ties it to one node's name. Raises `Refused` where these make no sense.
+        """
+        for glob in identities:
+            if not _GLOB.fullmatch(glob):
+                raise Refused(f"identities: found {glob!r}, needed `namespace/serviceaccount`, where * stands for any")
+        if not 0 < lifetime <= 365 * 24 * 3600:
+            raise Refused(f"lifetime: found {lifetime:.0f} s, needed more than 0 and at most a year")
+        await self._sweep()
+        number, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+        record = _Record(_hash(secret), self._clock() + lifetime, tuple(identities), node)
+        await self._store.write([Put(_key(number), msgspec.to_builtins(record), expect=0)])
+        return f"tulle.{number}.{secret}.{self._pin()}"
 
     async def redeem(self, token: str, node: str) -> Grant:
-        """Use the token up; raises `Refused`."""
-        raise NotImplementedError
+        """Use the token up. Raises `Refused`, with one sentence for all that may be wrong with it.
+
+        Of two that redeem the same token at once, one is refused: the record is deleted at the revision that was read.
+        """
+        parts = _TOKEN.fullmatch(token)
+        if parts is None:
+            raise Refused("join token: found something else, needed `tulle.<id>.<secret>.<root>`", hint=_HINT)
+        number, secret, _ = parts.groups()
+        stored = await self._store.get(_key(number))
+        record = msgspec.convert(stored.body, _Record) if stored is not None else _Record("", 0.0, (), "")
+        right = hmac.compare_digest(record.hash.ljust(64), _hash(secret))
+        if stored is None or not right or record.expires <= self._clock():
+            raise Refused(_UNUSABLE, hint=_HINT)
+        if record.node not in ("", node):
+            raise Refused(f"join token: it is for node {record.node!r}, not for {node!r}")
+        try:
+            await self._store.write([Delete(stored.key, expect=stored.revision)])
+        except Conflict:
+            raise Refused(_UNUSABLE, hint=_HINT) from None
+        return Grant(record.identities, record.node)
+
+    async def _sweep(self) -> None:
+        """Forget tokens that nobody used in time."""
+        stored, _ = await self._store.list(RESOURCE)
+        now = self._clock()
+        old = [Delete(item.key) for item in stored if msgspec.convert(item.body, _Record).expires <= now]
+        if old:
+            await self._store.write(old)
+
+
+def _key(number: str) -> Key:
+    return Key(RESOURCE, "", number)
+
+
+def _hash(secret: str) -> str:
+    # The secret is 256 random bits: nothing is gained by a slow hash.
+    return hashlib.sha256(secret.encode()).hexdigest()
