@@ -121,10 +121,11 @@ async def start(
     async with NodeClient(socket) as node:
         status = await node.add(owned, timeout=timeout)
         try:
-            command = await node.command(spec.id, argv, os.environ if env is None else env, cwd or str(Path.cwd()))
+            command = await node.command(spec.id, argv, os.environ if env is None else env)
             child = await asyncio.create_subprocess_exec(
                 *command.argv,
                 env=command.env,
+                cwd=cwd or None,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
@@ -146,11 +147,11 @@ async def run_workload(spec: WorkloadSpec, argv: Sequence[str], *, socket: Path 
         return await app.wait()
 
 
-async def exec_in(workload: str, argv: Sequence[str], *, socket: Path | None = None, cwd: str = "") -> int:
+async def exec_in(workload: str, argv: Sequence[str], *, socket: Path | None = None) -> int:
     """`tulle exec`: a command in the network of a workload (NAME or NAMESPACE/NAME), on this terminal; returns its exit code."""
     where = workload if "/" in workload else f"default/{workload}"
     async with NodeClient(socket) as node:
-        command = await node.command(where, argv, os.environ, cwd or str(Path.cwd()))
+        command = await node.command(where, argv, os.environ)
     try:
         child = await asyncio.create_subprocess_exec(*command.argv, env=command.env)
     except OSError as error:

@@ -134,7 +134,6 @@ class CommandRequest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     argv: tuple[str, ...]
     env: dict[str, str]
-    cwd: str = ""
 
 
 class NodeError(TulleError):
@@ -185,15 +184,9 @@ class NodeClient:
         """Withdraw, drain, stop, and clear away. Removing what is not there is fine."""
         await self._call("DELETE", f"/v1/workloads/{id}?drain={'true' if drain else 'false'}", timeout=60)
 
-    async def command(
-        self,
-        id: str,  # noqa: A002
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        cwd: str = "",
-    ) -> Command:
+    async def command(self, id: str, argv: Sequence[str], env: Mapping[str, str]) -> Command:  # noqa: A002
         """What to execute on this host so that `argv` runs inside the workload as its application would."""
-        request = CommandRequest(argv=tuple(argv), env=dict(env), cwd=cwd)
+        request = CommandRequest(argv=tuple(argv), env=dict(env))
         body = await self._call("POST", f"/v1/workloads/{id}/command", msgspec.json.encode(request), timeout=10)
         return msgspec.json.decode(body, type=Command)
 

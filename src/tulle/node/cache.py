@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -100,7 +100,7 @@ class Cache:
         wanted, answered = self._wanted.get(type_url, set()), self._answered.setdefault(type_url, set())
         answered.update(wanted & {ALL}, changed)
         if type_url == type_urls.VIRTUAL_HOST:  # asked for by route table, answered by virtual hosts, or with nothing at all
-            answered.update((name.partition("/")[0] for name in changed) if changed else wanted)
+            answered.update((name.rpartition("/")[0] for name in changed) if changed else wanted)
         self._pending.append(_Pending(self.revision, type_url, nonce, self._tables[type_url]))
         return Published(revision=self.revision, changed={UPSTREAM: {type_url: changed}})
 
@@ -142,9 +142,14 @@ class Cache:
         wanted -= gone
         self._answered.get(type_url, set()).difference_update(gone)
         if ALL not in wanted:
-            for tables in (self._tables, self._acknowledged):
-                table = tables.get(type_url, _EMPTY)
-                tables[type_url] = MappingProxyType({name: it for name, it in table.items() if not _within(name, gone)})
+            self._drop(type_url, lambda name: name in gone)
+        if type_url in (type_urls.ROUTE, type_urls.VIRTUAL_HOST):  # a route table's virtual hosts go with it
+            self._drop(type_urls.VIRTUAL_HOST, lambda name: name.rpartition("/")[0] in gone)
+
+    def _drop(self, type_url: str, gone: Callable[[str], bool]) -> None:
+        for tables in (self._tables, self._acknowledged):
+            table = tables.get(type_url, _EMPTY)
+            tables[type_url] = MappingProxyType({name: it for name, it in table.items() if not gone(name)})
 
     def acknowledged(self, revision: int, type_url: str | None = None) -> list[str]:
         """The proxy has taken everything (of a type) up to `revision`: the nonces to acknowledge upstream."""
@@ -207,11 +212,6 @@ class Cache:
         cache._tables = {it: MappingProxyType(table) for it, table in tables.items()}
         cache._acknowledged = dict(cache._tables)
         return cache
-
-
-def _within(name: str, gone: set[str]) -> bool:
-    """Whether a resource went with these names: by its own, or as a virtual host of a route table."""
-    return name in gone or name.partition("/")[0] in gone
 
 
 def _decode(data: bytes, proxy: str) -> _State:

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 INSTANCE = "TULLE_INSTANCE"  # in the environment of everything that an agent starts, and of what that starts
 WORKLOAD = "TULLE_WORKLOAD"  # beside it in applications: `namespace/name`
+PROXY = "TULLE_PROXY"  # beside it in an Envoy: whose it is
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -90,18 +92,23 @@ def this() -> Process:
 
 def carrying(instance: str, workload: str | None = None) -> list[Process]:
     """The processes whose environment has this instance (and workload). Reads /proc: call it from a thread."""
-    wanted = {f"{INSTANCE}={instance}".encode()}
-    if workload is not None:
-        wanted.add(f"{WORKLOAD}={workload}".encode())
-    found = []
+    return [it for it, marks in _marked(instance) if workload is None or marks.get(WORKLOAD) == workload]
+
+
+def proxies(instance: str) -> list[tuple[str, Process]]:
+    """The Envoys of this instance, with the workload of each. Reads /proc: call it from a thread."""
+    return [(marks[PROXY], it) for it, marks in _marked(instance) if PROXY in marks]
+
+
+def _marked(instance: str) -> Iterator[tuple[Process, dict[str, str]]]:
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
         with contextlib.suppress(OSError):  # ended meanwhile, or another user's
-            environment = set(Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"))
-            if wanted <= environment and (it := process(int(entry))) is not None:
-                found.append(it)
-    return found
+            pairs = Path(f"/proc/{entry}/environ").read_bytes().decode(errors="replace").split("\0")
+            marks = {name: value for name, _, value in (it.partition("=") for it in pairs) if name.startswith("TULLE_")}
+            if marks.get(INSTANCE) == instance and (it := process(int(entry))) is not None:
+                yield it, marks
 
 
 async def end(processes: list[Process], grace: float) -> None:

@@ -1,0 +1,245 @@
+"""`tulle node`: the node agent, wired.
+
+    preflight ─▶ network ─▶ identity (disk, or join) ─▶ workloads of the last agent ─▶ node.sock ─▶ ready
+
+SIGTERM ends the agent and nothing else: sidecars and applications go on, and the next agent takes them over; so an upgrade of the
+agent costs no request. With `teardown` (and by `NodeClient.shutdown(teardown=True)`, as `tulle demo down` does) everything goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from tulle.app import preflight
+from tulle.kit import paths
+from tulle.kit.errors import Refused, Unavailable
+from tulle.node import capture
+from tulle.node.agent import Agent, Api, check_level, make_private
+from tulle.node.dns import DnsServer
+from tulle.node.identity import Identity, IdentityClient, Kept, retry_delay
+from tulle.node.local_api import LocalApi, answers
+from tulle.node.workload import Node
+from tulle.xds.client import Upstream
+
+log = structlog.get_logger("tulle.node")
+
+_SOCKET_PATH = 107  # bytes, the kernel's limit
+_LONGEST_NAME = "w/0123456789/admin.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """`tulle node`. Addresses are `host:port`.
+
+    `token` (or the content of `token_file`) is needed for the first start only. `capture`: auto, netns, cgroup or proxy.
+    `instance` is what everything that the node starts carries in TULLE_INSTANCE ("": made from the runtime folder).
+    `log_level` is the agent's, `envoy_log_level` Envoy's at its start. `teardown`: remove all workloads at the end.
+    """
+
+    name: str = field(default_factory=lambda: socket.gethostname().partition(".")[0].lower())
+    api_address: str = "127.0.0.1:15080"
+    xds_address: str = "127.0.0.1:15012"
+    token: str = ""
+    token_file: Path | None = None
+    state_dir: Path = field(default_factory=lambda: paths.state_dir() / "node")
+    runtime_dir: Path = field(default_factory=paths.runtime_dir)
+    capture: str = "auto"
+    instance: str = ""
+    log_level: str = "info"
+    envoy_log_level: str = "warning"
+    teardown: bool = False
+
+    @property
+    def socket(self) -> Path:
+        """The local API."""
+        return self.runtime_dir / "node.sock"
+
+
+class NodeAgent:
+    """The running agent: `async with NodeAgent(settings) as node` serves; `stopped` ends when somebody asked it to."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self.settings = settings
+        self.stopped = asyncio.Event()
+        self._stack = contextlib.AsyncExitStack()
+        self._torn_down = False
+
+    async def __aenter__(self) -> NodeAgent:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.settings.teardown and not self._torn_down:
+            await self.agent.teardown()
+        await self._stack.aclose()
+
+    async def _start(self) -> None:
+        settings = self.settings
+        envoy = await asyncio.to_thread(_preflight, settings)
+        instance = settings.instance or "node-" + hashlib.sha256(str(settings.runtime_dir).encode()).hexdigest()[:8]
+        network, reason = await capture.choose(settings.capture, instance=instance, folder=settings.runtime_dir / "node")
+        await network.open()
+
+        self._identities = IdentityClient(settings.api_address)
+        self._own = Kept(settings.state_dir / "identity.json", self._ask_identity, self._use_identity)
+        self._upstream = Upstream(settings.xds_address)
+        self._stack.push_async_callback(self._upstream.close)
+        self._api = Api(settings.api_address)
+        self._stack.push_async_callback(self._api.close)
+        await self._first_identity()
+
+        node = Node(
+            name=settings.name,
+            instance=instance,
+            state_dir=settings.state_dir,
+            runtime_dir=settings.runtime_dir,
+            log_level=settings.envoy_log_level,
+            network=network,
+            dns=DnsServer(),
+            upstream=self._upstream,
+            identities=self._identities,
+            own=self._own,
+            api=self._api.client,
+        )
+        self.agent = Agent(node, reason, envoy, settings.api_address)
+        self._stack.push_async_callback(self.agent.close)
+        await self.agent.start()
+        renewing = asyncio.create_task(self._own.run(), name="renew the node's certificate")
+        self._stack.callback(renewing.cancel)
+        local = LocalApi(self.agent, settings.socket, self._stop)
+        await local.start()
+        self._stack.push_async_callback(local.close)
+        log.info("node agent ready", name=settings.name, socket=str(settings.socket), capture=reason)
+
+    def _stop(self, teardown: bool) -> None:
+        self._torn_down = teardown
+        self.stopped.set()
+
+    # The node's own identity.
+
+    async def _first_identity(self) -> None:
+        """From disk, or by joining; waits for a control plane that is away. Raises `Refused` where it will not have us."""
+        found = await asyncio.to_thread(Identity.load, self._own.path)
+        if found is not None and not found.name.endswith(f"/node/{self.settings.name}"):
+            log.warning("the identity on disk is of another node; joining anew", found=found.name)
+            await asyncio.to_thread(self._own.path.unlink)
+        attempt = 0
+        while True:
+            try:
+                await self._own.open()
+                return
+            except Unavailable as error:
+                attempt += 1
+                delay = min(retry_delay(attempt, 80.0), 10.0)
+                log.warning("cannot join yet; trying again", error=error.message, again_in=delay)
+                await asyncio.sleep(delay)
+
+    async def _ask_identity(self) -> Identity:
+        own = self._own.current
+        if own is not None and own.valid(_now()):
+            return await self._identities.sign(own, own.name)
+        return await self._identities.join(await asyncio.to_thread(_token, self.settings), self.settings.name)
+
+    def _use_identity(self, own: Identity) -> None:
+        self._upstream.use(own.bundle.encode(), own.key.encode(), own.chain.encode())
+        self._api.use(own)
+
+
+def _now() -> float:
+    import time
+
+    return time.time()
+
+
+def _token(settings: NodeSettings) -> str:
+    if settings.token:
+        return settings.token
+    hint = "make one with `tulle token create` and pass it by --token-file"
+    if settings.token_file is None:
+        raise Refused(f"node {settings.name} has no certificate, and no join token was given", hint=hint)
+    try:
+        return settings.token_file.read_text().strip()
+    except OSError as error:
+        raise Refused(f"join token {settings.token_file}: {error.strerror}", hint=hint) from error
+
+
+def _preflight(settings: NodeSettings) -> str:
+    """Everything that can be known before anything starts; Envoy's version. Raises `Refused` or `Unavailable`."""
+    check_level(settings.envoy_log_level)
+    longest = len(os.fsencode(settings.runtime_dir / _LONGEST_NAME))
+    if longest > _SOCKET_PATH:
+        raise Refused(
+            f"the runtime folder's path is too long for Unix sockets: found {longest} bytes, needed at most {_SOCKET_PATH}",
+            hint="choose a shorter one with --runtime-dir",
+        )
+    for folder in (settings.state_dir, settings.runtime_dir):
+        make_private(folder)
+    if answers(settings.socket):
+        raise Refused(f"{settings.socket}: another node agent is running", hint="stop it, or choose another --runtime-dir")
+    return preflight.check_envoy()
+
+
+def _notify(message: str) -> None:
+    """Tell systemd (`Type=notify`), where it started us."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+async def serve(settings: NodeSettings) -> None:
+    """Run until SIGTERM, SIGINT, or a shutdown through the local API; raises `TulleError` where it cannot start."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+    me = asyncio.current_task()
+    assert me is not None
+    starting = True
+
+    def stop() -> None:
+        asked.set()
+        if starting:
+            me.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        async with NodeAgent(settings) as node:
+            starting = False
+            _notify("READY=1")
+            print(f"tulle node {settings.name} ready: {settings.socket}", flush=True)
+            waiting = [asyncio.ensure_future(asked.wait()), asyncio.ensure_future(node.stopped.wait())]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+            _notify("STOPPING=1")
+    except asyncio.CancelledError:
+        if not asked.is_set():
+            raise
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def run_node(settings: NodeSettings) -> None:
+    """The program; returns after SIGTERM."""
+    import uvloop
+
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts others, and none of them uses its channels
+    uvloop.run(serve(settings))

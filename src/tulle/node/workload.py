@@ -1,0 +1,431 @@
+"""One workload of this node, from the request to put it in the mesh until nothing of it is left.
+
+    sandbox ─┬─ identity ──▶ Feed (ADS, SDS) ◀── Envoy
+             ├─ registration (WorkloadEntry)   ◀── readiness of the application
+             └─ DNS                                 owner: its end is the workload's end
+
+What the next agent needs to take it over is in `record.json`; keys and configuration are in files beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from tulle.client.api import ApiClient
+from tulle.client.node_api import Command, Kind, WorkloadSpec, WorkloadStatus
+from tulle.core import type_urls
+from tulle.core.envoy import bootstrap
+from tulle.core.model.name import Name
+from tulle.core.model.workload import Capture
+from tulle.kit.errors import TulleError, Unavailable
+from tulle.node import health, objects, relay
+from tulle.node.ads import Feed
+from tulle.node.cache import ALL, Cache, write_private
+from tulle.node.dns import DnsServer, Serving
+from tulle.node.envoy import Envoy
+from tulle.node.identity import Identity, IdentityClient, Kept
+from tulle.node.network import PROXY_MARK, Network, Sandbox
+from tulle.node.objects import Place
+from tulle.node.process import INSTANCE, PROXY, WORKLOAD, Process, carrying, end
+from tulle.node.registration import Registration
+from tulle.node.supervision import State
+from tulle.xds.client import Upstream
+
+log = structlog.get_logger("tulle.node")
+
+START_LIMIT = 25.0  # seconds for a proxy to serve
+DRAIN = 5.0  # seconds that requests under way have to end
+
+
+class Record(msgspec.Struct, omit_defaults=True):
+    """What the next agent has to know."""
+
+    spec: WorkloadSpec
+    envoy: Process | None = None
+    relay: Process | None = None
+    ready: bool = False
+
+
+@dataclass
+class Node:
+    """What the workloads of a node share."""
+
+    name: str
+    instance: str
+    state_dir: Path
+    runtime_dir: Path
+    log_level: str
+    network: Network
+    dns: DnsServer
+    upstream: Upstream
+    identities: IdentityClient
+    own: Kept
+    api: Callable[[], Awaitable[ApiClient]]
+
+    def folder(self, workload: str) -> Path:
+        """Where a workload's files are; a namespace has no dot, so no two workloads share one."""
+        return self.state_dir / "workloads" / workload.replace("/", ".", 1)
+
+
+class Workload:
+    """One of them. `gone` is called when its owner has ended, so that the agent removes it."""
+
+    def __init__(self, node: Node, record: Record, gone: Callable[[Workload], None]) -> None:
+        self.node, self.record, self._gone = node, record, gone
+        self.error = ""
+        self.withdrawn = False
+        spec = record.spec
+        self.folder = node.folder(spec.id)
+        short = hashlib.sha256(spec.id.encode()).hexdigest()[:10]  # a socket's path has 107 bytes at most
+        self._sockets = node.runtime_dir / "w" / short
+        self.feed = Feed(
+            spec.id,
+            node.upstream,
+            Cache.load(spec.id, self.folder / "cache.bin"),
+            self.folder / "cache.bin",
+            self._sockets / "xds.sock",
+            self._tell_names,
+        )
+        self.identity = Kept(self.folder / "identity.json", self._ask_identity, self.feed.use)
+        self.readiness = health.Readiness(record.ready)
+        self.sandbox: Sandbox | None = None
+        self.envoy: Envoy | None = None
+        self.registration: Registration | None = None
+        self._serving: Serving | None = None
+        self._relay: Envoy | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._record_written = asyncio.Lock()
+
+    @property
+    def id(self) -> str:
+        """`namespace/name`."""
+        return self.record.spec.id
+
+    @property
+    def spec(self) -> WorkloadSpec:
+        """What was asked for."""
+        return self.record.spec
+
+    @property
+    def spiffe(self) -> str:
+        """Its identity."""
+        own = self.node.own.current
+        domain = own.trust_domain if own else "cluster.local"
+        return f"spiffe://{domain}/ns/{self.spec.namespace}/sa/{self.spec.service_account}"
+
+    def status(self) -> WorkloadStatus:
+        """As it is now."""
+        box, envoy, registration, identity = self.sandbox, self.envoy, self.registration, self.identity.current
+        return WorkloadStatus(
+            id=self.id,
+            kind=self.spec.kind,
+            state=envoy.state.value if envoy else State.NEW.value,
+            ready=self.readiness.ready and not self.withdrawn,
+            address=box.address if box else "",
+            capture=box.capture.value if box else "",
+            identity=identity.name if identity else "",
+            service=self.spec.service,
+            version=self.spec.version,
+            envoy_pid=envoy.process.pid if envoy and envoy.process else 0,
+            restarts=envoy.restarts if envoy else 0,
+            registered=registration.registered if registration else False,
+            expires=identity.not_after if identity else 0.0,
+            error=self.error or (registration.error if registration else "") or self.identity.error,
+            env=box.app_environment() if box else {},
+            app_ports=dict(box.app_ports) if box else {},
+        )
+
+    # Coming up
+
+    async def bring_up(self) -> None:
+        """From nothing to a proxy that serves; raises `TulleError` with the reason where it does not, and leaves nothing then."""
+        try:
+            await self._write_record()
+            self._sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+            async with asyncio.timeout(START_LIMIT):
+                await self.feed.start()
+                signing = asyncio.create_task(self.identity.open(self.spiffe))
+                try:
+                    await self._place(await self._make_sandbox())
+                    assert self.envoy is not None
+                    self.envoy.start()
+                    await signing
+                finally:
+                    signing.cancel()
+                await self._until_serving()
+        except TimeoutError:
+            reason = self._why_not()
+            await self.take_down(drain=0)
+            raise Unavailable(f"the proxy of {self.id} did not serve within {START_LIMIT:g} s: {reason}") from None
+        except BaseException:
+            await asyncio.shield(self.take_down(drain=0))
+            raise
+        self._settle_in()
+
+    async def adopt(self) -> bool:
+        """Take over what an earlier agent left; False where its sandbox is gone, so that there is nothing to take over."""
+        box = await self._adopt_sandbox()
+        if box is None:
+            return False
+        self._sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        running = self.record.envoy
+        alive = running is not None and running.alive
+        await self.feed.start(hold=alive)
+        with contextlib.suppress(TulleError):  # renewed in the background, as ever
+            await self.identity.open(self.spiffe)
+        await self._place(box, adopted=True)
+        assert self.envoy is not None
+        if alive and running is not None:
+            self.envoy.adopt(running)
+        else:
+            self.envoy.start()
+        self._settle_in()
+        return True
+
+    async def _make_sandbox(self) -> Sandbox:
+        ports = [port.bound for port in self.spec.ports]
+        if self.spec.kind is Kind.GATEWAY:
+            return await self.node.network.gateway(self.id, ports)
+        return await self.node.network.create(self.id, ports)
+
+    async def _adopt_sandbox(self) -> Sandbox | None:
+        if self.spec.kind is Kind.GATEWAY:
+            return await self._make_sandbox()
+        box = await self.node.network.adopt(self.id)
+        return box if box is not None and box.alive() else None
+
+    async def _place(self, box: Sandbox, adopted: bool = False) -> None:
+        """What depends on where it is: its entry in the mesh, its DNS, its Envoy."""
+        self.sandbox = box
+        place = Place(
+            capture=box.capture,
+            address=box.address,
+            proxy_ports=box.proxy_ports,
+            inbound_ports=dict(box.inbound_ports),
+            app_ports=dict(box.app_ports),
+        )
+        self.registration = Registration(self.node.api, self.spec, place, self.node.name)
+        if adopted:
+            self.registration.adopted(self.readiness.ready)
+        self._task(self.registration.run())
+        if sockets := await box.dns_sockets():
+            self._serving = await self.node.dns.serve(sockets, namespace=self.spec.namespace)
+        environment = {INSTANCE: self.node.instance, PROXY: self.id}
+        self.envoy = Envoy(
+            self.id,
+            self.folder,
+            self._sockets / "admin.sock",
+            lambda argv: box.command(argv, app=False),
+            environment,
+            self._envoy_changed,
+        )
+        self.envoy.level = self.node.log_level
+        self.envoy.configure(self._bootstrap(box))
+        if self.spec.kind is Kind.GATEWAY and self.node.network.relayed:
+            self._start_relay()
+
+    def _start_relay(self) -> None:
+        """A second Envoy, on the host, for a gateway that lies in a user namespace."""
+        place = self.folder / "relay"
+        self._relay = Envoy(
+            f"{self.id} (relay)",
+            place,
+            self._sockets / "relay.sock",
+            list,
+            {INSTANCE: self.node.instance, PROXY: self.id},
+            self._envoy_changed,
+        )
+        sockets = self._relay_sockets()
+        # The ports are this host's to be reached at, as a gateway's are where nothing lies between.
+        self._relay.configure(relay.relay_bootstrap("0.0.0.0", sockets, admin_socket=str(self._relay.admin.path)))  # noqa: S104
+        running = self.record.relay
+        if running is not None and running.alive:
+            self._relay.adopt(running)
+        else:
+            self._relay.start()
+
+    def _relay_sockets(self) -> dict[int, str]:
+        return {port.bound: str(self._sockets / f"{port.bound}.sock") for port in self.spec.ports}
+
+    def _bootstrap(self, box: Sandbox) -> dict[str, Any]:
+        own = objects.labels(self.spec)
+        gateway = self.spec.kind is Kind.GATEWAY
+        made = bootstrap.bootstrap(
+            bootstrap.Options(
+                node_id=self.id,
+                cluster=f"{own['app']}.{self.spec.namespace}",
+                xds_socket=str(self.feed.socket),
+                admin_socket=str(self._sockets / "admin.sock"),
+                metadata={"LABELS": own, "NAMESPACE": self.spec.namespace, "NODE": self.node.name},
+                address=box.address if box.capture is Capture.PROXY else "0.0.0.0",  # noqa: S104 - inside its own namespace
+                # A gateway shares the host's ports with whatever else is there.
+                health_port=0 if gateway else box.proxy_ports.health,
+                metrics_port=0 if gateway else box.proxy_ports.metrics,
+                mark=PROXY_MARK if box.capture is Capture.NETNS else 0,
+            )
+        )
+        if gateway and self.node.network.relayed:
+            for kind, rows in relay.inner_resources(self._relay_sockets()).items():
+                made["static_resources"][kind] += rows
+        return made
+
+    async def _until_serving(self) -> None:
+        """Envoy has all it asked for, and the mesh's names are known. Ends early where waiting cannot help."""
+        assert self.envoy is not None
+        assert self.registration is not None
+        while True:
+            ready = await self.envoy.until(State.READY, timeout=0.1)
+            if ready and (self.feed.cache.known(type_urls.NAME, ALL) or not self.feed.connected):
+                return
+            known = self.feed.cache.complete
+            if self.registration.refused or (self.registration.error and not self.feed.connected and not known):
+                raise Unavailable(self._why_not())
+            if self.envoy.state is State.WAITING and self.envoy.restarts >= 4:
+                raise Unavailable(f"Envoy of {self.id} does not start: {self.envoy.last_words()}")
+
+    def _why_not(self) -> str:
+        """The reason that is nearest to the cause."""
+        if self.registration is not None and self.registration.error:
+            known = self.feed.cache.complete
+            unknown = "" if known else f", and {self.id} has not run on this node before"
+            return self.registration.error if self.registration.refused else self.registration.error + unknown
+        if self.identity.current is None:
+            return self.identity.error or "it has no certificate yet"
+        if self.feed.refusals:
+            return "Envoy refuses its configuration: " + "; ".join(self.feed.refusals.values())
+        if not self.feed.connected:
+            return "the control plane does not answer on its xDS port"
+        return (self.envoy.last_words() if self.envoy else "") or "its configuration has not come"
+
+    def _settle_in(self) -> None:
+        """It serves: watch the application and the owner, keep the certificate."""
+        self._task(self.identity.run())
+        self._task(self._watch_application())
+        if self.spec.owner is not None:
+            self._task(self._watch_owner(Process(self.spec.owner.pid, self.spec.owner.started)))
+        self._save_record()
+
+    async def _watch_application(self) -> None:
+        assert self.sandbox is not None
+        assert self.registration is not None
+        if self.spec.kind is Kind.GATEWAY or not self.spec.ports:
+            self.readiness.ready = True
+            self.registration.tell(True)
+            return
+        inside = [self.sandbox.app_ports[port.bound] for port in self.spec.ports]
+        await health.watch(inside, self.sandbox.listening, self._application_changed, self.readiness)
+
+    def _application_changed(self, ready: bool) -> None:
+        if self.registration is not None and not self.withdrawn:
+            self.registration.tell(ready)
+        self.record.ready = ready
+        self._save_record()
+
+    async def _watch_owner(self, owner: Process) -> None:
+        await owner.ended()
+        log.info("the owner of a workload has ended", workload=self.id, pid=owner.pid)
+        self._gone(self)
+
+    def _envoy_changed(self) -> None:
+        if self.envoy is None:
+            return
+        relayed = self._relay.process if self._relay else None
+        if (self.record.envoy, self.record.relay) != (self.envoy.process, relayed):
+            self.record.envoy, self.record.relay = self.envoy.process, relayed
+            self._save_record()
+
+    # Going away
+
+    async def withdraw(self) -> None:
+        """Callers are to go elsewhere; it goes on serving those who do not know yet."""
+        self.withdrawn = True
+        if self.registration is not None:
+            await self.registration.withdraw(forget=False)
+
+    async def take_down(self, drain: float) -> bool:
+        """Out of the mesh, drained, stopped, cleared away. Does not raise: what is in the way is logged.
+
+        False where the API server could not be told: its entry is still to be deleted.
+        """
+        self.withdrawn = True
+        told = self.registration is None or await self.registration.withdraw(forget=True)
+        if self._relay is not None:
+            await self._relay.stop(0)
+        if self.envoy is not None:
+            await self.envoy.stop(drain)
+        await end(await asyncio.to_thread(carrying, self.node.instance, self.id), grace=2.0)
+        await self.close()
+        try:
+            await self.node.network.destroy(self.id)
+        except (TulleError, OSError) as error:
+            log.warning("a sandbox was not removed", workload=self.id, error=str(error))
+        for file in ("record.json", "bootstrap.json"):  # configuration and identity stay: it may come again
+            (self.folder / file).unlink(missing_ok=True)
+        await asyncio.to_thread(shutil.rmtree, self._sockets, ignore_errors=True)
+        return told
+
+    async def close(self) -> None:
+        """Let go without touching what runs, for the next agent."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.envoy is not None:
+            await self.envoy.close()
+        if self._relay is not None:
+            await self._relay.close()
+        if self._serving is not None:
+            await self._serving.close()
+        await self.feed.close()
+
+    # Small things
+
+    def command(self, argv: Sequence[str], environment: Mapping[str, str]) -> Command:
+        """How to start something beside (or as) its application."""
+        if self.sandbox is None or not self.sandbox.alive():
+            raise Unavailable(f"the sandbox of {self.id} is gone")
+        own = {INSTANCE: self.node.instance, WORKLOAD: self.id}
+        full = {**self.sandbox.app_environment(), **environment, **own}
+        return Command(argv=tuple(self.sandbox.command(argv, app=True)), env=full)
+
+    async def _ask_identity(self) -> Identity:
+        own = self.node.own.current
+        if own is None:
+            raise Unavailable("this node has no certificate yet")
+        return await self.node.identities.sign(own, self.spiffe)
+
+    def _tell_names(self, names: Mapping[str, Name]) -> None:
+        if names:
+            self.node.dns.publish({name.hostname: name.addresses for name in names.values()})
+
+    def _save_record(self) -> None:
+        self._task(self._write_record())
+
+    async def _write_record(self) -> None:
+        async with self._record_written:
+            data = msgspec.json.encode(self.record)
+            try:
+                await asyncio.to_thread(write_private, self.folder / "record.json", data)
+            except OSError as error:
+                log.error("a workload's record was not written", workload=self.id, error=str(error))
+                self.error = f"{self.folder / 'record.json'}: {error.strerror}"
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.error = f"internal error: {error!r}"
+            log.error("a part of a workload failed", workload=self.id, exc_info=error)
