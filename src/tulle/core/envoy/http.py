@@ -12,7 +12,7 @@ from tulle.core.envoy.routes import FAULT, PREVIOUS_HOSTS
 from tulle.core.envoy.source import ADS, FALSE, TRUE, seconds, uint32
 from tulle.pb import pack
 from tulle.pb.envoy.config.accesslog.v3 import accesslog_pb2
-from tulle.pb.envoy.config.core.v3 import protocol_pb2, substitution_format_string_pb2
+from tulle.pb.envoy.config.core.v3 import base_pb2, protocol_pb2, substitution_format_string_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 from tulle.pb.envoy.extensions.filters.http.fault.v3 import fault_pb2
@@ -40,7 +40,9 @@ _UNKNOWN_HOST = http_connection_manager_pb2.LocalReplyConfig(
             filter=accesslog_pb2.AccessLogFilter(response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=["NR"])),
             status_code=uint32(502),
             body_format_override=substitution_format_string_pb2.SubstitutionFormatString(
-                text_format="%REQ(:AUTHORITY)% has no route in this mesh, and this proxy forwards to nothing else\n"
+                text_format_source=base_pb2.DataSource(
+                    inline_string="%REQ(:AUTHORITY)% has no route in this mesh, and this proxy forwards to nothing else\n"
+                )
             ),
         )
     ]

@@ -33,7 +33,7 @@ from tulle.core.model.route import (
     VirtualHost,
 )
 from tulle.pb import pack
-from tulle.pb.envoy.config.core.v3 import config_source_pb2, substitution_format_string_pb2
+from tulle.pb.envoy.config.core.v3 import base_pb2, config_source_pb2, substitution_format_string_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 from tulle.pb.envoy.extensions.filters.common.fault.v3 import fault_pb2 as common_fault_pb2
 from tulle.pb.envoy.extensions.filters.http.fault.v3 import fault_pb2
@@ -62,7 +62,9 @@ PREVIOUS_HOSTS = route_components_pb2.RetryPolicy.RetryHostPredicate(
 _NOT_IN_MESH = route_components_pb2.DirectResponseAction(
     status=502,
     body_format=substitution_format_string_pb2.SubstitutionFormatString(
-        text_format="%REQ(:AUTHORITY)% is not a service of this mesh, and this proxy forwards to nothing else\n"
+        text_format_source=base_pb2.DataSource(
+            inline_string="%REQ(:AUTHORITY)% is not a service of this mesh, and this proxy forwards to nothing else\n"
+        )
     ),
 )
 
