@@ -7,7 +7,7 @@ of its own takes falls to the rules of less specific hostnames of the same liste
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -16,7 +16,7 @@ from tulle.api.gateway.gateway import Listener
 from tulle.api.gateway.shared import LabelSelector, ParentRef
 from tulle.api.istio.gateway import Server
 from tulle.core.compile.gateways import Bound, bound
-from tulle.core.compile.hostname import Key, covers, full_name, meet, service_key, specificity
+from tulle.core.compile.hostname import Key, full_name, meet, service_key, specificity
 from tulle.core.compile.http_routes import Ranked, http_route_rules, in_order
 from tulle.core.compile.objects import (
     age,
@@ -28,6 +28,7 @@ from tulle.core.compile.objects import (
     virtual_services,
     visible,
 )
+from tulle.core.compile.routes import reachable
 from tulle.core.compile.virtual_services import virtual_service_routes
 from tulle.core.flow import Fetch, table
 from tulle.core.model.route import Route, RouteTableKey, VirtualHost
@@ -54,26 +55,40 @@ def workload_key(where: RouteTableKey) -> Key:
 
 
 @table
-def attachments(fetch: Fetch, where: RouteTableKey) -> tuple[Attached, ...]:
-    """Every (host, object) pair of a table."""
+def attachments(fetch: Fetch, where: RouteTableKey) -> dict[str, tuple[Attached, ...]]:
+    """Every object of a table by the host for which it counts."""
     key = workload_key(where)
-    found: set[Attached] = set()
+    found: dict[str, set[Attached]] = {}
     for one in fetch(bound, key) or ():
         if one.port == where.port:
-            found.update(_virtual_services(fetch, one, key[0]) if one.istio else _http_routes(fetch, one))
-    return tuple(sorted(found))
+            for attached in _virtual_services(fetch, one, key[0]) if one.istio else _http_routes(fetch, one):
+                found.setdefault(attached.host, set()).add(attached)
+    return {host: tuple(sorted(found[host])) for host in sorted(found)}
+
+
+@table
+def attached_to(fetch: Fetch, key: tuple[RouteTableKey, str]) -> tuple[Attached, ...]:
+    """The objects of one host of a table."""
+    return (fetch(attachments, key[0]) or {}).get(key[1], ())
 
 
 def _virtual_services(fetch: Fetch, one: Bound, viewer: str) -> Iterator[Attached]:
     gateway = fetch(istio_gateways, one.gateway)
     if gateway is None:
         return
-    server = gateway.spec.servers[one.index]
     for key in fetch.keys(virtual_services, "gateway", one.gateway):
-        row = fetch(virtual_services, key)
-        if row and row.spec.http and visible(row.spec.export_to, key[0], viewer):
-            for host in served_hosts(server, one.gateway[0], key[0], row.spec.hosts):
-                yield Attached(host, one, key, server.port.number)
+        for host in fetch(virtual_service_hosts, (key, one.gateway, one.index, viewer)) or ():
+            yield Attached(host, one, key, gateway.spec.servers[one.index].port.number)
+
+
+@table
+def virtual_service_hosts(fetch: Fetch, key: tuple[Key, Key, int, str]) -> tuple[str, ...]:
+    """The hosts of a VirtualService on a Gateway's server (by its index), for a gateway workload in the namespace `viewer`."""
+    name, gateway_name, index, viewer = key
+    row, gateway = fetch(virtual_services, name), fetch(istio_gateways, gateway_name)
+    if row is None or gateway is None or not row.spec.http or not visible(row.spec.export_to, name[0], viewer):
+        return ()
+    return tuple(served_hosts(gateway.spec.servers[index], gateway_name[0], name[0], row.spec.hosts))
 
 
 def served_hosts(server: Server, gateway_namespace: str, namespace: str, hosts: tuple[str, ...]) -> Iterator[str]:
@@ -98,13 +113,21 @@ def _http_routes(fetch: Fetch, one: Bound) -> Iterator[Attached]:
     if listener.hostname:
         yield Attached(listener.hostname, one, ("", ""), listener.port)
     for key in fetch.keys(http_routes, "parent", (GATEWAY_API, "Gateway", *one.gateway)):
-        row = fetch(http_routes, key)
-        if row is None or not any(refers(row, parent, one.gateway, listener) for parent in row.spec.parent_refs):
-            continue
-        if not allowed(fetch, listener, gateway, key[0]):
-            continue
-        for host in hostnames(listener, row):
+        for host in fetch(http_route_hosts, (key, one.gateway, one.index)) or ():
             yield Attached(host, one, key, listener.port)
+
+
+@table
+def http_route_hosts(fetch: Fetch, key: tuple[Key, Key, int]) -> tuple[str, ...]:
+    """The hosts of an HTTPRoute on a Gateway's listener (by its index): none where it does not refer to it or may not."""
+    name, gateway_name, index = key
+    row, gateway = fetch(http_routes, name), fetch(gateways, gateway_name)
+    if row is None or gateway is None:
+        return ()
+    listener = gateway.spec.listeners[index]
+    if not any(refers(row, parent, gateway_name, listener) for parent in row.spec.parent_refs):
+        return ()
+    return hostnames(listener, row) if allowed(fetch, listener, gateway, name[0]) else ()
 
 
 def refers(row: HTTPRoute, parent: ParentRef, gateway: Key, listener: Listener) -> bool:
@@ -153,43 +176,48 @@ def hostnames(listener: Listener, row: HTTPRoute) -> tuple[str, ...]:
 @table
 def gateway_hosts(fetch: Fetch, where: RouteTableKey) -> tuple[str, ...]:
     """The hosts of a table, the most specific first; always with `*`, so that no table is empty."""
-    found = {one.host for one in fetch(attachments, where) or ()}
-    return tuple(sorted(found | {"*"}, key=lambda host: (specificity(host), host)))
+    return tuple(sorted({*(fetch(attachments, where) or ()), "*"}, key=lambda host: (specificity(host), host)))
 
 
 @table
 def gateway_virtual_host(fetch: Fetch, key: tuple[RouteTableKey, str]) -> VirtualHost | None:
     """The virtual host of (table, host)."""
     where, host = key
-    everything = fetch(attachments, where) or ()
     return VirtualHost(
         name=f"{host}:{where.port}",
         domains=(host,),
-        routes=(*_ranked(fetch, host, everything), *_written(fetch, host, everything)),
+        routes=reachable((*_ranked(fetch, where, host), *_written(fetch, fetch(attached_to, key) or ()))),
     )
 
 
-def _ranked(fetch: Fetch, host: str, everything: tuple[Attached, ...]) -> Iterator[Route]:
+def _ranked(fetch: Fetch, where: RouteTableKey, host: str) -> Iterator[Route]:
     """The HTTPRoutes' rules: of each Gateway only those on its most specific listener for the host, the host's own first."""
-    routes = [one for one in everything if not one.bound.istio]
-    if not any(one.host == host for one in routes):
+    by_host = [[one for one in fetch(attached_to, (where, name)) or () if not one.bound.istio] for name in (host, *_wider(host))]
+    if not by_host[0]:
         return
-    here = [one for one in routes if covers(one.host, host)]
     best: dict[Key, tuple[int, int]] = {}
-    for one in here:
+    for one in (one for found in by_host for one in found):
         if (reach := specificity(_listener_name(fetch, one.bound))) < best.get(one.bound.gateway, (2, 0)):
             best[one.bound.gateway] = reach
-    for name in sorted({one.host for one in here}, key=specificity):
-        keys = {
-            one.route
-            for one in here
-            if one.host == name and one.route[1] and specificity(_listener_name(fetch, one.bound)) == best[one.bound.gateway]
-        }
+    for found in by_host:
         ranked: list[Ranked] = []
-        for key in sorted(keys):
+        for key in sorted({one.route for one in found if one.route[1] and _is_best(fetch, one.bound, best)}):
             row = fetch(http_route_rules, key)
             ranked += row.routes if row else ()
         yield from in_order(ranked)
+
+
+def _wider(host: str) -> Iterator[str]:
+    """The wildcards that cover a host, the longest first: for `a.b.c` those are `*.b.c`, `*.c` and `*`."""
+    if host == "*":
+        return
+    parts = host.removeprefix("*.").split(".")
+    yield from ("*." + ".".join(parts[start:]) for start in range(1, len(parts)))
+    yield "*"
+
+
+def _is_best(fetch: Fetch, one: Bound, best: Mapping[Key, tuple[int, int]]) -> bool:
+    return specificity(_listener_name(fetch, one)) == best[one.gateway]
 
 
 def _listener_name(fetch: Fetch, one: Bound) -> str:
@@ -197,11 +225,11 @@ def _listener_name(fetch: Fetch, one: Bound) -> str:
     return (gateway.spec.listeners[one.index].hostname if gateway else None) or "*"
 
 
-def _written(fetch: Fetch, host: str, everything: tuple[Attached, ...]) -> Iterator[Route]:
+def _written(fetch: Fetch, attached: tuple[Attached, ...]) -> Iterator[Route]:
     """The VirtualServices' rules, each object once for every Gateway and port by which it is there."""
     callers: dict[tuple[Key, Key, int], None] = {}
-    for one in everything:
-        if one.bound.istio and one.host == host:
+    for one in attached:
+        if one.bound.istio:
             callers[one.route, one.bound.gateway, one.served_port] = None
     ages = {key: age(row) for key, _gateway, _port in callers if (row := fetch(virtual_services, key))}
     seen: set[Route] = set()

@@ -13,6 +13,7 @@ from tulle.api.istio import VirtualService
 from tulle.core.compile.hostname import Key, covers, full_name, service_key, short_names, specificity
 from tulle.core.compile.http_routes import Ranked, http_route_rules, in_order
 from tulle.core.compile.objects import MESH, age, http_routes, in_mesh, parent_key, virtual_services, visible
+from tulle.core.compile.routes import reachable
 from tulle.core.compile.services import service
 from tulle.core.compile.virtual_services import virtual_service_routes
 from tulle.core.flow import Fetch, table
@@ -81,7 +82,7 @@ def mesh_routes(fetch: Fetch, key: View) -> tuple[Route, ...]:
     rules = fetch(virtual_service_routes, (first, MESH, number)) if first else None
     if ranked is None and rules is None:
         return (_plain(fetch(service, service_key), number),)
-    return (*(in_order(ranked) if ranked else ()), *(rules.routes if rules else ()))
+    return reachable((*(in_order(ranked) if ranked else ()), *(rules.routes if rules else ())))
 
 
 def _plain(row: Service | None, number: int) -> Route:
@@ -94,14 +95,19 @@ def _plain(row: Service | None, number: int) -> Route:
 
 def attached(fetch: Fetch, key: Key, number: int, viewer: str) -> list[Ranked] | None:
     """The routes of the HTTPRoutes that have a Service's port as parent, as a namespace sees them; None where there are none."""
-    objects = fetch.keys(http_routes, "parent", ("", "Service", *key))
-    fitting = [one for one in objects if (row := fetch(http_routes, one)) and _names_port(row, key, number)]
-    consumer = [one for one in fitting if one[0] == viewer != key[0]]
-    chosen = consumer or [one for one in fitting if one[0] == key[0]]
+    chosen = attached_routes(fetch, key, number, viewer)
     if not chosen:
         return None
     rows = (fetch(http_route_rules, one) for one in chosen)
     return [route for row in rows if row for route in row.routes]
+
+
+def attached_routes(fetch: Fetch, key: Key, number: int, viewer: str) -> list[Key]:
+    """The HTTPRoutes that have a Service's port as parent: the viewer's own (consumer routes), else those beside the Service."""
+    objects = fetch.keys(http_routes, "parent", ("", "Service", *key))
+    fitting = [one for one in objects if (row := fetch(http_routes, one)) and _names_port(row, key, number)]
+    consumer = [one for one in fitting if one[0] == viewer != key[0]]
+    return consumer or [one for one in fitting if one[0] == key[0]]
 
 
 def _names_port(row: HTTPRoute, key: Key, number: int) -> bool:

@@ -14,7 +14,7 @@ from tulle.core.compile.endpoints import workload_entry_problems
 from tulle.core.compile.gateway_hosts import GATEWAY_API, allowed, hostnames, refers, served_hosts
 from tulle.core.compile.gateways import CLASSES, gateway_problems, istio_gateway_problems, serves
 from tulle.core.compile.hostname import Key, service_key
-from tulle.core.compile.hosts import chosen_virtual_service
+from tulle.core.compile.hosts import attached_routes, chosen_virtual_service
 from tulle.core.compile.http_routes import http_route_rules, unsaid_fields
 from tulle.core.compile.mistakes import error, meant, no_service, sorted_problems, warning
 from tulle.core.compile.mtls import peer_authentication_problems
@@ -80,6 +80,13 @@ def _mesh(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tup
                 f"no port of Service {target[0]}/{target[1]} is declared as HTTP; needed appProtocol: http, or the name http"
             )
             yield warning(row.ref, path, "NoHttpPort", message)
+        before = [one for port in ports for one in attached_routes(fetch, target, port, key[0])]
+        if row.spec.http and before:
+            first = before[0]
+            message = (
+                f"HTTPRoute {first[0]}/{first[1]} has this Service as parent and goes first; this one has what that leaves over"
+            )
+            yield warning(row.ref, path, "Conflict", message)
         winners = {fetch(chosen_virtual_service, (target, viewer)) for viewer in (key[0], target[0], "")} - {None}
         if row.spec.http and winners and key not in winners:
             first = min(winner for winner in winners if winner)

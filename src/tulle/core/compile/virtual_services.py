@@ -21,6 +21,7 @@ from tulle.core.compile import backends
 from tulle.core.compile.hostname import Key, full_name, service_key
 from tulle.core.compile.mistakes import error, not_yet, sorted_problems, unsaid, warning
 from tulle.core.compile.objects import MESH, gateway_key, virtual_services
+from tulle.core.compile.routes import Routes, reachable
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import (
@@ -42,13 +43,6 @@ from tulle.kit.problem import Problem, Ref
 Caller = tuple[Key, Key | str, int]
 
 
-class Routes(msgspec.Struct, frozen=True):
-    """The routes of an object for one caller, and what is wrong with it."""
-
-    routes: tuple[Route, ...] = ()
-    problems: tuple[Problem, ...] = ()
-
-
 @table
 def virtual_service_routes(fetch: Fetch, key: Caller) -> Routes | None:
     """The routes of (VirtualService, caller, port)."""
@@ -60,10 +54,8 @@ def virtual_service_routes(fetch: Fetch, key: Caller) -> Routes | None:
     for index, rule in enumerate(row.spec.http):
         made, found = _rule(fetch, row, rule, f"spec.http[{index}]", key)
         problems += found
-        for route in made:
-            if not routes or routes[-1].match != RouteMatch():  # behind a match for everything nothing is ever reached
-                routes.append(route)
-    return Routes(tuple(routes), sorted_problems(problems))
+        routes += made
+    return Routes(reachable(routes), sorted_problems(problems))
 
 
 def _rule(fetch: Fetch, row: VirtualService, rule: Rule, path: str, caller: Caller) -> tuple[list[Route], list[Problem]]:
