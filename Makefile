@@ -74,7 +74,7 @@ bench: $(DEV) system  ## measure the mesh: one table, and the same as JSON
 	@$(BIN)/python -m tests.bench
 
 golden: $(DEV)  ## rewrite the goldens; look at the difference before committing it
-	@TULLE_REWRITE_GOLDENS=1 $(BIN)/python -m pytest -q tests/golden || true
+	@TULLE_GOLDEN=rewrite $(BIN)/python -m pytest -q tests/golden || true
 	@git --no-pager diff --stat -- tests/golden
 
 lock: $(DEV)  ## new lock files with the newest versions that pyproject.toml allows

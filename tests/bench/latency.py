@@ -73,7 +73,8 @@ class _Scene:
         """`tulle run`, until its proxy is ready; the pid of its Envoy."""
         declared = ["--port", port] if port else []
         self.spawn([*TULLE, "run", "--service", name, "--version", "v1", *declared, "--service-account", name, "--", *argv])
-        return self.until(lambda: self._envoy(f"{name}-v1") or self._envoy(name), f"the proxy of {name}")
+        pid: int = self.until(lambda: self._envoy(f"{name}-v1") or self._envoy(name), f"the proxy of {name}")
+        return pid
 
     def spawn(self, argv: list[str]) -> subprocess.Popen[bytes]:
         child = subprocess.Popen(

@@ -157,7 +157,10 @@ async def _rounds(plane: int, crowd: asyncio.subprocess.Process, kubeconfig: Pat
         return said
 
     connect = (await heard())["ready"]
-    routes, endpoints, route_cpu, endpoint_cpu = [], [], [], []
+    routes: list[float] = []
+    endpoints: list[float] = []
+    route_cpu: list[float] = []
+    endpoint_cpu: list[float] = []
     async with ApiClient.from_kubeconfig(kubeconfig) as api:
         for turn in range(rounds):
             for type_url, times, costs in (
@@ -168,7 +171,9 @@ async def _rounds(plane: int, crowd: asyncio.subprocess.Process, kubeconfig: Pat
                 assert (await heard())["watching"] == type_url
                 cpu, began = _cpu(plane), time.monotonic()
                 if type_url == type_urls.VIRTUAL_HOST:
-                    patch = {"spec": {"http": [{"route": [{"destination": {"host": "s7"}}], "timeout": f"{turn + 11}s"}]}}
+                    patch: dict[str, Any] = {
+                        "spec": {"http": [{"route": [{"destination": {"host": "s7"}}], "timeout": f"{turn + 11}s"}]}
+                    }
                     path = "/apis/networking.istio.io/v1/namespaces/default/virtualservices/s7"
                 else:
                     patch = {"spec": {"address": f"10.2.0.{turn + 1}"}}

@@ -56,7 +56,7 @@ CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     ),
     "weights that sum to zero": (
         VIRTUAL_SERVICE
-        + "    - destination:\n        host: reviews\n      weight: 0\n    - destination:\n        host: ratings\n      weight: 0\n",
+        + "".join(f"    - destination:\n        host: {host}\n      weight: 0\n" for host in ("reviews", "ratings")),
         9,
         ("weight",),
     ),

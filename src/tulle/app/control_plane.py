@@ -40,6 +40,7 @@ from tulle.core.pipeline import Pipeline
 from tulle.kit.errors import Refused
 from tulle.kit.problem import Problem
 from tulle.ports import Event, Key, Store
+from tulle.xds.credentials import ServerCredentials
 from tulle.xds.server import OPTIONS, AdsServer
 from tulle.xds.status import ProxyStatus
 
@@ -134,9 +135,10 @@ class ControlPlane:
         self.ads = AdsServer(self.pipeline, authorize=self._authorize)
         self.certificate = self._issue()
 
+        self.tls = _tls_context(self.certificate, self.authority.bundle)
         self.api = ApiServer(
             self.store,
-            tls=_tls_context(self.certificate, self.authority.bundle),
+            tls=self.tls,
             trust_domain=settings.trust_domain,
             extra_apps={
                 IDENTITY_PREFIX: identity_app(self.authority, self.tokens, self.store, settings.certificate_lifetime),
@@ -150,10 +152,12 @@ class ControlPlane:
 
         self.server = grpc.aio.server(options=OPTIONS)
         self.server.add_generic_rpc_handlers(self.ads.handlers)
-        credentials = grpc.dynamic_ssl_server_credentials(self._grpc_certificate(), self._grpc_certificate, True)
+        self.credentials = ServerCredentials(self.certificate.key, self.certificate.chain, self.authority.bundle)
         host, port = split_address(settings.xds_address)
-        if self.server.add_secure_port(f"{host}:{port}", credentials) == 0:
-            raise Refused(f"port {port} (xDS server) cannot be bound")
+        try:
+            self.server.add_secure_port(f"{host}:{port}", self.credentials.grpc)
+        except RuntimeError as error:
+            raise Refused(f"port {port} (xDS server) cannot be bound on {host}") from error
         await self.server.start()
         self._stack.push_async_callback(self.server.stop, 0.2)
         self._stack.push_async_callback(self.ads.close)
@@ -186,16 +190,13 @@ class ControlPlane:
         identity = f"spiffe://{self.settings.trust_domain}/ns/tulle-system/sa/control-plane"
         return self.authority.issue_server(sorted(names), _SERVER_LIFETIME, identity)
 
-    def _grpc_certificate(self) -> grpc.ServerCertificateConfiguration:
-        pair = (self.certificate.key, self.certificate.chain)
-        return grpc.ssl_server_certificate_configuration([pair], self.authority.bundle)
-
     async def _rotate(self) -> None:
         """A new server certificate at half-life; connections that stand are not touched."""
         while True:
             await asyncio.sleep(_SERVER_LIFETIME / 2)
             self.certificate = self._issue()
-            self.api.reload_tls(lambda context: _load(context, self.certificate))
+            _load(self.tls, self.certificate)
+            self.credentials.use(self.certificate.key, self.certificate.chain, self.authority.bundle)
 
     def _write_kubeconfig(self) -> None:
         person = self.authority.issue_client("tulle-admin", ["system:masters"], _CLIENT_LIFETIME)
@@ -315,5 +316,3 @@ def run_control_plane(settings: ControlPlaneSettings) -> None:
     import uvloop
 
     uvloop.run(serve(settings))
-
-
