@@ -34,15 +34,13 @@ async def live(api: ApiClient) -> dict[Row, Object]:
 
 def judge(standing: Mapping[Row, Object], given: Sequence[Given]) -> list[Problem]:
     """The problems that the given objects have, with their lines, and as warnings those that they make for standing ones."""
-    from tulle.core.pipeline import Pipeline
+    from tulle.core.compile import check
 
-    pipeline = Pipeline()
-    pipeline.commit(dict(standing), 1)
-    before = set(pipeline.problems())
-    pipeline.commit({(item.kind.resource, item.namespace, item.name): item.object for item in given}, 2)
+    before = set(check(standing.values()))
+    after = {**standing, **{(item.kind.resource, item.namespace, item.name): item.object for item in given}}
     by_ref = {_key(item.ref): item for item in given}
     problems = []
-    for problem in pipeline.problems():
+    for problem in check(after.values()):
         item = by_ref.get(_key(problem.ref)) if problem.ref else None
         if item is not None:
             problems.append(msgspec.structs.replace(problem, location=problem.location or item.locate(problem.path)))

@@ -10,9 +10,9 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def setting(flag: str, *, also: tuple[str, ...] = (), **options: Any) -> Callable[[F], F]:
-    """`setting("--api-address")` is an option that `TULLE_API_ADDRESS` sets too; `also` are further variables, read after it."""
-    variable = "TULLE_" + flag.removeprefix("--").replace("-", "_").upper()
+def setting(flag: str, *, variable: str = "", also: tuple[str, ...] = (), **options: Any) -> Callable[[F], F]:
+    """`setting("--api-address")` is an option that `TULLE_API_ADDRESS` (or `variable`) sets too; `also` are read after it."""
+    variable = variable or "TULLE_" + flag.removeprefix("--").replace("-", "_").upper()
     return click.option(flag, envvar=[variable, *also], show_envvar=True, **options)
 
 
