@@ -285,6 +285,8 @@ class Workload:
         assert self.registration is not None
         while True:
             ready = await self.envoy.until(State.READY, timeout=0.1)
+            if ready and self._relay is not None:
+                ready = await self._relay.until(State.READY, timeout=0.1)
             if ready and (self.feed.cache.known(type_urls.NAME, ALL) or not self.feed.connected):
                 return
             known = self.feed.cache.complete

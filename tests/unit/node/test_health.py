@@ -1,0 +1,67 @@
+"""When an application counts as ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+from tulle.node.health import FAST, GONE_FOR, PATIENCE, SLOW, Readiness, watch
+from tulle.node.sandbox import listening_ports
+
+
+def test_ready_at_the_first_look() -> None:
+    """A started application would wait for its callers longer than it must."""
+    readiness = Readiness()
+    assert not readiness.look(False, 0.0)
+    assert readiness.look(True, 0.1)
+    assert readiness.ready
+
+
+def test_a_gap_is_not_told() -> None:
+    """A quick restart of an application would travel through the whole mesh twice."""
+    readiness = Readiness(ready=True)
+    assert not readiness.look(False, 10.0)
+    assert not readiness.look(False, 10.0 + GONE_FOR / 2)
+    assert not readiness.look(True, 10.0 + GONE_FOR)
+    assert not readiness.look(False, 20.0), "the gap before does not count"
+    assert readiness.look(False, 20.0 + GONE_FOR)
+    assert not readiness.ready
+
+
+def test_looks_often_only_while_it_helps() -> None:
+    """An idle node would burn CPU, or a starting application be noticed late."""
+    readiness = Readiness()
+    readiness.look(False, 0.0)
+    assert readiness.pause(1.0) == FAST
+    assert readiness.pause(PATIENCE + 1) == SLOW, "an application that does not come"
+    readiness.look(True, PATIENCE + 2)
+    assert readiness.pause(PATIENCE + 2) == SLOW
+
+
+async def test_a_real_listener_is_seen() -> None:
+    """No application would ever become ready, or an application with one of two ports would."""
+    told: asyncio.Queue[bool] = asyncio.Queue()
+    with socket.socket() as first, socket.socket(socket.AF_INET6) as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("::1", 0))
+        ports = {first.getsockname()[1], second.getsockname()[1]}
+        watching = asyncio.create_task(watch(ports, lambda: listening_ports("self"), told.put_nowait, Readiness()))
+        first.listen()
+        await asyncio.sleep(3 * FAST)
+        assert told.empty()
+        second.listen()
+        async with asyncio.timeout(5):
+            assert await told.get()
+    async with asyncio.timeout(GONE_FOR + 5):
+        assert not await told.get()
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+
+
+async def test_without_ports_it_is_ready() -> None:
+    """A workload that only calls would never count as ready."""
+    told: list[bool] = []
+    await watch((), set, told.append, Readiness())
+    assert told == [True]
