@@ -82,13 +82,12 @@ def in_order(given: list[Given]) -> list[Given]:
 async def _apply(api: ApiClient, given: list[Given], dry_run: str, force: bool) -> int:
     from tulle.cli.meaning import judge, live
 
-    standing = await live(api)
-    refuse(judge(standing, given))
+    refuse(judge(await live(api), given))
     done: list[Given] = []
     ordered = in_order(given)
     for item in ordered:
         try:
-            word = await _write(api, item, dry_run, force, (item.kind.resource, item.namespace, item.name) in standing)
+            word = await _write(api, item, dry_run, force)
         except TulleError as error:
             _report(item, error, done, ordered, dry_run)
             return int(error.exit)
@@ -97,16 +96,16 @@ async def _apply(api: ApiClient, given: list[Given], dry_run: str, force: bool) 
     return 0
 
 
-async def _write(api: ApiClient, item: Given, dry_run: str, force: bool, known: bool) -> str:
+async def _write(api: ApiClient, item: Given, dry_run: str, force: bool) -> str:
     """What became of the object, in kubectl's words."""
     from tulle.client.errors import NotFound
 
-    if dry_run == "client":
-        return f"{'configured' if known else 'created'} (dry run)"
     try:
         before = await api.get(item.kind, item.name, item.namespace or None)
     except NotFound:
         before = None
+    if dry_run == "client":
+        return f"{'created' if before is None else 'configured'} (dry run)"
     after = await api.apply(item.raw, field_manager=MANAGER, force=force, dry_run=dry_run == "server")
     if before is None:
         word = "created"

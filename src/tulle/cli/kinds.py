@@ -55,7 +55,7 @@ def _kinds_of(word: str) -> list[Kind]:
         # One word, two groups (gateway): the first group by name, as kubectl's discovery has them.
         return [min(by_name, key=lambda kind: kind.group)]
     if word == "all":
-        return list(KINDS)
+        return [kind for kind in KINDS if kind.kind != "Event"]
     if by_category := [kind for kind in KINDS if word in kind.categories]:
         return by_category
     known = [known for kind in KINDS for known in (kind.plural, kind.singular, *kind.short_names)]

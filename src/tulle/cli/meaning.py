@@ -12,6 +12,8 @@ from tulle.api.decode import decode
 from tulle.api.object import Kind, Object
 from tulle.api.registry import KINDS
 from tulle.cli.files import Given
+from tulle.core.compile import check
+from tulle.core.compile.objects import INPUTS
 from tulle.kit.problem import Problem, Ref, Severity
 
 if TYPE_CHECKING:
@@ -21,10 +23,11 @@ Row = tuple[str, str, str]  # resource, namespace, name
 
 
 async def live(api: ApiClient) -> dict[Row, Object]:
-    """Every object of the mesh, decoded; one that cannot be read is left out, as the control plane leaves it out."""
-    lists = await asyncio.gather(*(api.list(kind) for kind in KINDS))
+    """Every object that the compiler reads, decoded; one that cannot be read is left out, as the control plane leaves it out."""
+    kinds = [kind for kind in KINDS if kind.resource in INPUTS]
+    lists = await asyncio.gather(*(api.list(kind) for kind in kinds))
     found: dict[Row, Object] = {}
-    for kind, answer in zip(KINDS, lists, strict=True):
+    for kind, answer in zip(kinds, lists, strict=True):
         for raw in answer.get("items", []):
             decoded, _ = decode(_whole(raw, kind))
             if decoded is not None:
@@ -34,8 +37,6 @@ async def live(api: ApiClient) -> dict[Row, Object]:
 
 def judge(standing: Mapping[Row, Object], given: Sequence[Given]) -> list[Problem]:
     """The problems that the given objects have, with their lines, and as warnings those that they make for standing ones."""
-    from tulle.core.compile import check
-
     before = set(check(standing.values()))
     after = {**standing, **{(item.kind.resource, item.namespace, item.name): item.object for item in given}}
     by_ref = {_key(item.ref): item for item in given}
