@@ -1,4 +1,4 @@
-"""Kubeconfigs: how people's programs (kubectl, tulle) find a control plane and prove who they are. Always 0600: they hold a key."""
+"""Kubeconfigs: how people's programs (kubectl, tulle) find a control plane and prove who they are. Always 0600: a key is in."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def read(path: Path) -> Kubeconfig:
     except FileNotFoundError as error:
         raise Unavailable(
             f"there is no kubeconfig at {path}",
-            hint="start a control plane (`tulle demo up`, or `tulle control-plane`), or name its kubeconfig with TULLE_KUBECONFIG",
+            hint="start a control plane (`tulle demo up` or `tulle control-plane`), or name its kubeconfig with TULLE_KUBECONFIG",
         ) from error
     except OSError as error:
         raise Unavailable(f"the kubeconfig {path} cannot be read: {error.strerror}") from error

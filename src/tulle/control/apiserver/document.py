@@ -1,0 +1,132 @@
+"""A body on its way in and out: parsed, checked against its target and its schema, shown in the version that was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tulle.api import path as paths
+from tulle.api.decode import decode
+from tulle.control.apiserver.errors import bad_request, invalid
+from tulle.control.apiserver.target import Target, Validation
+from tulle.kit.problem import Severity
+
+Raw = dict[str, Any]
+
+
+class Body:
+    """A parsed request body: its `value`, and the fields that it names twice."""
+
+    def __init__(self, data: bytes) -> None:
+        """Raises a `Denial` where `data` is not JSON."""
+        self.duplicates: list[str] = []
+        try:
+            self.value = json.loads(data, object_pairs_hook=self._pairs, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise bad_request(f"the body is not JSON: {error}") from error
+
+    def _pairs(self, pairs: list[tuple[str, Any]]) -> Raw:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    self.duplicates.append(key)
+                seen.add(key)
+        return found
+
+    def warnings(self, validation: Validation) -> list[str]:
+        """What to say of fields that stand twice (the last one counts); refused where validation is strict."""
+        said = [f'duplicate field "{key}"' for key in self.duplicates]
+        if said and validation == "Strict":
+            raise bad_request(f"strict decoding error: {', '.join(said)}")
+        return said if validation == "Warn" else []
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def from_yaml(data: bytes) -> Any:
+    """The one YAML document of a server-side apply's body. Raises a `Denial`."""
+    from tulle.api.documents import read_documents
+
+    documents, problems = read_documents(data, "the body")
+    if problems or len(documents) != 1:
+        raise bad_request(str(problems[0]) if problems else f"found {len(documents)} documents in the body; needed one")
+    return documents[0].raw
+
+
+def addressed(target: Target, value: Any) -> Raw:
+    """The body as an object at `target`: kind, version, namespace and name agree with the path, or are taken from it."""
+    if not isinstance(value, dict):
+        raise bad_request("the body is not an object")
+    body = dict(value)
+    for field, needed in (("apiVersion", target.api_version), ("kind", target.kind.kind)):
+        if body.setdefault(field, needed) != needed:
+            what = "API version" if field == "apiVersion" else field
+            raise bad_request(f"the {what} in the data ({body[field]}) does not match the expected {what} ({needed})")
+    if body.get("metadata") is None:
+        body["metadata"] = {}
+    if not isinstance(body["metadata"], dict):
+        _, problems = decode(body)
+        raise invalid(target.kind, target.name, problems)
+    metadata = body["metadata"] = dict(body["metadata"])
+    if target.kind.namespaced:
+        if metadata.get("namespace", target.namespace) not in (target.namespace, "", None):
+            raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+        metadata["namespace"] = target.namespace
+    if target.name and metadata.setdefault("name", target.name) != target.name:
+        found = metadata["name"]
+        raise bad_request(f"the name of the object ({found}) does not match the name on the URL ({target.name})")
+    return body
+
+
+def without_nulls(value: Any) -> Any:
+    """`field: null` says that the field is not there: it is not stored."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value
+
+
+def check(target: Target, body: Raw, validation: Validation) -> list[str]:
+    """Every mistake at once as a `Denial`; what is only worth a warning is returned.
+
+    Unless validation is strict, unknown fields are no mistake: they are taken out (of `body` itself), with a warning.
+    """
+    warnings: list[str] = []
+    _, problems = decode(body)
+    unknown = [problem for problem in problems if problem.reason == "UnknownField"]
+    if validation != "Strict" and unknown:
+        for problem in unknown:
+            _take_out(body, paths.split(problem.path))
+            warnings.append(f'unknown field "{problem.path}"')
+        _, problems = decode(body)
+    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    if errors:
+        raise invalid(target.kind, str(body["metadata"].get("name") or body["metadata"].get("generateName") or ""), errors)
+    if validation == "Ignore":
+        warnings.clear()
+    warnings += [f"{problem.path}: {problem.message}" if problem.path else problem.message for problem in problems]
+    return warnings
+
+
+def _take_out(body: Any, steps: tuple[str | int, ...]) -> None:
+    for step in steps[:-1]:
+        try:
+            body = body[step]
+        except (KeyError, IndexError, TypeError):
+            return
+    if isinstance(body, dict):
+        body.pop(steps[-1], None)
+
+
+def shown(target: Target, body: Mapping[str, Any], revision: int) -> Raw:
+    """A stored body in the version that was asked for, with its resource version."""
+    metadata = {**body["metadata"]}
+    if revision:
+        metadata["resourceVersion"] = str(revision)
+    return {**body, "apiVersion": target.api_version, "metadata": metadata}

@@ -1,0 +1,185 @@
+"""The API server: TLS, who asks, what is served where. Everything of a kind comes from the registry.
+
+    api = ApiServer(store, tls=context, trust_domain="cluster.local", extra_apps={"/tulle/v1": app})
+    await api.prepare()
+    await api.start("127.0.0.1", 15080)
+
+Sub-applications in `extra_apps` authenticate for themselves: they find the caller in `request["user"]` (a `User`, or None) and
+the SPIFFE URI of its certificate in `request["identity"]` (or None).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+import tulle
+from tulle.api.object import Kind
+from tulle.api.registry import KINDS
+from tulle.control.apiserver import errors
+from tulle.control.apiserver.auth import identify
+from tulle.control.apiserver.objects import Admit, Objects
+from tulle.control.apiserver.openapi import OpenApi
+from tulle.control.apiserver.routes import Routes, answer
+from tulle.kit.errors import Refused, TulleError
+from tulle.ports import Store
+
+log = structlog.get_logger("tulle.apiserver")
+
+_BODY = 3 * 2**20  # bytes; Kubernetes' own limit
+_KEEP_ALIVE = 120.0  # seconds; also how long a connection may be open without a request
+_HANDSHAKE = 10.0  # seconds
+_OPEN = ("/healthz", "/readyz", "/livez", "/version")  # for everybody
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class ApiServer:
+    """Kubernetes-style REST over a store.
+
+    `tls`: a server context with `CERT_OPTIONAL` that trusts the mesh's CA. `extra_apps`: aiohttp applications by path prefix.
+    `admit`: the mesh's own word on every write (see `objects.Admit`). `kinds`: what is served; the registry's unless a test
+    says otherwise.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        tls: ssl.SSLContext,
+        trust_domain: str = "cluster.local",
+        extra_apps: Mapping[str, web.Application] | None = None,
+        admit: Admit | None = None,
+        kinds: Sequence[Kind] = KINDS,
+    ) -> None:
+        self.store, self.trust_domain, self._tls = store, trust_domain, tls
+        self.objects = Objects(store, time.time, admit)
+        self.routes = Routes(store, self.objects, kinds)
+        self.openapi = OpenApi(self.routes.discovery.group_versions)
+        self._stopping = False
+        self._app = self._application(extra_apps or {})
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.AbstractServer | None = None
+
+    def _application(self, extra_apps: Mapping[str, web.Application]) -> web.Application:
+        app = web.Application(client_max_size=_BODY, middlewares=[self._answered, self._identified])
+        for prefix, extra in extra_apps.items():
+            app.add_subapp(prefix, extra)
+        for path in ("/healthz", "/readyz", "/livez"):
+            app.router.add_get(path + "{rest:.*}", self._health)
+        app.router.add_get("/version", self._version)
+        app.router.add_get("/openapi/v2", self.openapi.v2)
+        app.router.add_get("/openapi/v3", self.openapi.index)
+        app.router.add_get("/openapi/v3/{root:.+}", self.openapi.v3)
+        app.router.add_get("/", self._paths)
+        app.router.add_route("*", "/api{rest:.*}", self.routes.handle)
+        return app
+
+    async def prepare(self) -> None:
+        """Make the objects that are always there. Before `start`."""
+        await self.objects.prepare()
+
+    async def start(self, host: str, port: int) -> int:
+        """Serve; the port that is bound (of interest where 0 was asked for). Raises `Refused` where it cannot be."""
+        self._runner = web.AppRunner(
+            self._app, access_log=None, keepalive_timeout=_KEEP_ALIVE, handle_signals=False, shutdown_timeout=2.0
+        )
+        await self._runner.setup()
+        handler = self._runner.server
+        assert handler is not None
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                handler, host, port, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE, backlog=512
+            )
+        except OSError as error:
+            await self._runner.cleanup()
+            raise Refused(f"the API server cannot listen on {host}:{port}: {error.strerror}") from error
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    async def stop(self) -> None:
+        """End the watches, finish the rest, let go of the port. Idempotent."""
+        self._stopping = True
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for watch in list(self.routes.watches):
+            watch.cancel()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def reload_tls(self, load: Callable[[ssl.SSLContext], None]) -> None:
+        """Change the context in place (`load_cert_chain`, `load_verify_locations`); new connections see it, old ones stay."""
+        load(self._tls)
+
+    @web.middleware
+    async def _answered(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Whatever goes wrong becomes a `Status`; a bug is logged and answered with 500."""
+        try:
+            return await handler(request)
+        except errors.Denial as denial:
+            return answer(denial.body, denial.http)
+        except web.HTTPRequestEntityTooLarge:
+            return answer(errors.Denial(413, "RequestEntityTooLarge", f"the body is larger than {_BODY} bytes").body, 413)
+        except web.HTTPNotFound:
+            return answer(errors.no_such_path(request.path).body, 404)
+        except web.HTTPMethodNotAllowed:
+            return answer(errors.method_not_allowed(request.method).body, 405)
+        except TulleError as error:
+            log.warning("a request failed", method=request.method, path=request.path, error=error.message)
+            message = f"{error.message}{'; ' + error.hint if error.hint else ''}"
+            return answer(errors.Denial(503, "ServiceUnavailable", message).body, 503)
+        except RecursionError:
+            return answer(errors.bad_request("the body is nested too deeply").body, 400)
+        except (web.HTTPException, ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            log.exception("a bug answered a request", method=request.method, path=request.path)
+            return answer(errors.Denial(500, "InternalError", "the server made a mistake; its log says more").body, 500)
+
+    @web.middleware
+    async def _identified(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        transport = request.transport
+        certificate = transport.get_extra_info("peercert") if transport is not None else None
+        user = identify(certificate, self.trust_domain)
+        request["user"] = user
+        request["identity"] = user.identity or None if user else None
+        if user is None and request.path.startswith("/openapi"):
+            raise errors.unauthorized()
+        return await handler(request)
+
+    async def _health(self, request: web.Request) -> web.Response:
+        """`ok`; where the process is about to go, `readyz` says so first."""
+        if self._stopping and request.path.startswith("/readyz"):
+            return web.Response(text="stopping", status=503)
+        return web.Response(text="ok")
+
+    async def _version(self, _request: web.Request) -> web.Response:
+        """As Kubernetes has it: kubectl compares `major` and `minor` with its own."""
+        return answer(
+            {
+                "major": "1",
+                "minor": "32",
+                "gitVersion": f"v1.32.0+tulle-{tulle.__version__}",
+                "gitCommit": "",
+                "gitTreeState": "",
+                "buildDate": "",
+                "goVersion": "",
+                "compiler": f"CPython {platform.python_version()}",
+                "platform": f"{platform.system().lower()}/{platform.machine()}",
+            }
+        )
+
+    async def _paths(self, request: web.Request) -> web.Response:
+        if request.get("user") is None:
+            raise errors.unauthorized()
+        served: dict[str, Any] = {"paths": [*sorted(self.routes.discovery.documents), "/openapi/v2", "/openapi/v3", *_OPEN]}
+        return answer(served)
