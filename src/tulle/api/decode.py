@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tulle.api import path as paths
 from tulle.api.metadata import metadata_faults
-from tulle.api.object import Fault, Kind, Object
+from tulle.api.object import RULES_LATER, Fault, Kind, Object, faults_below
 from tulle.api.registry import KINDS, kind_for
 from tulle.api.sentences import did_you_mean, found, sentence, unknown_field
 from tulle.api.shape import Shape
@@ -40,12 +40,7 @@ def decode(raw: Mapping[str, Any], locate: Callable[[str], Location | None] | No
     kind = _kind_of(raw, report)
     if kind is None:
         return None, report.in_order()
-    decoded: Object | None = None
-    body = dict(raw)
-    try:
-        decoded = kind.model.model_validate(body, by_alias=True, by_name=False)
-    except ValidationError as error:
-        _report_errors(error, kind, body, report)
+    decoded = _typed(dict(raw), kind, report)
     for fault in metadata_faults(kind, raw.get("metadata")):
         report.add(("metadata", *fault.at), fault.reason, fault.message)
     if decoded is not None and not report.problems:
@@ -139,6 +134,22 @@ def _unknown_kind(api_version: str, name: str) -> tuple[tuple[str, ...], str, st
         f"found {found(name)} of apiVersion {found(api_version)}, which is not known; {hint}needed one of {', '.join(names)}"
     )
     return ("kind",), "UnknownKind", message
+
+
+def _typed(body: dict[str, Any], kind: Kind, report: _Report) -> Object | None:
+    """The object where its fields are right; broken rules are reported and leave it there."""
+    try:
+        decoded = kind.model.model_validate(body, by_alias=True, by_name=False, context=RULES_LATER)
+    except ValidationError:
+        # Again with the rules of those parts that are right in themselves, so that all mistakes are said at once.
+        try:
+            kind.model.model_validate(body, by_alias=True, by_name=False)
+        except ValidationError as error:
+            _report_errors(error, kind, body, report)
+        return None
+    for fault in faults_below(decoded):
+        report.add(fault.at, fault.reason, fault.message)
+    return decoded
 
 
 def _report_errors(error: ValidationError, kind: Kind, body: Mapping[str, Any], report: _Report) -> None:

@@ -11,8 +11,8 @@ from tulle.api.istio.destination_rule import ConnectionPool
 from tulle.api.istio.entries import LabelSelector
 from tulle.api.istio.gateway import PROTOCOLS, ServerTLS
 from tulle.api.istio.hosts import host_fault
+from tulle.api.istio.http import Destination
 from tulle.api.istio.shared import WorkloadSelector
-from tulle.api.istio.virtual_service import Destination
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.rules import distinct
 from tulle.api.values import Many, Map, UInt32
