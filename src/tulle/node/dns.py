@@ -236,6 +236,7 @@ async def _ask_udp(question: bytes, host: str, port: int) -> bytes:
         lambda: _Reply(question), remote_addr=(host, port)
     )
     try:
+        transport.sendto(question)
         return await reply.received
     finally:
         transport.close()

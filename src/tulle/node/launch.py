@@ -15,6 +15,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
 if not __package__:  # executed as a script, with nothing but the standard library on the path
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -117,6 +118,20 @@ def _prepare(options: list[str]) -> None:
         kernel.drop_ambient()
 
 
+def _execute(argv: list[str], environment: dict[bytes, bytes]) -> NoReturn:
+    """As `os.execvpe`, which imports a module first: as another user by now, this process may not be able to read any."""
+    name, failure = os.fsencode(argv[0]), None
+    folders = [b""] if b"/" in name else environment.get(b"PATH", b"/usr/local/bin:/usr/bin:/bin").split(b":")
+    for folder in folders:
+        try:
+            os.execve(os.path.join(folder, name), argv, environment)  # noqa: S606 - to become the program is what this is for
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            failure = error  # another folder may have one that can be run
+    raise failure or FileNotFoundError(argv[0])
+
+
 def main() -> int:
     """Become the program, or say why not."""
     kernel.reset_signals()
@@ -129,7 +144,7 @@ def main() -> int:
         print(f"tulle: {argv[0]} was not started, for its sandbox cannot be entered: {error}", file=sys.stderr)
         return GONE
     try:
-        os.execvpe(argv[0], argv, environment)  # noqa: S606 - to become the program is what this is for
+        _execute(argv, environment)
     except FileNotFoundError:
         print(f"tulle: {argv[0]}: not found", file=sys.stderr)
         return NOT_FOUND
