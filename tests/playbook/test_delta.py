@@ -261,10 +261,61 @@ def test_virtual_hosts_by_table_and_by_name() -> None:
     it.acks(VIRTUAL_HOST, 4)
     assert it.asks(VIRTUAL_HOST, "80.y/none") == ["VHDS?80.y/none#5"]
     it.acks(VIRTUAL_HOST, 5)
-    assert it.asks(VIRTUAL_HOST, "80.empty") == ["VHDS#6"]
+    assert it.asks(VIRTUAL_HOST, "80.empty") == ["VHDS?80.empty/#6"]
     it.acks(VIRTUAL_HOST, 6)
     assert it.drops(VIRTUAL_HOST, "80.x") == []
     assert it.told(thing(VIRTUAL_HOST, "80.x/b", "2")) == []
+
+
+def table(name: str, content: str = "1") -> Encoded:
+    return thing(ROUTE, name, content, [(VIRTUAL_HOST, name)])
+
+
+def test_virtual_hosts_as_envoy_asks_for_them() -> None:
+    """Would fail if Envoy, which asks for virtual hosts once and without names, got those of a table that it does not have, or
+    not those of a table that comes later.
+    """
+    it = talk(table("80.x"), table("90.x"), thing(VIRTUAL_HOST, "80.x/a"), thing(VIRTUAL_HOST, "90.x/a"), table("70.x"))
+    assert it.asks(ROUTE, "80.x") == ["RDS+80.x#1"]
+    assert it.asks(VIRTUAL_HOST) == [], "not before the table is taken"
+    assert it.acks(ROUTE, 1) == ["VHDS+80.x/a#2"]
+    it.acks(VIRTUAL_HOST, 2)
+    assert it.asks(ROUTE, "90.x") == ["RDS+90.x#3"]
+    assert it.acks(ROUTE, 3) == ["VHDS+90.x/a#4"]
+    it.acks(VIRTUAL_HOST, 4)
+    assert it.asks(ROUTE, "70.x") == ["RDS+70.x#5"]
+    assert it.acks(ROUTE, 5) == ["VHDS?70.x/#6"], "there are none, which is an answer too"
+    it.acks(VIRTUAL_HOST, 6)
+    assert it.told(thing(VIRTUAL_HOST, "80.x/a", "2"), thing(VIRTUAL_HOST, "60.x/a")) == ["VHDS+80.x/a#7"]
+    it.acks(VIRTUAL_HOST, 7)
+    assert it.stream.synced == 2
+
+
+def test_virtual_hosts_of_a_table_that_went_and_came_back() -> None:
+    """Would fail if a listener that is removed and added again had an empty table, or a dropped table's hosts were sent."""
+    it = talk(table("80.x"), thing(VIRTUAL_HOST, "80.x/a"))
+    it.asks(ROUTE, "80.x")
+    it.asks(VIRTUAL_HOST)
+    it.acks(ROUTE, 1)
+    it.acks(VIRTUAL_HOST, 2)
+    assert it.drops(ROUTE, "80.x") == []
+    assert it.told(thing(VIRTUAL_HOST, "80.x/a", "2")) == []
+    assert it.asks(ROUTE, "80.x") == ["RDS+80.x#3"]
+    assert it.acks(ROUTE, 3) == ["VHDS+80.x/a#4"]
+
+
+def test_virtual_hosts_after_a_reconnect() -> None:
+    """Would fail if a reconnect sent all virtual hosts again, or missed those that changed or went meanwhile."""
+    same, changed = thing(VIRTUAL_HOST, "80.x/same"), thing(VIRTUAL_HOST, "80.x/changed", "2")
+    has = {"80.x/same": same.version, "80.x/changed": "old", "80.x/gone": "old"}
+    it = talk(table("80.x"), same, changed)
+    assert it.asks(ROUTE, "80.x", having={"80.x": table("80.x").version}) == []
+    assert it.asks(VIRTUAL_HOST, having=has) == ["VHDS+80.x/changed#1"]
+    assert it.acks(VIRTUAL_HOST, 1) == ["VHDS-80.x/gone#2"]
+    it = talk(table("80.x"), same, changed)
+    assert it.asks(VIRTUAL_HOST, having=has) == ["VHDS-80.x/gone#1"]
+    assert it.asks(ROUTE, "80.x", having={"80.x": table("80.x").version}) == []
+    assert it.acks(VIRTUAL_HOST, 1) == ["VHDS+80.x/changed#2"]
 
 
 def test_a_proxy_that_is_not_known_yet() -> None:

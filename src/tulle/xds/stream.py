@@ -34,8 +34,9 @@ _GROUP = {type_url: number for number, group in enumerate(GROUPS) for type_url i
 # Removals in the opposite direction, except that a cluster goes before its endpoints, and a listener before its routes.
 _BREAK = ((NAME,), (LISTENER, ROUTE, VIRTUAL_HOST), (CLUSTER, ENDPOINT, SECRET))
 
-# Types for which an empty first subscription means all of them, as the protocol has it.
-_LEGACY_WILDCARD = frozenset({CLUSTER, LISTENER, NAME})
+# Types for which an empty first subscription means all of them. For virtual hosts Envoy means: those of the route tables that
+# I have; it names neither, and does not ask again for a table that comes later.
+_LEGACY_WILDCARD = frozenset({CLUSTER, LISTENER, VIRTUAL_HOST, NAME})
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -258,21 +259,7 @@ class DeltaStream:
 
     def _subscribe(self, type_url: str, kind: _Type, name: str, versions: Mapping[str, str]) -> None:
         if name == WILDCARD or (type_url == VIRTUAL_HOST and "/" not in name):
-            kind.split()
-            if name == WILDCARD:
-                kind.wildcard = True
-            else:
-                kind.tables |= {name}
-            for there in self._names(type_url, name):
-                kind.look(there, force=self._awaited.pop((type_url, there), None) is not None)
-            for there in kind.held:
-                kind.look(there, force=False)
-            if self._news:  # the next wave has tables of its own
-                for layer in self._layers:
-                    kind.later.update(there for there in self._source.table(layer, type_url) if _matches(name, there))
-            if not versions:
-                kind.greet |= {name}
-            self._awaited.pop((type_url, name), None)
+            self._subscribe_pattern(type_url, kind, name, greet=not versions)
             return
         kind.add_named(name)
         # Asked again, a resource is sent again: the client may have dropped it. Unless it says that it has it; but a changed
@@ -281,6 +268,42 @@ class DeltaStream:
         kind.look(name, force=awaited or name not in versions)
         if self._news:
             kind.later.add(name)
+        if type_url == ROUTE and name in versions:
+            self._look_at_hosts(name, force=False)
+
+    def _subscribe_pattern(self, type_url: str, kind: _Type, pattern: str, greet: bool) -> None:
+        kind.split()
+        if pattern == WILDCARD:
+            again, kind.wildcard = kind.wildcard, True
+        else:
+            again = pattern in kind.tables
+            kind.tables |= {pattern}
+        for name in self._names(type_url, pattern):
+            kind.look(name, force=again or (type_url, name) in self._awaited)
+        for name in kind.held:
+            kind.look(name, force=False)
+        if self._news:  # the next wave has tables of its own
+            for layer in self._layers:
+                kind.later.update(name for name in self._source.table(layer, type_url) if _matches(pattern, name))
+        for ref in [ref for ref in self._awaited if ref[0] == type_url and (pattern == ref[1] or _matches(pattern, ref[1]))]:
+            del self._awaited[ref]
+        if type_url == VIRTUAL_HOST and pattern == WILDCARD:
+            routes = self._types.get(ROUTE)
+            for table in [name for name, version in routes.held.items() if version] if routes and greet else ():
+                self._look_at_hosts(table, force=again)
+        elif greet:
+            kind.greet |= {pattern}
+
+    def _look_at_hosts(self, table: str, *, force: bool) -> None:
+        """The client has (been sent) a route table: its virtual hosts are what is next. Even none of them is an answer."""
+        kind = self._types.get(VIRTUAL_HOST)
+        if kind is None or not (kind.wildcard or table in kind.tables):
+            return
+        hosts = list(self._names(VIRTUAL_HOST, table))
+        for name in hosts:
+            kind.look(name, force)
+        if not hosts:
+            kind.greet |= {table}
 
     def _unsubscribe(self, type_url: str, kind: _Type, name: str) -> None:
         if name == WILDCARD or name in kind.tables:
@@ -301,6 +324,11 @@ class DeltaStream:
             kind.look(name, force=True)
         else:
             kind.forget(name)
+        hosts = self._types.get(VIRTUAL_HOST)
+        if type_url == ROUTE and hosts is not None:
+            # The table's virtual hosts went with it, and come with it when it is asked for again.
+            for host in [host for host in hosts.held if _matches(name, host) and not self._deliverable(hosts, host)]:
+                hosts.forget(host)
 
     def _changed(self, published: Published) -> None:
         layers = self._source.layers(self.proxy)
@@ -374,7 +402,7 @@ class DeltaStream:
                 kind = self._types.get(type_url)
                 if kind is None:
                     continue
-                if (kind.due or kind.greet) and kind.flight is None:
+                if (kind.due or kind.greet) and kind.flight is None and not self._table_in_flight(type_url):
                     self._send_due(type_url, kind, actions)
                 answered = answered and kind.flight is None and not kind.due
             if not answered or any(waits == number for waits in self._awaited.values()):
@@ -403,6 +431,8 @@ class DeltaStream:
             force, held = due[name], kind.held.get(name)
             target = self._target(type_url, name)
             if target is not None:
+                if type_url == VIRTUAL_HOST and not self._deliverable(kind, name):
+                    continue
                 kind.gone.discard(name)
                 if force or target.version != held:
                     resources.append(target)
@@ -415,12 +445,26 @@ class DeltaStream:
             elif force or (held is None and kind.named(name)):
                 absent.append(name)
                 kind.told_absent(name)
-        if resources or absent or self._greets(type_url, kind):
+        owed = [pattern for pattern in kind.greet if self._known(self.proxy, type_url, pattern)]
+        if resources or absent or owed:
+            # Envoy hands a virtual host's answer to the table that its name begins with; so "none" has to have such a name.
+            absent += sorted(
+                f"{pattern}/"
+                for pattern in owed
+                if pattern != WILDCARD and not any(_matches(pattern, one.name) for one in resources)
+            )
             self._send(type_url, kind, actions, resources=tuple(resources), absent=tuple(absent))
 
-    def _greets(self, type_url: str, kind: _Type) -> bool:
-        """Whether an empty response is owed: there is nothing of what was asked for, and that is a fact."""
-        return any(self._known(self.proxy, type_url, name) for name in kind.greet)
+    def _deliverable(self, kind: _Type, host: str) -> bool:
+        """Whether the client can take this virtual host: under a wildcard only with the table that it belongs to."""
+        table = host.rpartition("/")[0]
+        routes = self._types.get(ROUTE)
+        return table in kind.tables or kind.named(host) or (routes is not None and bool(routes.held.get(table)))
+
+    def _table_in_flight(self, type_url: str) -> bool:
+        """Envoy drops virtual hosts that come before it has taken their table."""
+        routes = self._types.get(ROUTE)
+        return type_url == VIRTUAL_HOST and routes is not None and routes.flight is not None
 
     def _send(
         self,
@@ -446,12 +490,13 @@ class DeltaStream:
     def _follow(self, type_url: str, resource: Encoded, again: bool) -> None:
         """What the proxy will ask for because of this resource. `again`: it had an earlier version of it."""
         for ref_type, ref_name in resource.refs:
-            if not self._there(ref_type, ref_name):
-                continue
             kind = self._types.get(ref_type)
-            if kind is None or not kind.wants(ref_name):
-                if ref_name not in (kind.tables if kind else ()):
-                    self._awaited[ref_type, ref_name] = _GROUP[type_url]
+            if ref_type == VIRTUAL_HOST and kind is not None and kind.wants(f"{ref_name}/"):
+                self._look_at_hosts(ref_name, force=True)
+            elif not self._there(ref_type, ref_name):
+                continue
+            elif kind is None or not kind.wants(ref_name):
+                self._awaited[ref_type, ref_name] = _GROUP[type_url]
             elif again and type_url == CLUSTER and ref_type == ENDPOINT:
                 # Envoy warms a changed cluster anew and waits for its endpoints, though it does not ask again.
                 kind.look(ref_name, force=True)
