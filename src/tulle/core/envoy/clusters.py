@@ -50,7 +50,6 @@ _NO_LIMITS = circuit_breaker_pb2.CircuitBreakers(
             max_pending_requests=UNLIMITED,
             max_requests=UNLIMITED,
             max_retries=UNLIMITED,
-            track_remaining=True,
         )
     ]
 )

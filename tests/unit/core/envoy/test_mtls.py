@@ -75,7 +75,13 @@ class Sidecar:
 
 @asynccontextmanager
 async def sidecar(mode: MtlsMode, transport: Transport, scratch: Path, *, http2: bool = False) -> AsyncIterator[Sidecar]:
-    async def echo(request: web.Request) -> web.Response:
+    async def echo(request: web.Request) -> web.StreamResponse:
+        if request.path == "/websocket":
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            async for message in socket:
+                await socket.send_str(f"heard {message.data}")
+            return socket
         return web.Response(text=f"{request.path} {request.headers.get('x-forwarded-client-cert', 'nobody')}")
 
     application = web.Application()
@@ -229,3 +235,12 @@ async def test_faults(tmp_path: Path) -> None:
             begun = asyncio.get_running_loop().time()
             assert (await one.call("http://a/mesh"))[0] == status
             assert asyncio.get_running_loop().time() - begun >= least
+
+
+async def test_websockets_cross_the_mesh(tmp_path: Path) -> None:
+    """Broken: an upgrade would be lost in the HTTP/2 between the sidecars."""
+    async with sidecar(MtlsMode.STRICT, Transport.MTLS, tmp_path) as one:
+        through = f"http://127.0.0.1:{one.workload.ports.outbound}/websocket"
+        async with aiohttp.ClientSession() as session, session.ws_connect(through, headers={"Host": "a"}) as socket:
+            await socket.send_str("me")
+            assert (await socket.receive(timeout=5)).data == "heard me"
