@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -87,15 +88,20 @@ class _Reader:
 
     def read(self) -> list[Document]:
         """Its documents; nearly always one."""
+        as_json = self._json()
         try:
             if why := too_deep(self.text):
                 raise BadNode(why, None)
             nodes = self._compose()
         except (yaml.YAMLError, BadNode, ValueError) as error:
-            if (documents := self._read_json()) is not None:
-                return documents
-            self.problems.append(self._syntax_problem(error))
+            if as_json is not None:
+                return self._unfold(as_json, None)
+            if not self.problems:
+                self.problems.append(self._syntax_problem(error))
             return []
+        if as_json is not None and len(nodes) == 1:
+            return self._unfold(as_json, nodes[0])
+        self.problems.clear()
         return [document for node in nodes for document in self._from_node(node)]
 
     def _compose(self) -> list[yaml.Node]:
@@ -159,8 +165,11 @@ class _Reader:
             return Location(self.file, self.first_line)
         return Location(self.file, self.first_line + mark.line, mark.column + 1)
 
-    def _read_json(self) -> list[Document] | None:
-        """The chunk as JSON, where YAML did not take it; None where it is not JSON either."""
+    def _json(self) -> Any:
+        """The chunk's value where it is JSON, which YAML reads nearly but not wholly alike; None where it is not.
+
+        Keys that stand there twice are a problem, which YAML places better where it takes the text.
+        """
         if not self.text.lstrip().startswith(("{", "[")):
             return None
         duplicates: list[str] = []
@@ -172,14 +181,12 @@ class _Reader:
             return result
 
         try:
-            value = json.loads(self.text, object_pairs_hook=unique, parse_constant=_refuse_constant)
+            value = json.loads(self.text, object_pairs_hook=unique, parse_float=_finite, parse_constant=_finite)
         except (ValueError, RecursionError):
             return None
-        if duplicates:
-            for key in duplicates:
-                self.problems.append(_problem(self._at(None), "Duplicate", f'found the key "{key}" twice; needed it only once'))
-            return []
-        return self._unfold(value, None)
+        for key in duplicates:
+            self.problems.append(_problem(self._at(None), "Duplicate", f'found the key "{key}" twice; needed it only once'))
+        return None if duplicates else value
 
     def _syntax_problem(self, error: Exception) -> Problem:
         if isinstance(error, BadNode):
@@ -283,8 +290,11 @@ def _child(node: yaml.Node | None, step: str | int) -> yaml.Node | None:
     return _step(node, step)[0]
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(name)
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _problem(where: Location, reason: str, message: str) -> Problem:

@@ -76,7 +76,7 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
 def sentence(kind: str, value: Any, context: Mapping[str, Any], shape: Shape, *, secret: bool = False) -> tuple[str, str]:
     """The reason and the message for an error of the validator. `shape` is what stands at its place in the schema."""
     if kind in _WRONG_TYPE:
-        needed = _TYPES[kind] if shape.words in ("another value", "an object") else shape.words
+        needed = shape.stated or ("a list" if shape.item is not None else _TYPES[kind])
         return "WrongType", f"found {_found_with_type(value, secret=secret)}; needed {needed}"
     shown = found(value, secret=secret)
     match kind:
@@ -92,7 +92,7 @@ def sentence(kind: str, value: Any, context: Mapping[str, Any], shape: Shape, *,
             guess = did_you_mean(value, [str(choice) for choice in shape.choices]) if isinstance(value, str) else ""
             return "BadEnum", f"found {shown}; needed {shape.words}" + (f" (did you mean {guess}?)" if guess else "")
         case "string_pattern_mismatch":
-            return "BadFormat", f"found {shown}; needed {words_for(str(context.get('pattern', '')))}"
+            return "BadFormat", f"found {shown}; needed {shape.stated or words_for(str(context.get('pattern', '')))}"
         case "string_too_short":
             minimum = context.get("min_length")
             return "TooShort", f"found {shown}; needed a text" + ("" if minimum == 1 else f" of at least {minimum} characters")

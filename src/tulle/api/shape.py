@@ -80,11 +80,15 @@ class Shape:
         return here
 
     @property
+    def stated(self) -> str:
+        """The words that the schema itself has for what is needed here; "" where it has none."""
+        return next((one.text for one in self.metadata if isinstance(one, Words)), "")
+
+    @property
     def words(self) -> str:
         """What is needed here, for a person."""
-        for one in self.metadata:
-            if isinstance(one, Words):
-                return one.text
+        if self.stated:
+            return self.stated
         if choices := self.choices:
             return str(choices[0]) if len(choices) == 1 else f"one of {', '.join(map(str, choices))}"
         if self.item is not None:

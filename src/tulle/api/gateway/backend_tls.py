@@ -9,11 +9,13 @@ from pydantic import Field
 
 from tulle.api.gateway.shared import ExtensionRef
 from tulle.api.object import Fault, Object, Ruled, Schema
-from tulle.api.values import Group, Hostname, KindName, Many, Map, ObjectName, PreciseHostname, SectionName
+from tulle.api.values import Group, Hostname, KindName, Many, Map, ObjectName, PreciseHostname, SectionName, Words
 
 URI = r"^(([^:/?#]+):)(//([^/?#]*))([^?#]*)(\?([^#]*))?(#(.*))?"
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 WELL_KNOWN = rf"^(System|({_LABEL}(\.{_LABEL})*/([A-Za-z0-9][-A-Za-z0-9_.]{{0,61}})?[A-Za-z0-9]))$"
+
+WellKnown = Annotated[str, Field(pattern=WELL_KNOWN, min_length=1, max_length=253), Words('"System" or a name with a DNS prefix')]
 
 
 class PolicyTarget(Schema):
@@ -30,7 +32,12 @@ class SubjectAltName(Ruled):
 
     type: Literal["Hostname", "URI"]
     hostname: Hostname | None = None
-    uri: Annotated[str, Field(pattern=URI, min_length=1, max_length=253)] | None = None
+    uri: (
+        Annotated[
+            str, Field(pattern=URI, min_length=1, max_length=253), Words('a URI such as "spiffe://cluster.local/ns/a/sa/b"')
+        ]
+        | None
+    ) = None
 
     def faults(self) -> Iterator[Fault]:
         """What the type needs, and only that."""
@@ -46,9 +53,7 @@ class BackendTLSValidation(Ruled):
     """How the backend's certificate is checked."""
 
     ca_certificate_refs: Annotated[Many[ExtensionRef], Field(max_length=8)] = ()
-    well_known_ca_certificates: Annotated[str, Field(pattern=WELL_KNOWN, min_length=1, max_length=253)] | None = Field(
-        default=None, alias="wellKnownCACertificates"
-    )
+    well_known_ca_certificates: WellKnown | None = Field(default=None, alias="wellKnownCACertificates")
     hostname: PreciseHostname
     subject_alt_names: Annotated[Many[SubjectAltName], Field(max_length=5)] = ()
 

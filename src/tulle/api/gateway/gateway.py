@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tulle.api.gateway.shared import GROUP_NAME, LabelSelector, LocalParametersRef, ObjectRef, ParametersRef, SecretRef, repeats
 from tulle.api.object import Fault, Object, Ruled, Schema
-from tulle.api.values import HOSTNAME, DnsLabel, Group, Hostname, KindName, Many, Map, ObjectName, Port, SectionName
+from tulle.api.values import HOSTNAME, DnsLabel, Group, Hostname, KindName, Many, Map, ObjectName, Port, SectionName, Words
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _PATH = r"[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+"
@@ -25,7 +25,9 @@ _KEY = re.compile(rf"({_LABEL}(\.{_LABEL})*/)?([A-Za-z0-9][-A-Za-z0-9_.]{{0,61}}
 class GatewayClassSpec(Schema):
     """Which controller's Gateways these are."""
 
-    controller_name: Annotated[str, Field(pattern=CONTROLLER, min_length=1, max_length=253)]
+    controller_name: Annotated[
+        str, Field(pattern=CONTROLLER, min_length=1, max_length=253), Words('a controller such as "tulle.dev/gateway"')
+    ]
     description: Annotated[str, Field(max_length=64)] | None = None
     parameters_ref: ParametersRef | None = None
 
@@ -81,7 +83,7 @@ class Listener(Ruled):
     name: SectionName
     hostname: Hostname | None = None
     port: Port
-    protocol: Annotated[str, Field(pattern=PROTOCOL, min_length=1, max_length=255)]
+    protocol: Annotated[str, Field(pattern=PROTOCOL, min_length=1, max_length=255), Words("HTTP, HTTPS, TLS, TCP or UDP")]
     tls: ListenerTLS | None = None
     allowed_routes: AllowedRoutes = AllowedRoutes()
 
@@ -112,7 +114,9 @@ def listener_faults(listeners: tuple[Listener, ...]) -> Iterator[Fault]:
 class GatewayAddress(Ruled):
     """An address that is asked for."""
 
-    type: Annotated[str, Field(pattern=ADDRESS_TYPE, min_length=1, max_length=253)] = "IPAddress"
+    type: Annotated[
+        str, Field(pattern=ADDRESS_TYPE, min_length=1, max_length=253), Words("IPAddress, Hostname or NamedAddress")
+    ] = "IPAddress"
     value: Annotated[str, Field(max_length=253)] | None = None
 
     def faults(self) -> Iterator[Fault]:

@@ -20,11 +20,25 @@ from tulle.api.gateway.shared import (
 )
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.regex import regex_fault
-from tulle.api.values import GatewayDuration, HeaderName, HeaderValue, Hostname, Many, Port, PreciseHostname, SectionName, seconds
+from tulle.api.values import (
+    GatewayDuration,
+    HeaderName,
+    HeaderValue,
+    Hostname,
+    Many,
+    Port,
+    PreciseHostname,
+    SectionName,
+    Words,
+    seconds,
+)
 
 Method = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
 CorsMethod = Literal["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"]
 ORIGIN = r"(^\*$)|(^(http(s)?):\/\/(((\*\.)?([a-zA-Z0-9\-]+\.)*[a-zA-Z0-9-]+|\*)(:([0-9]{1,5}))?)$)"
+Origin = Annotated[
+    str, Field(pattern=ORIGIN, min_length=1, max_length=253), Words('"*" or an origin such as "https://*.example.com"')
+]
 AUTH_PATH = r"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$"
 _PATH = re.compile(r"(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+")
 
@@ -129,7 +143,7 @@ class URLRewrite(Schema):
 class CORS(Ruled):
     """Which other origins' pages may call."""
 
-    allow_origins: Annotated[Many[Annotated[str, Field(pattern=ORIGIN, min_length=1, max_length=253)]], Field(max_length=64)] = ()
+    allow_origins: Annotated[Many[Origin], Field(max_length=64)] = ()
     allow_credentials: bool | None = None
     allow_methods: Annotated[Many[CorsMethod], Field(max_length=9)] = ()
     allow_headers: Annotated[Many[HeaderName], Field(max_length=64)] = ()
@@ -162,7 +176,10 @@ class GRPCAuth(Schema):
 class HTTPAuth(Schema):
     """Authorization by an HTTP request."""
 
-    path: Annotated[str, Field(pattern=AUTH_PATH, max_length=1024)] | None = None
+    path: (
+        Annotated[str, Field(pattern=AUTH_PATH, max_length=1024), Words("a path whose other characters are written as %XX")]
+        | None
+    ) = None
     allowed_headers: Annotated[Many[str], Field(max_length=64)] = ()
     allowed_response_headers: Annotated[Many[str], Field(max_length=64)] = ()
 
