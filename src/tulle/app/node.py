@@ -237,9 +237,7 @@ async def serve(settings: NodeSettings) -> None:
 
 def run_node(settings: NodeSettings) -> None:
     """The program; returns after SIGTERM."""
-    import uvloop
-
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts others, and none of them uses its channels
-    uvloop.run(serve(settings))
+    asyncio.run(serve(settings))

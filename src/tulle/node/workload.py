@@ -44,6 +44,7 @@ from tulle.xds.client import Upstream
 log = structlog.get_logger("tulle.node")
 
 START_LIMIT = 25.0  # seconds for a proxy to serve
+_LOOK = 0.01  # seconds between two looks at what is still missing
 DRAIN = 5.0  # seconds that requests under way have to end
 
 
@@ -284,11 +285,13 @@ class Workload:
         assert self.envoy is not None
         assert self.registration is not None
         while True:
-            ready = await self.envoy.until(State.READY, timeout=0.1)
+            ready = await self.envoy.until(State.READY, timeout=_LOOK)
             if ready and self._relay is not None:
-                ready = await self._relay.until(State.READY, timeout=0.1)
-            if ready and (self.feed.cache.known(type_urls.NAME, ALL) or not self.feed.connected):
-                return
+                ready = await self._relay.until(State.READY, timeout=_LOOK)
+            if ready:
+                if self.feed.cache.known(type_urls.NAME, ALL) or not self.feed.connected:
+                    return
+                await asyncio.sleep(_LOOK)
             known = self.feed.cache.complete
             if self.registration.refused or (self.registration.error and not self.feed.connected and not known):
                 raise Unavailable(self._why_not())
