@@ -120,15 +120,16 @@ def _prepare(options: list[str]) -> None:
 
 def _execute(argv: list[str], environment: dict[bytes, bytes]) -> NoReturn:
     """As `os.execvpe`, which imports a module first: as another user by now, this process may not be able to read any."""
-    name, failure = os.fsencode(argv[0]), None
+    name = os.fsencode(argv[0])
+    failure: OSError | None = None
     folders = [b""] if b"/" in name else environment.get(b"PATH", b"/usr/local/bin:/usr/bin:/bin").split(b":")
     for folder in folders:
+        path = os.path.join(folder, name)
         try:
-            os.execve(os.path.join(folder, name), argv, environment)  # noqa: S606 - to become the program is what this is for
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+            os.execve(path, argv, environment)  # noqa: S606 - to become the program is what this is for
         except OSError as error:
-            failure = error  # another folder may have one that can be run
+            if os.path.exists(path) and failure is None:
+                failure = error  # said only if no other folder has one that can be run
     raise failure or FileNotFoundError(argv[0])
 
 
