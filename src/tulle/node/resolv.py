@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -54,14 +55,13 @@ def nsswitch_conf(host: str) -> str:
     lines = []
     for line in host.splitlines(keepends=True):
         name, colon, rest = line.partition(":")
-        if colon and name.strip() == "hosts" and _BYPASSES & set(rest.split()):
+        words = re.findall(r"\[[^\]]*\]|[^\s\[]+", rest)
+        if colon and name.strip() == "hosts" and _BYPASSES & set(words):
             kept, dropped = [], False
-            for word in rest.replace("[", " [").split():
-                if word.startswith("["):
-                    kept += [] if dropped else [word]  # an action belongs to the service before it
-                else:
+            for word in words:
+                if not word.startswith("["):  # an action in brackets belongs to the service before it
                     dropped = word in _BYPASSES
-                    kept += [] if dropped else [word]
+                kept += [] if dropped else [word]
             line = f"hosts: {' '.join(kept if 'dns' in kept else [*kept, 'dns'])}\n"
         lines.append(line)
     return "".join(lines)
