@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import json
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,26 +21,31 @@ class OpenApi:
         self._roots = {
             (f"apis/{group}/{version}" if group else f"api/{version}"): (group, version) for group, version in group_versions
         }
-        self._made: dict[str, tuple[bytes, str]] = {}
+        self._made: dict[str, asyncio.Task[bytes]] = {}
+        # Documents change with the program only, so that this server's start may stand for their contents: the index needs
+        # no document made, and no client's cache outlives the program that it came from.
+        self._digest = secrets.token_hex(16).upper()
 
-    def _document(self, root: str) -> tuple[bytes, str]:
-        """The document's JSON and its hash."""
+    async def _document(self, root: str) -> bytes:
+        """The document's JSON, made in a thread: it takes a while, and the mesh goes on meanwhile."""
         if root not in self._made:
-            document: Any = openapi.openapi_v2() if root == "v2" else openapi.openapi_v3(*self._roots[root])
-            data = json.dumps(document, separators=(",", ":")).encode()
-            self._made[root] = data, hashlib.sha256(data).hexdigest()[:32].upper()
-        return self._made[root]
+            self._made[root] = asyncio.ensure_future(asyncio.to_thread(self._make, root))
+        return await asyncio.shield(self._made[root])
+
+    def _make(self, root: str) -> bytes:
+        document: Any = openapi.openapi_v2() if root == "v2" else openapi.openapi_v3(*self._roots[root])
+        return json.dumps(document, separators=(",", ":")).encode()
 
     async def v2(self, request: web.Request) -> web.Response:
         """All kinds in one Swagger document. There is only JSON."""
         accept = request.headers.get("Accept", "*/*")
         if "json" not in accept and "*/*" not in accept:
             raise Denial(406, "NotAcceptable", "only the following media types are accepted: application/json")
-        return _served(*self._document("v2"), request)
+        return self._served(await self._document("v2"), request)
 
     async def index(self, _request: web.Request) -> web.Response:
         """Where the document of each group and version is."""
-        paths = {root: {"serverRelativeURL": f"/openapi/v3/{root}?hash={self._document(root)[1]}"} for root in self._roots}
+        paths = {root: {"serverRelativeURL": f"/openapi/v3/{root}?hash={self._digest}"} for root in self._roots}
         return web.json_response({"paths": paths})
 
     async def v3(self, request: web.Request) -> web.Response:
@@ -47,11 +53,10 @@ class OpenApi:
         root = request.match_info["root"]
         if root not in self._roots:
             raise no_such_path(request.path)
-        return _served(*self._document(root), request)
+        return self._served(await self._document(root), request)
 
-
-def _served(data: bytes, digest: str, request: web.Request) -> web.Response:
-    headers = {"ETag": f'"{digest}"', "Vary": "Accept", "Content-Type": "application/json"}
-    if request.headers.get("If-None-Match") == f'"{digest}"':
-        return web.Response(status=304, headers={"ETag": f'"{digest}"'})
-    return web.Response(body=data, headers=headers)
+    def _served(self, data: bytes, request: web.Request) -> web.Response:
+        tag = f'"{self._digest}"'
+        if request.headers.get("If-None-Match") == tag:
+            return web.Response(status=304, headers={"ETag": tag})
+        return web.Response(body=data, headers={"ETag": tag, "Vary": "Accept", "Content-Type": "application/json"})

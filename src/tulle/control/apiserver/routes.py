@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from tulle.api.object import Kind
-from tulle.control.apiserver import errors, lists, patch, reading
+from tulle.control.apiserver import errors, lists, patch, protobuf, reading
 from tulle.control.apiserver.auth import User, allowed
 from tulle.control.apiserver.discovery import Discovery
 from tulle.control.apiserver.document import Body, from_yaml
@@ -92,13 +92,11 @@ class Routes:
         if (verb == "create") is bool(at.name) or (verb == "create" and at.kind.namespaced and not at.namespace):
             raise errors.method_not_allowed(request.method)
         if verb == "create":
-            body = Body(_json(request, data))
-            warnings = body.warnings(options.validation)
-            done = await self.objects.create(at, body.value, options)
+            value, warnings = _object(request, data, options)
+            done = await self.objects.create(at, value, options)
         elif verb == "update":
-            body = Body(_json(request, data))
-            warnings = body.warnings(options.validation)
-            done = await self.objects.update(at, body.value, options)
+            value, warnings = _object(request, data, options)
+            done = await self.objects.update(at, value, options)
         elif verb == "patch":
             if request.content_type == _APPLY:
                 value, warnings = self._applied(data, options)
@@ -121,7 +119,7 @@ class Routes:
         return body.value, body.warnings(options.validation)
 
     async def _delete(self, request: web.Request, verb: str, at: Target, options: Writing, data: bytes) -> web.Response:
-        value = Body(data).value if data.strip() else {}
+        value = _object(request, data, options)[0] if data else {}
         wanted = value.get("preconditions") if isinstance(value, dict) else None
         dry_run = options.dry_run or (isinstance(value, dict) and value.get("dryRun") == ["All"])
         if not isinstance(value, dict) or not isinstance(wanted, dict | None):
@@ -198,13 +196,17 @@ async def _body(request: web.Request) -> bytes:
         raise errors.Denial(408, "Timeout", f"the body did not come within {_BODY_SECONDS:.0f} seconds") from error
 
 
-def _json(request: web.Request, data: bytes) -> bytes:
-    """The body as JSON, whichever of the accepted types it has."""
-    if request.content_type in ("application/yaml", "text/yaml"):
-        return json.dumps(from_yaml(data)).encode()
-    if request.content_type not in ("application/json", "application/octet-stream", ""):
-        raise errors.unsupported(request.content_type, ["application/json", "application/yaml"])
-    return data
+def _object(request: web.Request, data: bytes, options: Writing) -> tuple[Any, list[str]]:
+    """The body as an object, whichever of the accepted types it has, and warnings."""
+    match request.content_type:
+        case "application/json" | "application/octet-stream" | "":
+            body = Body(data)
+            return body.value, body.warnings(options.validation)
+        case "application/yaml" | "text/yaml":
+            return from_yaml(data), []
+        case protobuf.MEDIA_TYPE:
+            return protobuf.decode(data), []
+    raise errors.unsupported(request.content_type, ["application/json", "application/yaml", protobuf.MEDIA_TYPE])
 
 
 def answer(

@@ -1,0 +1,216 @@
+"""Kubernetes' protobuf bodies for the core kinds, into the same JSON: `kubectl create namespace` and its like send nothing else.
+
+Only requests: every client that sends protobuf takes JSON answers. The tables follow the field numbers of Kubernetes'
+published `generated.proto`s; a field that is not in them is refused, not lost.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tulle.control.apiserver.errors import bad_request
+from tulle.control.apiserver.table import timestamp
+
+Raw = dict[str, Any]
+
+MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
+_MAGIC = b"k8s\x00"
+
+Message = Mapping[int, "Field"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field's JSON `name`; `kind`: a scalar's word, or the message in it; `many`: a list."""
+
+    name: str
+    kind: str | Message = "string"
+    many: bool = False
+
+
+_REFERENCE: Message = {
+    number: Field(name)
+    for number, name in enumerate(("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"), start=1)
+}
+_OWNER: Message = {
+    1: Field("kind"),
+    3: Field("name"),
+    4: Field("uid"),
+    5: Field("apiVersion"),
+    6: Field("controller", "bool"),
+    7: Field("blockOwnerDeletion", "bool"),
+}
+_METADATA: Message = {
+    1: Field("name"),
+    2: Field("generateName"),
+    3: Field("namespace"),
+    4: Field("selfLink"),
+    5: Field("uid"),
+    6: Field("resourceVersion"),
+    7: Field("generation", "int"),
+    8: Field("creationTimestamp", "time"),
+    9: Field("deletionTimestamp", "time"),
+    10: Field("deletionGracePeriodSeconds", "int"),
+    11: Field("labels", "map"),
+    12: Field("annotations", "map"),
+    13: Field("ownerReferences", _OWNER, many=True),
+    14: Field("finalizers", many=True),
+}
+_PORT: Message = {
+    1: Field("name"),
+    2: Field("protocol"),
+    3: Field("port", "int"),
+    4: Field("targetPort", "int-or-string"),
+    5: Field("nodePort", "int"),
+    6: Field("appProtocol"),
+}
+_AFFINITY: Message = {1: Field("clientIP", {1: Field("timeoutSeconds", "int")})}
+_SERVICE: Message = {
+    1: Field("ports", _PORT, many=True),
+    2: Field("selector", "map"),
+    3: Field("clusterIP"),
+    4: Field("type"),
+    5: Field("externalIPs", many=True),
+    7: Field("sessionAffinity"),
+    8: Field("loadBalancerIP"),
+    9: Field("loadBalancerSourceRanges", many=True),
+    10: Field("externalName"),
+    11: Field("externalTrafficPolicy"),
+    12: Field("healthCheckNodePort", "int"),
+    13: Field("publishNotReadyAddresses", "bool"),
+    14: Field("sessionAffinityConfig", _AFFINITY),
+    17: Field("ipFamilyPolicy"),
+    18: Field("clusterIPs", many=True),
+    19: Field("ipFamilies", many=True),
+    20: Field("allocateLoadBalancerNodePorts", "bool"),
+    21: Field("loadBalancerClass"),
+    22: Field("internalTrafficPolicy"),
+    23: Field("trafficDistribution"),
+}
+_STATUS = Field("status", "ignored")
+_MESSAGES: Mapping[str, Message] = {
+    "Namespace": {
+        1: Field("metadata", _METADATA),
+        2: Field("spec", {1: Field("finalizers", many=True)}),
+        3: _STATUS,
+    },
+    "Service": {1: Field("metadata", _METADATA), 2: Field("spec", _SERVICE), 3: _STATUS},
+    "ServiceAccount": {
+        1: Field("metadata", _METADATA),
+        2: Field("secrets", _REFERENCE, many=True),
+        3: Field("imagePullSecrets", {1: Field("name")}, many=True),
+        4: Field("automountServiceAccountToken", "bool"),
+    },
+    "Secret": {
+        1: Field("metadata", _METADATA),
+        2: Field("data", "bytes-map"),
+        3: Field("type"),
+        4: Field("stringData", "map"),
+        5: Field("immutable", "bool"),
+    },
+    "ConfigMap": {
+        1: Field("metadata", _METADATA),
+        2: Field("data", "map"),
+        3: Field("binaryData", "bytes-map"),
+        4: Field("immutable", "bool"),
+    },
+    "DeleteOptions": {
+        1: Field("gracePeriodSeconds", "int"),
+        2: Field("preconditions", {1: Field("uid"), 2: Field("resourceVersion")}),
+        3: Field("orphanDependents", "bool"),
+        4: Field("propagationPolicy"),
+        5: Field("dryRun", many=True),
+    },
+}
+
+
+def decode(data: bytes) -> Raw:
+    """The object in a body of type `MEDIA_TYPE`. Raises a `Denial` where it cannot be read or its kind is not in the tables."""
+    if not data.startswith(_MAGIC):
+        raise bad_request("the body is not Kubernetes protobuf")
+    try:
+        envelope = dict(_fields(data[len(_MAGIC) :]))
+        named = {number: bytes(value).decode() for number, value in _fields(envelope.get(1, b"")) if isinstance(value, bytes)}
+        api_version, kind = named.get(1, ""), named.get(2, "")
+        if kind not in _MESSAGES or "/" in api_version.removeprefix("meta.k8s.io/"):
+            raise bad_request(f"{kind or 'the object'} cannot be read as protobuf here; send JSON")
+        return {"apiVersion": api_version, "kind": kind} | _message(envelope.get(2, b""), _MESSAGES[kind])
+    except (ValueError, IndexError, TypeError) as error:
+        raise bad_request(f"the body is not Kubernetes protobuf: {error}") from error
+
+
+def _message(data: Any, message: Message) -> Raw:
+    found: Raw = {}
+    for number, value in _fields(data):
+        field = message.get(number)
+        if field is None:
+            raise bad_request(f"field {number} of the protobuf body is not known here; send JSON")
+        if field.kind in ("map", "bytes-map"):
+            entry = dict(_fields(value))
+            text = entry.get(2, b"")
+            key = bytes(entry.get(1, b"")).decode()
+            found.setdefault(field.name, {})[key] = (
+                base64.b64encode(text).decode() if field.kind == "bytes-map" else bytes(text).decode()
+            )
+        elif field.kind != "ignored":
+            made = _value(value, field.kind)
+            if field.many:
+                found.setdefault(field.name, []).append(made)
+            elif made not in ("", None, {}) and not (field.kind == "int" and made == 0):
+                found[field.name] = made  # Go writes every field, also what was not set
+    return found
+
+
+def _value(value: Any, kind: str | Message) -> Any:
+    match kind:
+        case "string":
+            return bytes(value).decode()
+        case "int":
+            return int(value) - (1 << 64 if value >> 63 else 0)
+        case "bool":
+            return bool(value)
+        case "time":
+            seconds = dict(_fields(value)).get(1, 0)
+            return timestamp(float(seconds)) if seconds else None
+        case "int-or-string":
+            parts = dict(_fields(value))
+            return bytes(parts.get(3, b"")).decode() if parts.get(1) else parts.get(2) or None
+        case str():
+            raise ValueError(kind)
+        case message:
+            return _message(value, message)
+
+
+def _fields(data: Any) -> Iterator[tuple[int, Any]]:
+    """The fields of a message in order: numbers as int, everything of a length as bytes."""
+    at, end = 0, len(data)
+    while at < end:
+        tag, at = _varint(data, at)
+        match tag & 7:
+            case 0:
+                value, at = _varint(data, at)
+                yield tag >> 3, value
+            case 2:
+                size, at = _varint(data, at)
+                if at + size > end:
+                    raise ValueError("it ends too early")
+                yield tag >> 3, data[at : at + size]
+                at += size
+            case other:
+                raise ValueError(f"wire type {other}")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    shift = number = 0
+    while True:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number is too long")
