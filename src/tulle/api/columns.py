@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tulle.api.object import Column
+from tulle.api.kind import Column
 
 
 def field(name: str, path: str, wide: bool = False) -> Column:

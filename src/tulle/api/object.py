@@ -1,4 +1,4 @@
-"""What every kind has in common: the strict schema base, metadata, and the registration record of a kind.
+"""What every kind's schema has in common: the strict base, rules between fields, and metadata.
 
 A kind is one pydantic class (its fields in snake_case, read and written in camelCase) and one `Kind` record in the registry.
 Rules between fields stand in the class they concern (`Ruled.faults`), so that all of them are found in one pass with their paths.
@@ -6,16 +6,29 @@ Rules between fields stand in the class they concern (`Ruled.faults`), so that a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from tulle.api.kind import Column, Kind
 from tulle.api.values import Int64, Many, Map
-from tulle.kit.problem import Problem, Ref
+from tulle.kit.problem import Ref
+
+__all__ = [
+    "RULES_LATER",
+    "Column",
+    "Fault",
+    "Kind",
+    "Metadata",
+    "Object",
+    "OwnerReference",
+    "Ruled",
+    "Schema",
+    "faults_below",
+]
 
 
 class Schema(BaseModel):
@@ -128,44 +141,3 @@ class Object(Schema):
         """The object's name for problems and origins."""
         group = self.api_version.rpartition("/")[0]
         return Ref(kind=self.kind, namespace=self.metadata.namespace, name=self.metadata.name, group=group)
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of `kubectl get`: `value` reads it from the object's JSON body."""
-
-    name: str
-    value: Callable[[Mapping[str, Any]], str]
-    wide: bool = False  # only with -o wide
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One registration: everything that the decoder, the API server and the command line need to serve a kind.
-
-    `versions` are served in this order, the first preferred; all have one schema. `check` finds mistakes that a schema cannot
-    say (a sum of weights); it gets the decoded object. `resource` is `plural.group`.
-    """
-
-    group: str
-    versions: tuple[str, ...]
-    kind: str
-    plural: str
-    model: type[Object]
-    namespaced: bool = True
-    short_names: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    columns: tuple[Column, ...] = ()
-    check: Callable[[Any], list[Problem]] = field(default=lambda _object: [])
-    names: Literal["subdomain", "label", "rfc1035"] = "subdomain"  # what `metadata.name` must be
-    acted_on: bool = True  # False: served and stored, and every object of it warns that the mesh does not act on it yet
-
-    @property
-    def resource(self) -> str:
-        """`virtualservices.networking.istio.io`; `services` in the core group."""
-        return f"{self.plural}.{self.group}" if self.group else self.plural
-
-    @property
-    def singular(self) -> str:
-        """As `kubectl get virtualservice` has it."""
-        return self.kind.lower()

@@ -1,0 +1,67 @@
+"""The registration record of a kind. Knows no schema library, so that a command that only needs names starts quickly."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from tulle.kit.problem import Problem
+
+if TYPE_CHECKING:
+    from tulle.api.object import Object
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of `kubectl get`: `value` reads it from the object's JSON body."""
+
+    name: str
+    value: Callable[[Mapping[str, Any]], str]
+    wide: bool = False  # only with -o wide
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One registration: everything that the decoder, the API server and the command line need to serve a kind.
+
+    `versions` are served in this order, the first preferred; all have one schema. `check` finds mistakes that a schema cannot
+    say (a sum of weights); it gets the decoded object. `resource` is `plural.group`. `schema` names the class (`module:Class`).
+    """
+
+    group: str
+    versions: tuple[str, ...]
+    kind: str
+    plural: str
+    schema: str
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    columns: tuple[Column, ...] = ()
+    check: Callable[[Any], list[Problem]] = field(default=lambda _object: [])
+    names: Literal["subdomain", "label", "rfc1035"] = "subdomain"  # what `metadata.name` must be
+    acted_on: bool = True  # False: served and stored, and every object of it warns that the mesh does not act on it yet
+
+    @property
+    def model(self) -> type[Object]:
+        """The class of the kind's objects. Importing it takes a while, so that it waits until it is needed."""
+        return _model(self.schema)
+
+    @property
+    def resource(self) -> str:
+        """`virtualservices.networking.istio.io`; `services` in the core group."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def singular(self) -> str:
+        """As `kubectl get virtualservice` has it."""
+        return self.kind.lower()
+
+
+@functools.cache
+def _model(schema: str) -> type[Object]:
+    module, _, name = schema.partition(":")
+    found: type[Object] = getattr(importlib.import_module(module), name)
+    return found
