@@ -109,9 +109,9 @@ def apply(live: Raw | None, config: Raw, manager: Manager, lists: Lists, *, forc
         others.append((entry, paths - contested))
     if conflicts and not force:
         raise FieldConflict(conflicts)
-    merged: Raw = _merge(live or {}, config, lists, ())
+    merged: Raw = _merge(copy.deepcopy(live) if live else {}, config, lists, ())
     theirs = set().union(*(paths for _, paths in others))
-    for path in sorted(mine - wanted.keys() - theirs, key=len, reverse=True):
+    for path in sorted(mine - wanted.keys() - theirs, key=len):  # an item goes before the fields that name it
         _remove(merged, path, lists, theirs | wanted.keys())
     entries = [_with(entry, paths) for entry, paths in others if paths]
     if wanted:
@@ -152,6 +152,8 @@ def _remove(body: Raw, path: Path, lists: Lists, kept: set[Path]) -> None:
         here = here[place]
     if path[-1].startswith("k:") and any(other[: len(path)] == path for other in kept):
         return  # somebody else still has fields in this item
+    if len(path) > 1 and path[-2].startswith("k:") and path[-1][2:] in json.loads(path[-2][2:]):
+        return  # the item stays, and with it what names it
     holder, place = holders.pop()
     del holder[place]
     while len(holders) > 1 and not holders[-1][0][holders[-1][1]] and isinstance(holders[-1][1], str):
