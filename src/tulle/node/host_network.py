@@ -104,6 +104,26 @@ async def load(rules: str) -> None:
     await succeed(program("nft"), "-f", "-", text=rules)
 
 
+async def pass_firewall(bridge: str) -> None:
+    """Let the bridge's traffic through the iptables FORWARD chain where that drops, as Docker and ufw have it.
+
+    A rule that accepts in a table of our own does not overrule one that drops elsewhere; and with `br_netfilter` even traffic
+    that stays on the bridge goes through that chain.
+    """
+    code, chain, _ = await attempt(program("nft"), "list", "chain", "ip", "filter", "FORWARD")
+    if code == 0 and "policy drop" in chain:
+        rules = [f'insert rule ip filter FORWARD {side} "{bridge}" counter accept' for side in ("iifname", "oifname")]
+        await load("\n".join(rules))
+
+
+async def _leave_firewall(bridge: str) -> None:
+    _, chain, _ = await attempt(program("nft"), "--handle", "list", "chain", "ip", "filter", "FORWARD")
+    for line in chain.splitlines():
+        if f'ifname "{bridge}"' in line:
+            handle = line.rpartition("# handle ")[2].strip()
+            await attempt(program("nft"), "delete", "rule", "ip", "filter", "FORWARD", "handle", handle)
+
+
 async def has(bridge: str) -> bool:
     """Whether the bridge stands."""
     return any(link["ifname"] == bridge for link in await _ip("link"))
@@ -111,6 +131,7 @@ async def has(bridge: str) -> bool:
 
 async def clear(bridge: str, instance: str) -> None:
     """Remove the bridge, its ports and its rules, and put ip_forward back; raises `Refused` where the bridge is another's."""
+    await _leave_firewall(bridge)
     links = await _ip("link")
     found = next((link for link in links if link["ifname"] == bridge), None)
     if found is None:

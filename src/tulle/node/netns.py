@@ -102,6 +102,7 @@ class NetnsNetwork:
             await perform("links", ip=program("ip"), links=self._bridge_commands(network))
             await host_network.mark(self._bridge, self.instance, forward)
             await host_network.load(nftables.host_rules(self._bridge, self._bridge, str(network)))
+            await host_network.pass_firewall(self._bridge)
         return NetworkRecord(str(network))
 
     def _bridge_commands(self, network: IPv4Network) -> list[str]:
