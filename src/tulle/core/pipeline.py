@@ -182,11 +182,12 @@ class Pipeline:
                 if rows is layer_names:
                     self._set_layers(row, before)
                 elif rows is layer_parts:
-                    self._set_parts(key, row or (), before)
+                    if key in self._parts:  # else the layer went in this very commit
+                        self._set_parts(key, row or (), before)
                 else:
                     part = (_ROWS[rows], key)
                     layer = self._layer_of.get(part)
-                    if layer is not None:  # else it went in this very commit
+                    if layer is not None:  # else the part went
                         before.setdefault((layer, part), self._resources.get(part, ()))
                         self._resources[part] = row or ()
         return self._write(before)
