@@ -160,21 +160,40 @@ def test_nack_is_an_answer() -> None:
     it = started()
     said = it.told(cluster("bad"), endpoints("bad"), cluster("good"), endpoints("good"), thing(VIRTUAL_HOST, "t/a", "2"))
     assert said == ["CDS+bad+good#6"]
-    assert it.nacks(CLUSTER, 6, "Error adding/updating cluster(s) bad: no") == []
-    assert it.log[-1] == Refused(Nack(CLUSTER, ("bad",), "Error adding/updating cluster(s) bad: no", 2))
-    assert it.asks(ENDPOINT, "good") == ["EDS+good#7"]
-    assert it.acks(ENDPOINT, 7) == ["VHDS+t/a#8"]
-    it.acks(VIRTUAL_HOST, 8)
+    assert it.nacks(CLUSTER, 6, "Error adding/updating cluster(s) bad: no") == ["CDS+good#7"]
+    assert Refused(Nack(CLUSTER, ("bad",), "Error adding/updating cluster(s) bad: no", 2)) in it.log
+    assert it.acks(CLUSTER, 7) == []
+    assert it.asks(ENDPOINT, "good") == ["EDS+good#8"]
+    assert it.acks(ENDPOINT, 8) == ["VHDS+t/a#9"]
+    it.acks(VIRTUAL_HOST, 9)
     assert it.stream.synced == 2
     (status,) = [status for status in it.stream.status() if status.type_url == CLUSTER]
     assert status.refused == {"bad": "Error adding/updating cluster(s) bad: no"}
-    assert it.told(endpoints("a", "9")) == ["EDS+a#9"], "the refused cluster is not sent again while it is the same"
-    it.acks(ENDPOINT, 9)
+    assert it.told(endpoints("a", "9")) == ["EDS+a#10"], "the refused cluster is not sent again while it is the same"
+    it.acks(ENDPOINT, 10)
     said = it.told(cluster("bad", "better"))
-    assert said == ["CDS+bad#10"]
-    it.acks(CLUSTER, 10)
+    assert said == ["CDS+bad#11"]
+    it.acks(CLUSTER, 11)
     (status,) = [status for status in it.stream.status() if status.type_url == CLUSTER]
     assert status.refused == {}
+
+
+def test_one_bad_resource_does_not_stop_its_neighbours() -> None:
+    """Would fail if a proxy stayed without any of its routes because of one, when Envoy does not say which."""
+    it = talk(*(endpoints(name) for name in "abcde"))
+    assert it.asks(ENDPOINT, *"abcde") == ["EDS+a+b+c+d+e#1"]
+    assert it.nacks(ENDPOINT, 1, "no") == ["EDS+a+b#2"]
+    assert it.acks(ENDPOINT, 2) == ["EDS+c+d#3"]
+    assert it.nacks(ENDPOINT, 3, "no") == ["EDS+c#4"]
+    assert it.acks(ENDPOINT, 4) == ["EDS+d#5"]
+    assert not [action for action in it.log if isinstance(action, Acked | Refused)], "not before it is clear"
+    assert it.nacks(ENDPOINT, 5, "no") == ["EDS+e#6"]
+    assert it.log[-2] == Refused(Nack(ENDPOINT, ("d",), "d: no", 1))
+    it.acks(ENDPOINT, 6)
+    assert Acked(ENDPOINT, 1) in it.log
+    assert it.stream.synced == 1
+    assert it.stream.status()[0].refused == {"d": "d: no"}
+    assert it.told(*(endpoints(name, "2") for name in "ade")) == ["EDS+a+d+e#7"]
 
 
 def test_a_proxy_that_does_not_ask_is_not_waited_for_for_ever() -> None:
@@ -182,8 +201,28 @@ def test_a_proxy_that_does_not_ask_is_not_waited_for_for_ever() -> None:
     it = started()
     it.told(cluster("b"), endpoints("b"), thing(VIRTUAL_HOST, "t/a", "2"))
     assert it.acks(CLUSTER, 6) == []
-    assert it.stream.awaiting
+    assert it.stream.outstanding == (ENDPOINT,)
     assert it.waits() == ["VHDS+t/a#7"]
+
+
+def test_a_type_that_is_not_answered_does_not_stop_the_others_for_ever() -> None:
+    """Would fail if an Envoy that holds back its answer (it does while a cluster warms) got no routes and endpoints any more."""
+    it = started()
+    assert it.told(cluster("a", "2"), thing(VIRTUAL_HOST, "t/a", "2")) == ["CDS+a#6", "EDS+a#7"]
+    assert it.acks(ENDPOINT, 7) == []
+    assert it.stream.outstanding == (CLUSTER,)
+    assert it.waits() == ["VHDS+t/a#8"]
+    assert it.stream.outstanding == (VIRTUAL_HOST,)
+    it.acks(VIRTUAL_HOST, 8)
+    assert it.stream.synced == 1
+    assert it.told(cluster("a", "3"), endpoints("a", "3"), thing(VIRTUAL_HOST, "t/a", "3")) == ["EDS+a#9"]
+    assert it.acks(ENDPOINT, 9) == ["VHDS+t/a#10"]
+    assert it.acks(VIRTUAL_HOST, 10) == []
+    assert it.stream.synced == 1
+    assert it.acks(CLUSTER, 6) == ["CDS+a#11", "EDS+a#12"]
+    it.acks(CLUSTER, 11)
+    it.acks(ENDPOINT, 12)
+    assert it.stream.synced == 3
 
 
 def test_reconnect_sends_only_what_differs() -> None:

@@ -38,7 +38,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 
-# How long (s) a proxy may take to subscribe to what its resources refer to before the rest is sent anyway.
+# How long (s) a proxy may take to answer, or to subscribe to what its resources refer to, before the rest is sent anyway.
 PATIENCE = 5.0
 
 _log = structlog.get_logger(__name__)
@@ -241,18 +241,17 @@ class AdsServer:
             self._act(session, action)
         if session.outbox:
             session.wake.set()
-        if protocol.awaiting:
-            if session.timer is None:
-                session.timer = asyncio.get_running_loop().call_later(PATIENCE, self._overdue, session)
-        elif session.timer is not None:
+        if session.timer is not None and (isinstance(event, Request) or not protocol.outstanding):
             session.timer.cancel()
             session.timer = None
+        if session.timer is None and protocol.outstanding:
+            session.timer = asyncio.get_running_loop().call_later(PATIENCE, self._overdue, session)
 
     def _overdue(self, session: _Session) -> None:
         session.timer = None
-        if session.number in self._sessions:
-            _log.warning("proxy did not ask for what its configuration refers to", proxy=session.proxy)
-            self._feed(session, Overdue())
+        types = [SHORT[type_url] for type_url in session.protocol.outstanding]
+        _log.warning("proxy does not answer, or does not ask for what it was pointed at", proxy=session.proxy, types=types)
+        self._feed(session, Overdue())
 
     def _act(self, session: _Session, action: Action) -> None:
         match action:

@@ -27,6 +27,7 @@ from tulle.core.encoded import Encoded, Published, Source
 from tulle.core.type_urls import CLUSTER, ENDPOINT, LISTENER, NAME, ORDER, ROUTE, SECRET, VIRTUAL_HOST
 from tulle.xds.messages import WILDCARD, Request, Send
 from tulle.xds.status import Nack, TypeStatus
+from tulle.xds.subscription import Flight, Subscription, matches, mentions
 
 GROUPS = ((SECRET, CLUSTER, ENDPOINT), (LISTENER, ROUTE, VIRTUAL_HOST), (NAME,))
 _GROUP = {type_url: number for number, group in enumerate(GROUPS) for type_url in group}
@@ -46,7 +47,11 @@ class Changed(msgspec.Struct, frozen=True):
 
 
 class Overdue(msgspec.Struct, frozen=True):
-    """Event: the proxy had long enough to subscribe to what it was pointed at (`DeltaStream.awaiting`); go on without."""
+    """Event: the proxy had long enough to answer, and to subscribe to what it was pointed at (`DeltaStream.outstanding`).
+
+    Envoy answers no cluster update while any cluster warms, which may be for ever (a name that does not resolve). The rest
+    goes on without; the type that is late gets nothing more until it is answered, and the proxy is not in sync until then.
+    """
 
 
 class Acked(msgspec.Struct, frozen=True):
@@ -80,83 +85,6 @@ Event = Request | Changed | Overdue
 Action = Send | Acked | Refused | Subscribed | Synced
 
 
-class _Flight(msgspec.Struct, frozen=True):
-    """A response that waits for its answer."""
-
-    nonce: str
-    revision: int
-    names: tuple[str, ...]
-
-
-class _Type:
-    """One type on one stream. Small: there are thousands of these, so names and versions are shared strings.
-
-    `held` is what the client was told: name → version, "" where it was told that there is nothing, None where it has not been
-    told yet. `explicit` is what it asked for by name; None means every key of `held` (so that a stream of five hundred
-    endpoints keeps one dict and not a set beside it). `due` is what to look at in this wave (True: send even if unchanged),
-    `later` in the next one, `gone` what waits for the removals. `greet` are wildcards and tables that have had no answer yet.
-    """
-
-    __slots__ = ("acked", "due", "explicit", "flight", "gone", "greet", "held", "later", "refused", "sent", "tables", "wildcard")
-
-    def __init__(self) -> None:
-        self.held: dict[str, str | None] = {}
-        self.explicit: set[str] | None = None
-        self.wildcard = False
-        self.tables: frozenset[str] = frozenset()
-        self.due: dict[str, bool] = {}
-        self.later: set[str] = set()
-        self.gone: set[str] = set()
-        self.greet: frozenset[str] = frozenset()
-        self.refused: dict[str, str] = {}
-        self.flight: _Flight | None = None
-        self.sent = self.acked = 0
-
-    def named(self, name: str) -> bool:
-        """Whether the client asked for it by name."""
-        return name in (self.held if self.explicit is None else self.explicit)
-
-    def covered(self, name: str) -> bool:
-        """Whether a wildcard or a table has it."""
-        return self.wildcard or (bool(self.tables) and name.rpartition("/")[0] in self.tables)
-
-    def wants(self, name: str) -> bool:
-        return self.covered(name) or self.named(name)
-
-    def add_named(self, name: str) -> None:
-        if self.explicit is not None:
-            self.explicit.add(name)
-        self.held.setdefault(name, None)
-
-    def split(self) -> set[str]:
-        """From now on names that were not asked for can be held too."""
-        if self.explicit is None:
-            self.explicit = set(self.held)
-        return self.explicit
-
-    def look(self, name: str, force: bool) -> None:
-        self.due[name] = force or self.due.get(name, False)
-
-    def forget(self, name: str) -> None:
-        """The client dropped it: it need not hear of it again."""
-        self.held.pop(name, None)
-        self.due.pop(name, None)
-        self.later.discard(name)
-        self.gone.discard(name)
-        self.refused.pop(name, None)
-
-    def told_absent(self, name: str) -> None:
-        if self.named(name):
-            self.held[name] = ""
-        else:
-            self.held.pop(name, None)
-        self.refused.pop(name, None)
-
-
-def _matches(pattern: str, name: str) -> bool:
-    return pattern == WILDCARD or name.startswith(pattern + "/")
-
-
 class DeltaStream:
     """The protocol of one stream. `known` as in `AdsServer`: whether the absence of a name from the source is a fact."""
 
@@ -167,7 +95,7 @@ class DeltaStream:
         self.synced = 0
         self._source = source
         self._known = known
-        self._types: dict[str, _Type] = {}
+        self._types: dict[str, Subscription] = {}
         self._layers: tuple[str, ...] = ()
         self._tables: dict[str, tuple[Mapping[str, Encoded], ...]] = {}
         self._stale: set[str] = set()
@@ -183,9 +111,10 @@ class DeltaStream:
         return not self._layers
 
     @property
-    def awaiting(self) -> bool:
-        """Whether the proxy has yet to subscribe to something that a resource it acknowledged refers to."""
-        return bool(self._awaited)
+    def outstanding(self) -> tuple[str, ...]:
+        """The types that the proxy has yet to answer, or to subscribe to because of what it was sent; without the overdue."""
+        unanswered = {url for url, kind in self._types.items() if kind.flight is not None and not kind.late}
+        return tuple(url for url in ORDER if url in unanswered or any(url == ref[0] for ref in self._awaited))
 
     def status(self) -> tuple[TypeStatus, ...]:
         """What each subscribed type stands at."""
@@ -205,6 +134,8 @@ class DeltaStream:
                 self._changed(published)
             case Overdue():
                 self._awaited.clear()
+                for kind in self._types.values():
+                    kind.late = kind.flight is not None
         self._pump(actions)
         return actions
 
@@ -214,7 +145,7 @@ class DeltaStream:
         kind = self._types.get(request.type_url)
         first = kind is None
         if kind is None:
-            kind = self._types[request.type_url] = _Type()
+            kind = self._types[request.type_url] = Subscription()
             if request.versions:
                 # Held before anything else is; what is held and no longer there will be told.
                 kind.split()
@@ -237,27 +168,44 @@ class DeltaStream:
         if subscribe or request.unsubscribe:
             actions.append(Subscribed(request.type_url, subscribe, tuple(request.unsubscribe)))
 
-    def _answer(self, request: Request, kind: _Type, actions: list[Action]) -> None:
+    def _answer(self, request: Request, kind: Subscription, actions: list[Action]) -> None:
         flight = kind.flight
         if flight is None or flight.nonce != request.nonce:
             return  # an answer to what is no longer asked
-        kind.flight = None
-        if request.error is None:
-            kind.acked = flight.revision
-            for name in flight.names if kind.refused else ():
-                kind.refused.pop(name, None)
-            actions.append(Acked(request.type_url, flight.revision))
+        kind.flight, kind.late = None, False
+        if request.error is not None:
+            self._refused(request.type_url, kind, flight, request.error, actions)
             return
-        blamed = tuple(name for name in flight.names if name in request.error) or flight.names
-        for name in flight.names if kind.refused else ():
+        kind.acked = flight.revision
+        for name in flight.resources if kind.refused else ():
             kind.refused.pop(name, None)
-        kind.refused.update(dict.fromkeys(blamed, request.error))
-        for name in blamed:  # what was refused will not lead to subscriptions
-            for ref in self._refs(request.type_url, name):
-                self._awaited.pop(ref, None)
-        actions.append(Refused(Nack(request.type_url, blamed, request.error, flight.revision)))
+        if kind.batch and kind.due:
+            return  # one part of several
+        kind.batch = 0
+        actions.append(Acked(request.type_url, flight.revision))
 
-    def _subscribe(self, type_url: str, kind: _Type, name: str, versions: Mapping[str, str]) -> None:
+    def _refused(self, type_url: str, kind: Subscription, flight: Flight, why: str, actions: list[Action]) -> None:
+        """Keep the refusal, and send the rest of that response again: Envoy may have taken none of it. Where it does not say
+        which resource was wrong, that is found out by sending the halves.
+        """
+        named = [name for name in flight.resources if mentions(why, name)]
+        several = len(flight.resources) > 1
+        for name in flight.resources if several else ():
+            if name not in named and kind.wants(name):
+                kind.look(name, force=True)
+        if several and not named:
+            kind.batch = len(flight.resources) // 2
+            return
+        blamed = tuple(named or flight.resources)
+        if blamed and not named:
+            why = f"{blamed[0]}: {why}"
+        kind.refused.update(dict.fromkeys(blamed, why))
+        for name in blamed:  # what was refused will not lead to subscriptions
+            for ref in self._refs(type_url, name):
+                self._awaited.pop(ref, None)
+        actions.append(Refused(Nack(type_url, blamed or flight.gone, why, flight.revision)))
+
+    def _subscribe(self, type_url: str, kind: Subscription, name: str, versions: Mapping[str, str]) -> None:
         if name == WILDCARD or (type_url == VIRTUAL_HOST and "/" not in name):
             self._subscribe_pattern(type_url, kind, name, greet=not versions)
             return
@@ -271,7 +219,7 @@ class DeltaStream:
         if type_url == ROUTE and name in versions:
             self._look_at_hosts(name, force=False)
 
-    def _subscribe_pattern(self, type_url: str, kind: _Type, pattern: str, greet: bool) -> None:
+    def _subscribe_pattern(self, type_url: str, kind: Subscription, pattern: str, greet: bool) -> None:
         kind.split()
         if pattern == WILDCARD:
             again, kind.wildcard = kind.wildcard, True
@@ -284,8 +232,8 @@ class DeltaStream:
             kind.look(name, force=False)
         if self._news:  # the next wave has tables of its own
             for layer in self._layers:
-                kind.later.update(name for name in self._source.table(layer, type_url) if _matches(pattern, name))
-        for ref in [ref for ref in self._awaited if ref[0] == type_url and (pattern == ref[1] or _matches(pattern, ref[1]))]:
+                kind.later.update(name for name in self._source.table(layer, type_url) if matches(pattern, name))
+        for ref in [ref for ref in self._awaited if ref[0] == type_url and (pattern == ref[1] or matches(pattern, ref[1]))]:
             del self._awaited[ref]
         if type_url == VIRTUAL_HOST and pattern == WILDCARD:
             routes = self._types.get(ROUTE)
@@ -305,7 +253,7 @@ class DeltaStream:
         if not hosts:
             kind.greet |= {table}
 
-    def _unsubscribe(self, type_url: str, kind: _Type, name: str) -> None:
+    def _unsubscribe(self, type_url: str, kind: Subscription, name: str) -> None:
         if name == WILDCARD or name in kind.tables:
             if name == WILDCARD:
                 kind.wildcard = False
@@ -327,7 +275,7 @@ class DeltaStream:
         hosts = self._types.get(VIRTUAL_HOST)
         if type_url == ROUTE and hosts is not None:
             # The table's virtual hosts went with it, and come with it when it is asked for again.
-            for host in [host for host in hosts.held if _matches(name, host) and not self._deliverable(hosts, host)]:
+            for host in [host for host in hosts.held if matches(name, host) and not self._deliverable(hosts, host)]:
                 hosts.forget(host)
 
     def _changed(self, published: Published) -> None:
@@ -370,7 +318,7 @@ class DeltaStream:
         while self._layers:
             if not (self._make(actions) and self._break(actions)):
                 return
-            if self._revision != self.synced and self._complete():
+            if self._revision != self.synced and self._idle() and self._complete():
                 self.synced = self._revision
                 actions.append(Synced(self.synced))
             if not self._news:
@@ -378,7 +326,7 @@ class DeltaStream:
             self._begin()
 
     def _idle(self) -> bool:
-        """Whether this wave is over."""
+        """Whether this wave is over, and nothing of an earlier one is overdue."""
         return not self._awaited and not any(kind.flight or kind.due or kind.gone for kind in self._types.values())
 
     def _begin(self) -> None:
@@ -404,7 +352,7 @@ class DeltaStream:
                     continue
                 if (kind.due or kind.greet) and kind.flight is None and not self._table_in_flight(type_url):
                     self._send_due(type_url, kind, actions)
-                answered = answered and kind.flight is None and not kind.due
+                answered = answered and not kind.waits
             if not answered or any(waits == number for waits in self._awaited.values()):
                 return False
         return True
@@ -414,17 +362,17 @@ class DeltaStream:
         for group in _BREAK:
             for type_url in group:
                 kind = self._types.get(type_url)
-                if kind is not None and kind.gone:
+                if kind is not None and kind.gone and kind.flight is None:
                     gone, kind.gone = sorted(kind.gone), set()
                     for name in gone:
                         kind.told_absent(name)
                     self._send(type_url, kind, actions, removed=tuple(gone))
-            if any(kind.flight for url in group if (kind := self._types.get(url))):
+            if any(kind.waits for url in group if (kind := self._types.get(url))):
                 return False
         return True
 
-    def _send_due(self, type_url: str, kind: _Type, actions: list[Action]) -> None:
-        due, kind.due = kind.due, {}
+    def _send_due(self, type_url: str, kind: Subscription, actions: list[Action]) -> None:
+        due = kind.take_due()
         resources: list[Encoded] = []
         absent: list[str] = []
         for name in sorted(due):
@@ -451,11 +399,11 @@ class DeltaStream:
             absent += sorted(
                 f"{pattern}/"
                 for pattern in owed
-                if pattern != WILDCARD and not any(_matches(pattern, one.name) for one in resources)
+                if pattern != WILDCARD and not any(matches(pattern, one.name) for one in resources)
             )
             self._send(type_url, kind, actions, resources=tuple(resources), absent=tuple(absent))
 
-    def _deliverable(self, kind: _Type, host: str) -> bool:
+    def _deliverable(self, kind: Subscription, host: str) -> bool:
         """Whether the client can take this virtual host: under a wildcard only with the table that it belongs to."""
         table = host.rpartition("/")[0]
         routes = self._types.get(ROUTE)
@@ -464,12 +412,12 @@ class DeltaStream:
     def _table_in_flight(self, type_url: str) -> bool:
         """Envoy drops virtual hosts that come before it has taken their table."""
         routes = self._types.get(ROUTE)
-        return type_url == VIRTUAL_HOST and routes is not None and routes.flight is not None
+        return type_url == VIRTUAL_HOST and routes is not None and routes.flight is not None and not routes.late
 
     def _send(
         self,
         type_url: str,
-        kind: _Type,
+        kind: Subscription,
         actions: list[Action],
         *,
         resources: tuple[Encoded, ...] = (),
@@ -478,12 +426,12 @@ class DeltaStream:
     ) -> None:
         self._nonce += 1
         send = Send(type_url, str(self._nonce), self._revision, resources, removed, absent)
-        kind.flight = _Flight(send.nonce, send.revision, (*(resource.name for resource in resources), *removed, *absent))
+        kind.flight = Flight(send.nonce, send.revision, tuple(resource.name for resource in resources), (*removed, *absent))
         kind.sent = send.revision
         kind.greet = frozenset(
             pattern
             for pattern in kind.greet
-            if not (self._known(self.proxy, type_url, pattern) or any(_matches(pattern, one.name) for one in resources))
+            if not (self._known(self.proxy, type_url, pattern) or any(matches(pattern, one.name) for one in resources))
         )
         actions.append(send)
 
@@ -511,9 +459,9 @@ class DeltaStream:
 
     def _names(self, type_url: str, pattern: str) -> Iterator[str]:
         """The names that a wildcard, or a table of virtual hosts, stands for."""
-        return (name for table in self._tables.get(type_url, ()) for name in table if _matches(pattern, name))
+        return (name for table in self._tables.get(type_url, ()) for name in table if matches(pattern, name))
 
-    def _covered(self, type_url: str, kind: _Type) -> Iterable[str]:
+    def _covered(self, type_url: str, kind: Subscription) -> Iterable[str]:
         patterns = (WILDCARD,) if kind.wildcard else sorted(kind.tables)
         return (name for pattern in patterns for name in self._names(type_url, pattern))
 
