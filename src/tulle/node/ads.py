@@ -36,7 +36,11 @@ log = structlog.get_logger("tulle.node")
 
 HOLD = 2.0  # seconds that a taken-over Envoy keeps what it has while the control plane is asked first
 _LAZY = 0.2  # seconds between an acknowledgement and the cache on disk; what comes meanwhile is written with it
+_STAGED = 5.0  # seconds that a response waits for what it refers to
 _STALE = 10.0  # seconds that an Envoy has, after it connected, to ask again for what its predecessor asked for
+
+_OF_EVERY_PROXY = (type_urls.CLUSTER, type_urls.LISTENER, type_urls.VIRTUAL_HOST, type_urls.NAME)
+_AHEAD = (type_urls.ENDPOINT, type_urls.ROUTE)  # what is asked for because something refers to it
 
 
 class Feed:
@@ -63,7 +67,9 @@ class Feed:
         self._grpc: grpc.aio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._saving: asyncio.TimerHandle | None = None
+        self._closing = False
         self._write = asyncio.Lock()
+        self._staged: list[Response] = []
         self._streams: dict[int, dict[str, set[str]]] = {}  # what each of Envoy's streams asked for
         self.refusals: dict[str, str] = {}  # type → Envoy's words
 
@@ -75,7 +81,7 @@ class Feed:
     async def start(self, hold: bool = False) -> None:
         """Listen for Envoy and go to the control plane. `hold`: an Envoy is running that may know more than the cache does."""
         cache = self.cache
-        for type_url in (type_urls.CLUSTER, type_urls.LISTENER, type_urls.NAME):
+        for type_url in _OF_EVERY_PROXY:
             cache.want(type_url, [ALL])  # asked for before Envoy does: they are there when it comes
         for type_url, names in cache.wanted.items():
             self._client.want(type_url, sorted(names))
@@ -88,11 +94,12 @@ class Feed:
         self._grpc.add_generic_rpc_handlers(self._server.handlers)
         self._grpc.add_insecure_port(f"unix:{self.socket}")
         await self._grpc.start()
-        os.chmod(self.socket, 0o600)  # noqa: ASYNC240 - one system call on a socket of ours
+        os.chmod(self.socket, 0o600)
         self._task(self._client.run())
 
     async def close(self) -> None:
         """Hang up on both sides and write what was acknowledged."""
+        self._closing = True
         if self._saving is not None:
             self._saving.cancel()
         for task in tuple(self._tasks):
@@ -113,20 +120,59 @@ class Feed:
     # From above.
 
     def _deliver(self, response: Response) -> None:
-        published = self.cache.take(response.type_url, response.nonce, response.resources, response.removed)
-        self._server.publish(published)
+        """Apply a response once all that it refers to is here.
+
+        Envoy answers no cluster update while a cluster warms, and a cluster warms until its endpoints come: it must find them
+        here when it asks, for the control plane waits for its answer meanwhile. So this node asks for them itself.
+        """
+        self._staged.append(response)
+        missing = self._missing(response)
+        if not missing:
+            self._apply(response)
+            return
+        for type_url, names in missing.items():
+            self._want(type_url, sorted(names - self.cache.wanted.get(type_url, set())), ())
+        asyncio.get_running_loop().call_later(_STAGED, self._apply, response)
+
+    def _missing(self, response: Response) -> dict[str, set[str]]:
+        """What a response's resources refer to and the control plane has not told yet, by type."""
+        found: dict[str, set[str]] = {}
+        for resource in response.resources:
+            for type_url, name in resource.refs:
+                if type_url in _AHEAD and not self.cache.known(type_url, name):
+                    found.setdefault(type_url, set()).add(name)
+        return found
+
+    def _apply(self, response: Response) -> None:
+        if response not in self._staged:
+            return
+        self._staged.remove(response)
+        self._server.publish(self.cache.take(response.type_url, response.nonce, response.resources, response.removed))
         if response.type_url == type_urls.NAME:
             self._tell_names()
-            self._settle(self.cache.acknowledged(self.cache.revision, type_urls.NAME))
+        names = {*(resource.name for resource in response.resources), *response.removed}
+        if not self._concerns_envoy(response.type_url, names):
+            self._settle(self.cache.acknowledged(self.cache.revision, response.type_url))
         if self.cache.held and response.type_url == type_urls.LISTENER:
             self._release()
+        for staged in self._staged[:]:
+            if not self._missing(staged):
+                self._apply(staged)
+
+    def _concerns_envoy(self, type_url: str, names: set[str]) -> bool:
+        """Whether Envoy is to answer for a response. It cannot for what it has not asked for; it will for these two."""
+        if type_url in (type_urls.CLUSTER, type_urls.LISTENER):
+            return True
+        return any(names & asked or ALL in asked for it in self._streams.values() if (asked := it.get(type_url, set())))
 
     def _release(self) -> None:
         if self.cache.held:
             self._server.publish(self.cache.release())
 
     def _upstream_changed(self, connected: bool) -> None:
-        log.info("control plane reached" if connected else "control plane lost", workload=self.proxy)
+        self._staged.clear()  # sent again by the next stream
+        if not self._closing:
+            log.info("control plane reached" if connected else "control plane lost", workload=self.proxy)
 
     def _tell_names(self) -> None:
         table = self.cache.table("upstream", type_urls.NAME)
@@ -191,9 +237,11 @@ class Feed:
     def _forget_stale(self, stream: int) -> None:
         if stream not in self._streams:
             return
+        referred = self.cache.referred()
         for type_url, names in list(self.cache.wanted.items()):
             asked = set().union(*(it.get(type_url, set()) for it in self._streams.values()))
-            self._want(type_url, (), sorted(names - asked - {ALL}))
+            awaited = set().union(*(self._missing(response).get(type_url, set()) for response in self._staged))
+            self._want(type_url, (), sorted(names - asked - awaited - referred.get(type_url, set()) - {ALL}))
 
     # The disk.
 

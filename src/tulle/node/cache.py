@@ -151,6 +151,15 @@ class Cache:
             table = tables.get(type_url, _EMPTY)
             tables[type_url] = MappingProxyType({name: it for name, it in table.items() if not gone(name)})
 
+    def referred(self) -> dict[str, set[str]]:
+        """What the resources here refer to, by type: a proxy that has not asked for it will."""
+        found: dict[str, set[str]] = {}
+        for table in self._tables.values():
+            for resource in table.values():
+                for type_url, name in resource.refs:
+                    found.setdefault(type_url, set()).add(name)
+        return found
+
     def acknowledged(self, revision: int, type_url: str | None = None) -> list[str]:
         """The proxy has taken everything (of a type) up to `revision`: the nonces to acknowledge upstream."""
         return [it.nonce for it in self._settle(revision, type_url, taken=True)]
