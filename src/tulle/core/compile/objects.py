@@ -19,6 +19,7 @@ from tulle.api.kubernetes import Namespace, Service
 from tulle.api.object import Object
 from tulle.core.compile.hostname import Key, service_key
 from tulle.core.flow import Fetch, Input
+from tulle.core.model.workload import Capture
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ def has_sidecar(entry: WorkloadEntry) -> bool:
 
 def is_gateway(entry: WorkloadEntry) -> bool:
     """Whether the workload is an ingress or egress gateway."""
-    return entry.metadata.annotations.get(CAPTURE) == "none"
+    return entry.metadata.annotations.get(CAPTURE) == Capture.NONE
 
 
 def has_proxy(entry: WorkloadEntry) -> bool:
@@ -96,7 +97,11 @@ def _workload_labels(key: Key, row: WorkloadEntry) -> Iterator[Hashable]:
 
 
 def _workload_role(_key: Key, row: WorkloadEntry) -> list[Hashable]:
-    return ["gateway"] if is_gateway(row) else ["sidecar"] if has_sidecar(row) else []
+    if is_gateway(row):
+        return ["gateway"]
+    if not has_sidecar(row):
+        return []
+    return ["sidecar", "forward proxy"] if row.metadata.annotations.get(CAPTURE) == Capture.PROXY else ["sidecar"]
 
 
 def _service_selector(key: Key, row: Service) -> list[Hashable]:

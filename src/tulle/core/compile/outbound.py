@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.hosts import routed
-from tulle.core.compile.objects import CAPTURE, services, workload_entries
+from tulle.core.compile.objects import services, workload_entries
 from tulle.core.compile.services import service
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import RouteTableKey
-from tulle.core.model.workload import Capture, Outbound, OutboundTcp
+from tulle.core.model.workload import Outbound, OutboundTcp
 
 
 @table
@@ -21,12 +21,7 @@ def sidecar_namespaces(fetch: Fetch, _key: None) -> tuple[str, ...]:
 @table
 def forward_proxy_namespaces(fetch: Fetch, _key: None) -> tuple[str, ...]:
     """The namespaces in which some application is given its sidecar as `http_proxy`."""
-    found = set()
-    for key in fetch.keys(workload_entries, "role", "sidecar"):
-        entry = fetch(workload_entries, key)
-        if entry and entry.metadata.annotations.get(CAPTURE) == Capture.PROXY:
-            found.add(key[0])
-    return tuple(sorted(found))
+    return tuple(sorted({key[0] for key in fetch.keys(workload_entries, "role", "forward proxy")}))
 
 
 @table
