@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from google.protobuf.message import DecodeError
+
 from tulle.core.type_urls import CLUSTER, ENDPOINT, LISTENER, ROUTE, VIRTUAL_HOST
 from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_pb2
@@ -13,8 +15,15 @@ _HTTP = http_pb2.HttpConnectionManager.DESCRIPTOR.full_name
 
 def refs_of(type_url: str, value: bytes) -> tuple[tuple[str, str], ...]:
     """The (type URL, name) pairs that a proxy will ask for because of this message: a cluster's endpoints, a listener's route
-    tables, a table's virtual hosts. Empty for other types.
+    tables, a table's virtual hosts. Empty for other types, and for what does not parse: Envoy will say so.
     """
+    try:
+        return _refs(type_url, value)
+    except DecodeError:
+        return ()
+
+
+def _refs(type_url: str, value: bytes) -> tuple[tuple[str, str], ...]:
     if type_url == CLUSTER:
         cluster = cluster_pb2.Cluster.FromString(value)
         if cluster.type == cluster_pb2.Cluster.EDS:
