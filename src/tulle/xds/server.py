@@ -79,6 +79,7 @@ class _Session:
         self.wake = asyncio.Event()
         self.timer: asyncio.TimerHandle | None = None
         self.task = asyncio.current_task()
+        self.closing = False
 
 
 class _Waiter:
@@ -165,11 +166,13 @@ class AdsServer:
         return [] if waiter.done.is_set() else sorted({session.proxy for session in waiter.behind})
 
     async def close(self) -> None:
-        """End every stream."""
-        tasks = [session.task for session in self._sessions.values() if session.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """End every stream; the peers may come back at once, so stop listening too where that is not wanted."""
+        sessions = list(self._sessions.values())
+        for session in sessions:
+            session.closing = True
+            if session.task is not None:
+                session.task.cancel()
+        await asyncio.gather(*(session.task for session in sessions if session.task is not None), return_exceptions=True)
 
     # A stream's life
 
@@ -198,6 +201,12 @@ class AdsServer:
             while not writer.done() and (data := await context.read()) is not grpc.aio.EOF:
                 _, request = await _parsed(context, parse, data)
                 self._feed(session, request)
+        except asyncio.CancelledError:
+            if not session.closing:
+                raise
+            # A handler that is just cancelled leaves the peer with a stream that is silent for ever.
+            context.set_code(grpc.StatusCode.UNAVAILABLE)
+            context.set_details("the server is closing")
         finally:
             writer.cancel()
             if session.timer is not None:
