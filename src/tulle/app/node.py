@@ -25,9 +25,9 @@ from tulle.kit import paths
 from tulle.kit.errors import Refused, Unavailable
 from tulle.node import capture
 from tulle.node.agent import Agent, Api, check_level, make_private
-from tulle.node.dns import DnsServer
 from tulle.node.identity import Identity, IdentityClient, Kept, retry_delay
 from tulle.node.local_api import LocalApi, answers
+from tulle.node.resolver import Resolver
 from tulle.node.workload import Node
 from tulle.xds.client import Upstream
 
@@ -89,9 +89,12 @@ class NodeAgent:
 
     async def _start(self) -> None:
         settings = self.settings
-        envoy = await asyncio.to_thread(_preflight, settings)
+        _preflight(settings)
         instance = settings.instance or "node-" + hashlib.sha256(str(settings.runtime_dir).encode()).hexdigest()[:8]
-        network, reason = await capture.choose(settings.capture, instance=instance, folder=settings.runtime_dir / "node")
+        envoy, (network, reason) = await asyncio.gather(
+            asyncio.to_thread(preflight.check_envoy),
+            capture.choose(settings.capture, instance=instance, folder=settings.runtime_dir / "node"),
+        )
         await network.open()
 
         self._identities = IdentityClient(settings.api_address)
@@ -109,7 +112,7 @@ class NodeAgent:
             runtime_dir=settings.runtime_dir,
             log_level=settings.envoy_log_level,
             network=network,
-            dns=DnsServer(),
+            resolver=Resolver(settings.runtime_dir, instance),
             upstream=self._upstream,
             identities=self._identities,
             own=self._own,
@@ -177,8 +180,8 @@ def _token(settings: NodeSettings) -> str:
         raise Refused(f"join token {settings.token_file}: {error.strerror}", hint=hint) from error
 
 
-def _preflight(settings: NodeSettings) -> str:
-    """Everything that can be known before anything starts; Envoy's version. Raises `Refused` or `Unavailable`."""
+def _preflight(settings: NodeSettings) -> None:
+    """What can be known of the settings before anything is tried; raises `Refused`."""
     check_level(settings.envoy_log_level)
     longest = len(os.fsencode(settings.runtime_dir / _LONGEST_NAME))
     if longest > _SOCKET_PATH:
@@ -190,7 +193,6 @@ def _preflight(settings: NodeSettings) -> str:
         make_private(folder)
     if answers(settings.socket):
         raise Refused(f"{settings.socket}: another node agent is running", hint="stop it, or choose another --runtime-dir")
-    return preflight.check_envoy()
 
 
 def _notify(message: str) -> None:

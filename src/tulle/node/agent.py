@@ -152,6 +152,7 @@ class Agent:
         """Remove every workload and everything that they share."""
         await asyncio.gather(*(self.remove(id_, drain=False) for id_ in list(self.workloads)))
         await self.close()
+        await self.node.resolver.close(end=True)
         await self.node.network.teardown()
 
     async def close(self) -> None:
@@ -160,6 +161,7 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._farewells.values(), return_exceptions=True)
         await asyncio.gather(*(workload.close() for workload in self.workloads.values()))
+        await self.node.resolver.close(end=False)
 
     def status(self) -> NodeStatus:
         """The agent and its workloads."""

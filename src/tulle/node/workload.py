@@ -31,13 +31,13 @@ from tulle.kit.errors import TulleError, Unavailable
 from tulle.node import health, objects, relay
 from tulle.node.ads import Feed
 from tulle.node.cache import ALL, Cache, write_private
-from tulle.node.dns import DnsServer, Serving
 from tulle.node.envoy import Envoy
 from tulle.node.identity import Identity, IdentityClient, Kept
 from tulle.node.network import PROXY_MARK, Network, Sandbox
 from tulle.node.objects import Place
 from tulle.node.process import INSTANCE, PROXY, WORKLOAD, Process, carrying, end
 from tulle.node.registration import Registration
+from tulle.node.resolver import Resolver
 from tulle.node.supervision import State
 from tulle.xds.client import Upstream
 
@@ -67,7 +67,7 @@ class Node:
     runtime_dir: Path
     log_level: str
     network: Network
-    dns: DnsServer
+    resolver: Resolver
     upstream: Upstream
     identities: IdentityClient
     own: Kept
@@ -102,7 +102,6 @@ class Workload:
         self.sandbox: Sandbox | None = None
         self.envoy: Envoy | None = None
         self.registration: Registration | None = None
-        self._serving: Serving | None = None
         self._relay: Envoy | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._record_written = asyncio.Lock()
@@ -219,8 +218,8 @@ class Workload:
         if adopted:
             self.registration.adopted(self.readiness.ready)
         self._task(self.registration.run())
-        if sockets := await box.dns_sockets():
-            self._serving = await self.node.dns.serve(sockets, namespace=self.spec.namespace)
+        if box.capture is Capture.NETNS:
+            await self.node.resolver.serve(self.id, self.spec.namespace, box.dns_sockets)
         environment = {INSTANCE: self.node.instance, PROXY: self.id}
         self.envoy = Envoy(
             self.id,
@@ -370,6 +369,7 @@ class Workload:
             await self.envoy.stop(drain)
         await end(await asyncio.to_thread(carrying, self.node.instance, self.id), grace=2.0)
         await self.close()
+        await self.node.resolver.forget(self.id)
         try:
             await self.node.network.destroy(self.id)
         except (TulleError, OSError) as error:
@@ -388,8 +388,6 @@ class Workload:
             await self.envoy.close()
         if self._relay is not None:
             await self._relay.close()
-        if self._serving is not None:
-            await self._serving.close()
         await self.feed.close()
 
     # Small things
@@ -410,7 +408,7 @@ class Workload:
 
     def _tell_names(self, names: Mapping[str, Name]) -> None:
         if names:
-            self.node.dns.publish({name.hostname: name.addresses for name in names.values()})
+            self._task(self.node.resolver.publish({name.hostname: name.addresses for name in names.values()}))
 
     def _save_record(self) -> None:
         self._task(self._write_record())
