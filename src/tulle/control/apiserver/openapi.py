@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from tulle.api import openapi
+from tulle.control.apiserver import swagger
 from tulle.control.apiserver.errors import Denial, no_such_path
 
 
@@ -33,15 +34,19 @@ class OpenApi:
         return await asyncio.shield(self._made[root])
 
     def _make(self, root: str) -> bytes:
+        if root == "v2.pb":
+            return swagger.document(openapi.openapi_v2())
         document: Any = openapi.openapi_v2() if root == "v2" else openapi.openapi_v3(*self._roots[root])
         return json.dumps(document, separators=(",", ":")).encode()
 
     async def v2(self, request: web.Request) -> web.Response:
-        """All kinds in one Swagger document. There is only JSON."""
+        """All kinds in one Swagger document, as JSON or, for kubectl, as protobuf."""
         accept = request.headers.get("Accept", "*/*")
-        if "json" not in accept and "*/*" not in accept:
-            raise Denial(406, "NotAcceptable", "only the following media types are accepted: application/json")
-        return self._served(await self._document("v2"), request)
+        if "json" in accept or "*/*" in accept:
+            return self._served(await self._document("v2"), request)
+        if "proto-openapi.spec.v2" in accept:
+            return self._served(await self._document("v2.pb"), request, swagger.MEDIA_TYPE)
+        raise Denial(406, "NotAcceptable", f"only the following are accepted: application/json, {swagger.MEDIA_TYPE}")
 
     async def index(self, _request: web.Request) -> web.Response:
         """Where the document of each group and version is."""
@@ -55,8 +60,8 @@ class OpenApi:
             raise no_such_path(request.path)
         return self._served(await self._document(root), request)
 
-    def _served(self, data: bytes, request: web.Request) -> web.Response:
+    def _served(self, data: bytes, request: web.Request, media_type: str = "application/json") -> web.Response:
         tag = f'"{self._digest}"'
         if request.headers.get("If-None-Match") == tag:
             return web.Response(status=304, headers={"ETag": tag})
-        return web.Response(body=data, headers={"ETag": tag, "Vary": "Accept", "Content-Type": "application/json"})
+        return web.Response(body=data, headers={"ETag": tag, "Vary": "Accept", "Content-Type": media_type})

@@ -14,6 +14,7 @@ import asyncio
 import platform
 import ssl
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,9 @@ _BODY = 3 * 2**20  # bytes; Kubernetes' own limit
 _KEEP_ALIVE = 120.0  # seconds; also how long a connection may be open without a request
 _HANDSHAKE = 10.0  # seconds
 _OPEN = ("/healthz", "/readyz", "/livez", "/version")  # for everybody
+
+# `request["user"]` is the contract with sub-applications; typed request keys came after the oldest aiohttp that serves here.
+warnings.filterwarnings("ignore", category=web.NotAppKeyWarning)
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
