@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
-from tulle.core.encoded import Encoded, Published, encode
+from tulle.core.encoded import Encoded, Published, encode, field
 from tulle.core.type_urls import CLUSTER, ENDPOINT, LISTENER, NAME, ROUTE, SECRET, SHORT, VIRTUAL_HOST
 from tulle.xds.messages import Request, Send
 from tulle.xds.stream import Changed, DeltaStream, Overdue
@@ -62,8 +60,10 @@ def thing(type_url: str, name: str, content: str = "1", refs: Sequence[tuple[str
 
 
 def labelled(type_url: str, name: str, version: str) -> Encoded:
-    """A resource whose version is a text of the test's choice."""
-    return msgspec.structs.replace(thing(type_url, name, version), version=version)
+    """A resource whose version is a text of the test's choice, and whose content is its name."""
+    wrapped = field(1, type_url.encode()) + field(2, name.encode())
+    resource = field(1, version.encode()) + field(2, wrapped) + field(3, name.encode())
+    return Encoded(type_url=type_url, name=name, version=version, any=wrapped, resource=resource)
 
 
 def cluster(name: str, content: str = "1") -> Encoded:

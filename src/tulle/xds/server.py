@@ -20,7 +20,9 @@ from google.protobuf.message import DecodeError
 from tulle.core.encoded import Published, Source
 from tulle.core.type_urls import SHORT
 from tulle.kit.errors import Refused as NotPermitted
+from tulle.xds import sotw
 from tulle.xds.messages import Request, Send, parse_request
+from tulle.xds.sotw import SotwRequest, SotwSend, SotwStream
 from tulle.xds.status import Nack, ProxyStatus
 from tulle.xds.stream import Acked, Action, Changed, DeltaStream, Event, Overdue, Refused, Subscribed, Synced
 
@@ -42,6 +44,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 PATIENCE = 5.0
 
 _log = structlog.get_logger(__name__)
+
+_Parse = Callable[[bytes], "tuple[str, Request | SotwRequest]"]
 
 
 class Observer:
@@ -73,9 +77,9 @@ class Observer:
 class _Session:
     """One stream: the protocol, and what waits to be written."""
 
-    def __init__(self, number: int, proxy: str, peer: str, connected: float, protocol: DeltaStream) -> None:
+    def __init__(self, number: int, proxy: str, peer: str, connected: float, protocol: DeltaStream | SotwStream) -> None:
         self.number, self.proxy, self.peer, self.connected, self.protocol = number, proxy, peer, connected, protocol
-        self.outbox: deque[Send] = deque()
+        self.outbox: deque[Send | SotwSend] = deque()
         self.wake = asyncio.Event()
         self.timer: asyncio.TimerHandle | None = None
         self.task = asyncio.current_task()
@@ -92,7 +96,7 @@ class _Waiter:
 
 
 class AdsServer:
-    """Serves a `Source` to any number of proxies by delta ADS.
+    """Serves a `Source` to any number of proxies by delta ADS, and by state-of-the-world ADS to those that speak only that.
 
     `authorize(peer, proxy)` is asked once a stream, with the peer's SPIFFE ID (None over a Unix socket) and the `node.id` that
     it claims; it raises `kit.errors.Refused` to close the stream. `known(proxy, type_url, name)` tells whether the absence of
@@ -121,7 +125,10 @@ class AdsServer:
     @property
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         """For `grpc.aio.Server.add_generic_rpc_handlers`. Make that server with `options=xds.server.OPTIONS`."""
-        methods = {"DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta)}
+        methods = {
+            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta),
+            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._sotw),
+        }
         return (grpc.method_handlers_generic_handler(SERVICE, methods),)
 
     def publish(self, published: Published) -> None:
@@ -179,9 +186,10 @@ class AdsServer:
     async def _delta(self, _requests: Any, context: Any) -> None:
         await self._serve(context, parse_request, lambda proxy: DeltaStream(self._source, proxy, self._known))
 
-    async def _serve(
-        self, context: Any, parse: Callable[[bytes], tuple[str, Request]], start: Callable[[str], DeltaStream]
-    ) -> None:
+    async def _sotw(self, _requests: Any, context: Any) -> None:
+        await self._serve(context, sotw.parse_request, lambda proxy: SotwStream(self._source, proxy))
+
+    async def _serve(self, context: Any, parse: _Parse, start: Callable[[str], DeltaStream | SotwStream]) -> None:
         data = await context.read()
         if data is grpc.aio.EOF:
             return
@@ -244,13 +252,13 @@ class AdsServer:
 
     # What happens in it
 
-    def _feed(self, session: _Session, event: Event) -> None:
-        protocol = session.protocol
+    def _feed(self, session: _Session, event: Event | SotwRequest) -> None:
+        protocol: Any = session.protocol  # each is fed what its own parser made
         for action in protocol.feed(event):
             self._act(session, action)
         if session.outbox:
             session.wake.set()
-        if session.timer is not None and (isinstance(event, Request) or not protocol.outstanding):
+        if session.timer is not None and (not isinstance(event, Changed) or not protocol.outstanding):
             session.timer.cancel()
             session.timer = None
         if session.timer is None and protocol.outstanding:
@@ -262,9 +270,9 @@ class AdsServer:
         _log.warning("proxy does not answer, or does not ask for what it was pointed at", proxy=session.proxy, types=types)
         self._feed(session, Overdue())
 
-    def _act(self, session: _Session, action: Action) -> None:
+    def _act(self, session: _Session, action: Action | SotwSend) -> None:
         match action:
-            case Send():
+            case Send() | SotwSend():
                 session.outbox.append(action)
             case Acked(type_url, revision):
                 self._observer.acked(session.proxy, session.number, type_url, revision)
@@ -294,7 +302,7 @@ def _behind(session: _Session, revision: int) -> bool:
     return session.protocol.synced < revision
 
 
-async def _parsed(context: Any, parse: Callable[[bytes], tuple[str, Request]], data: bytes) -> tuple[str, Request]:
+async def _parsed(context: Any, parse: _Parse, data: bytes) -> tuple[str, Request | SotwRequest]:
     try:
         return parse(data)
     except (DecodeError, UnicodeDecodeError) as error:
