@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 STUBS := $(VENV)/.stubs
-export PYTHONDONTWRITEBYTECODE ?=
+# Without compiled modules every program starts a second later.
+unexport PYTHONDONTWRITEBYTECODE
 # Processes are spawned beside gRPC servers.
 export GRPC_ENABLE_FORK_SUPPORT := 0
 

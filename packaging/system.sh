@@ -12,7 +12,6 @@ need ip iproute2
 need unshare util-linux
 need openssl openssl
 need curl curl
-need newuidmap uidmap
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -35,6 +35,7 @@ if [ ! -x "$folder/bin/python" ]; then
     "$python" -m venv "$folder"
 fi
 
+unset PYTHONDONTWRITEBYTECODE
 echo "installing $lock into $folder" >&2
-"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$lock"
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --compile -r "$lock"
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

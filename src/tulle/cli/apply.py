@@ -58,9 +58,15 @@ def checked_files(ctx: click.Context, files: tuple[str, ...], namespace: str) ->
 
 
 def refuse(problems: list[Problem]) -> None:
-    """Print the warnings; raise `BadData` where there are errors."""
-    wrong = errors(problems)
-    for problem in problems:
+    """Print the warnings; raise `BadData` where there are errors. In the order of files and lines."""
+
+    def place(problem: Problem) -> tuple[str, int, int]:
+        at = problem.location
+        return (at.file, at.line, at.column) if at else ("", 0, 0)
+
+    ordered = sorted(problems, key=place)
+    wrong = errors(ordered)
+    for problem in ordered:
         if problem not in wrong:
             warn(str(problem))
     if wrong:

@@ -188,7 +188,7 @@ async def _node(socket: Path | None) -> AsyncIterator[Finding]:
     except TulleError as error:
         yield Finding(group, "the node agent answers", Mark.WARN, error.message, error.hint)
         return
-    yield Finding(group, "the node agent answers", Mark.GOOD, f"{status.name}, capture {status.capture}: {status.capture_reason}")
+    yield Finding(group, "the node agent answers", Mark.GOOD, f"{status.name}, capture {status.capture_reason}")
     if status.connected:
         yield Finding(group, "it reaches the control plane", Mark.GOOD, status.control_plane)
     else:

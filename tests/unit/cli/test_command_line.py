@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import click
 import pytest
 
+from tests.unit.cli.conftest import Shell
 from tulle.cli import main
 
 
-@pytest.fixture
-def nowhere(tmp_path: Path) -> dict[str, str]:
-    """An environment in which no mesh is known."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TULLE_")}
-    return {**kept, "TULLE_STATE_DIR": str(tmp_path / "state"), "TULLE_RUNTIME_DIR": str(tmp_path / "run")}
-
-
-def tulle(env: dict[str, str], *argv: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def own_process(env: dict[str, str], *argv: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own: for what only that has."""
     return subprocess.run(
-        [sys.executable, "-m", "tulle", *argv], env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "tulle", *argv], env=env, capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -83,9 +76,9 @@ def test_every_option_has_help_or_a_name_that_says_it() -> None:
         (["token", "create", "--allow", "all"], ("all", "NAMESPACE/SERVICEACCOUNT")),
     ],
 )
-def test_what_is_typed_wrong_is_64(nowhere: dict[str, str], argv: list[str], words: tuple[str, ...]) -> None:
+def test_what_is_typed_wrong_is_64(nowhere: Shell, argv: list[str], words: tuple[str, ...]) -> None:
     """Scripts could not tell a typing mistake from a failure; people would not see what is wrong."""
-    done = tulle(nowhere, *argv)
+    done = nowhere(*argv)
     assert done.returncode == 64, done.stderr
     assert done.stdout == ""
     for word in words:
@@ -96,9 +89,9 @@ def test_what_is_typed_wrong_is_64(nowhere: dict[str, str], argv: list[str], wor
 @pytest.mark.parametrize(
     "argv", [["get", "services"], ["proxy", "status"], ["kubeconfig"], ["wait", "--for=synced"], ["token", "create"]]
 )
-def test_without_a_mesh_a_sentence_and_a_hint(nowhere: dict[str, str], argv: list[str]) -> None:
+def test_without_a_mesh_a_sentence_and_a_hint(nowhere: Shell, argv: list[str]) -> None:
     """A newcomer would see a stack of exceptions instead of what to do."""
-    done = tulle(nowhere, *argv)
+    done = nowhere(*argv)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no mesh is known")
     assert "tulle demo up" in done.stderr
@@ -106,35 +99,35 @@ def test_without_a_mesh_a_sentence_and_a_hint(nowhere: dict[str, str], argv: lis
     assert "\x1b" not in done.stderr, "a pipe gets no colours"
 
 
-def test_without_a_command_help_and_success(nowhere: dict[str, str]) -> None:
+def test_without_a_command_help_and_success(nowhere: Shell) -> None:
     """`tulle` and `tulle proxy` alone show what there is."""
     for argv in ([], ["proxy"], ["demo"], ["token"]):
-        done = tulle(nowhere, *argv)
+        done = nowhere(*argv)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("Usage: tulle")
 
 
-def test_version_names_the_envoy(nowhere: dict[str, str]) -> None:
+def test_version_names_the_envoy(nowhere: Shell) -> None:
     """A bug report would not say which data plane it is about."""
-    assert "1.40" in tulle(nowhere, "version").stdout
-    assert json.loads(tulle(nowhere, "version", "-o", "json").stdout)["envoy"].startswith("1.40")
+    assert "1.40" in nowhere("version").stdout
+    assert json.loads(nowhere("version", "-o", "json").stdout)["envoy"].startswith("1.40")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(nowhere: dict[str, str], shell: str) -> None:
+def test_completion_scripts(nowhere: Shell, shell: str) -> None:
     """Tab would do nothing: the script and the answer that it asks for."""
-    assert "_TULLE_COMPLETE" in tulle(nowhere, "completion", shell).stdout
+    assert "_TULLE_COMPLETE" in nowhere("completion", shell).stdout
     asked = {"_TULLE_COMPLETE": "bash_complete", "COMP_WORDS": "tulle pro", "COMP_CWORD": "1"}
-    assert "proxy" in tulle({**nowhere, **asked}).stdout
+    assert "proxy" in own_process({**nowhere.env, **asked}).stdout
 
 
 @pytest.mark.parametrize(
     ("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"NO_COLOR": ""}, True)]
 )
-def test_colours_only_where_they_are_wanted(nowhere: dict[str, str], environment: dict[str, str], coloured: bool) -> None:
+def test_colours_only_where_they_are_wanted(nowhere: Shell, environment: dict[str, str], coloured: bool) -> None:
     """On a terminal errors are red, except where NO_COLOR or TERM=dumb says no."""
     script = ["script", "-qec", f"{sys.executable} -m tulle aply", "/dev/null"]
-    env = {name: value for name, value in nowhere.items() if name != "NO_COLOR"}
+    env = {name: value for name, value in nowhere.env.items() if name != "NO_COLOR"}
     try:
         done = subprocess.run(
             script, env={**env, "TERM": "xterm", **environment}, capture_output=True, text=True, timeout=60, check=False
@@ -144,9 +137,17 @@ def test_colours_only_where_they_are_wanted(nowhere: dict[str, str], environment
     assert ("\x1b[31m" in done.stdout) is coloured
 
 
-def test_a_reader_that_goes_is_no_failure(nowhere: dict[str, str]) -> None:
+def test_a_reader_that_goes_is_no_failure(nowhere: Shell) -> None:
     """`tulle completion zsh | head -1` would end with a traceback about a broken pipe."""
     command = f"{sys.executable} -m tulle completion zsh | head -1; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], env=nowhere, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", command], env=nowhere.env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+def test_python_m_tulle_and_its_exit_status(nowhere: Shell) -> None:
+    """The module would not run, or its exit status would be lost on the way out of the process."""
+    done = own_process(nowhere.env, "get", "services")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: no mesh is known")
+    assert own_process(nowhere.env, "aply").returncode == 64

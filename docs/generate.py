@@ -1,0 +1,79 @@
+"""Writes `reference/cli.md` from the commands and `reference/resources.md` from the registry of kinds (`make docs`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from tulle.api.registry import KINDS
+from tulle.cli.main import tulle
+
+HERE = Path(__file__).parent / "reference"
+
+
+def commands(command: click.Command, path: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
+    """(`tulle demo up`, its help) of a command and all below it, in the order of help."""
+    settings = {**command.context_settings, "max_content_width": 100, "terminal_width": 100}
+    context = click.Context(command, info_name=path.rpartition(" ")[2], parent=parent, **settings)
+    yield path, command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None:
+                yield from commands(below, f"{path} {name}", context)
+
+
+def cli() -> str:
+    """The page of commands."""
+    lines = [
+        "# Commands",
+        "",
+        "Generated from the commands themselves by `make docs`.",
+        "",
+        "Exit status: 0; 1 error; 64 typed wrong; 65 bad data in a file. `diff`: 0 no difference, 1 a difference, above 1 error.",
+        "`run` and `exec`: that of the command. Data goes to standard output, everything else to standard error.",
+        "`NO_COLOR`, `TERM=dumb` and pipes are honoured.",
+        "",
+    ]
+    for path, text in commands(tulle, "tulle"):
+        lines += [f"## {path}" if path.count(" ") < 2 else f"### {path}", "", "```text", text.rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def resources() -> str:
+    """The page of kinds."""
+    lines = [
+        "# Resources",
+        "",
+        "Generated from the registry of kinds by `make docs`.",
+        "",
+        "The API server serves every kind below in all its versions, with validation, so that `kubectl` and `tulle` work on it.",
+        "*Acted on: no* means that objects of the kind are kept, and each of them warns that the mesh does not act on it yet.",
+        "A field that is known to its API but has no effect here yet is named in a warning of `tulle apply` and `kubectl apply`.",
+        "",
+        "| kind | group | versions | short names | namespaced | acted on |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind in KINDS:
+        names = ", ".join(f"`{name}`" for name in kind.short_names)
+        yes = {True: "yes", False: "no"}
+        group = f"`{kind.group}`" if kind.group else "core"
+        row = (kind.kind, group, ", ".join(kind.versions), names, yes[kind.namespaced], yes[kind.acted_on])
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Write both pages."""
+    for name in [name for name in os.environ if name.startswith("TULLE_")]:
+        del os.environ[name]
+    HERE.mkdir(exist_ok=True)
+    (HERE / "cli.md").write_text(cli())
+    (HERE / "resources.md").write_text(resources())
+
+
+if __name__ == "__main__":
+    main()
