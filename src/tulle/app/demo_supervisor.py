@@ -184,9 +184,9 @@ class _Supervisor:
         documents, problems = read_documents(file.read_bytes(), str(file))
         if problems:
             raise TulleError(str(problems[0]))
-        await api.apply(bookinfo.ingress_service(self.settings.ingress_port), field_manager="tulle-demo")
+        await api.apply(bookinfo.ingress_service(self.settings.ingress_port), field_manager="tulle")
         for document in documents:
-            await api.apply(document.raw, field_manager="tulle-demo")
+            await api.apply(document.raw, field_manager="tulle")
 
     async def _start_ingress(self) -> None:
         self.tell(_INGRESS, "starting")
