@@ -86,6 +86,7 @@ docs: $(DEV)  ## the generated reference pages, then the site into site/
 	@$(BIN)/mkdocs build --quiet --strict
 
 wheel: $(DEV)  ## dist/tulle-*.whl and the source archive
+	@$(BIN)/python packaging/assets.py
 	@$(BIN)/python -m hatchling build
 
 clean:  ## everything that make made
