@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from tulle.api.object import Kind
@@ -80,13 +80,14 @@ def address(body: Raw | None) -> str:
     return found if isinstance(found, str) and found not in ("", "None") else ""
 
 
-async def allot(store: Store, key: Key) -> Iterator[str]:
+async def allot(store: Store, key: Key) -> AsyncIterator[str]:
     """Free addresses for a Service, the first choice always the same for the same name: clients may remember it."""
     seed = int.from_bytes(hashlib.sha256(f"{key.namespace}/{key.name}".encode()).digest()[:8], "big")
     usable = RANGE.num_addresses - 2
-    taken = {held.key.name for held in (await store.list(CLUSTER_IPS))[0]}
-    places = (str(RANGE[1 + (seed + step) % usable]) for step in range(usable))
-    return (place for place in places if place not in taken)
+    for step in range(usable):
+        place = str(RANGE[1 + (seed + step) % usable])
+        if await store.get(Key(CLUSTER_IPS, "", place)) is None:
+            yield place
 
 
 def set_address(body: Raw, chosen: str) -> None:

@@ -270,23 +270,27 @@ class Objects:
             if dry_run:
                 return await self._dry(key, expect)
             return await self.store.write([Put(key, body, expect)])
-        asked = not admission.wants_address(body)
-        choices = iter([""]) if asked else await admission.allot(self.store, key)
-        for choice in choices:
-            if choice:
-                admission.set_address(body, choice)
-            operations = admission.hold(live, body, key)
-            if dry_run:
-                return await self._dry(key, expect)
+        if not admission.wants_address(body):
             try:
-                return await self.store.write([Put(key, body, expect), *operations])
+                return await self._write_service(key, live, body, expect, dry_run)
             except Conflict as conflict:
                 if conflict.key.resource != admission.CLUSTER_IPS:
                     raise
-                if asked:
-                    wrong = f"found {admission.address(body)}, which another Service has; needed a free address, or none"
-                    raise errors.bad_field(target.kind, target.name, "spec.clusterIP", wrong) from conflict
+                wrong = f"found {admission.address(body)}, which another Service has; needed a free address, or none"
+                raise errors.bad_field(target.kind, target.name, "spec.clusterIP", wrong) from conflict
+        async for choice in admission.allot(self.store, key):
+            admission.set_address(body, choice)
+            try:
+                return await self._write_service(key, live, body, expect, dry_run)
+            except Conflict as conflict:  # another Service took it meanwhile: the next one
+                if conflict.key.resource != admission.CLUSTER_IPS:
+                    raise
         raise errors.Denial(500, "InternalError", f"no virtual address is free in {admission.RANGE}")
+
+    async def _write_service(self, key: Key, live: Raw | None, body: Raw, expect: int, dry_run: bool) -> int:
+        if dry_run:
+            return await self._dry(key, expect)
+        return await self.store.write([Put(key, body, expect), *admission.hold(live, body, key)])
 
     async def _dry(self, key: Key, expect: int) -> int:
         found = await self.store.get(key)
