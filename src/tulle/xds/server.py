@@ -267,7 +267,7 @@ class AdsServer:
     def _overdue(self, session: _Session) -> None:
         session.timer = None
         types = [SHORT[type_url] for type_url in session.protocol.outstanding]
-        _log.warning("proxy does not answer, or does not ask for what it was pointed at", proxy=session.proxy, types=types)
+        _log.info("proxy does not answer, or does not ask for what it was pointed at", proxy=session.proxy, types=types)
         self._feed(session, Overdue())
 
     def _act(self, session: _Session, action: Action | SotwSend) -> None:
