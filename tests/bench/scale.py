@@ -20,9 +20,9 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tulle.client.api import ApiClient
 
 from tests.support.mesh import free_port
+from tulle.client.api import ApiClient
 from tulle.control.ca.authority import Authority
 from tulle.control.store.sqlite import SqliteStore
 from tulle.core import type_urls

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -63,12 +63,11 @@ def pid_of(mesh: Mesh, words: str) -> int:
     return min(found)
 
 
-def until(what: str, holds: object, limit: float = 30) -> None:
-    """Ask until it is so."""
-    assert callable(holds)
+def until(what: str, holds: Callable[[], object], limit: float = 30, seen: Callable[[], object] = lambda: "") -> None:
+    """Ask until it is so; `seen` is shown where it never is."""
     deadline = time.monotonic() + limit
     while not holds():
-        assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {limit:g} s: {what} {seen()}"
         time.sleep(0.05)
 
 
@@ -202,7 +201,12 @@ def test_down_leaves_nothing(victim: str) -> None:
         assert not (mesh.home / "state" / "demo").exists()
     finally:
         mesh.remove()
-    until("no trace is left", lambda: traces() <= before, 10)
+    until("no trace is left", lambda: not left_since(before), 10, lambda: sorted(left_since(before)))
+
+
+def left_since(before: set[str]) -> set[str]:
+    """What is here now and was not before."""
+    return traces() - before
 
 
 def traces() -> set[str]:

@@ -66,7 +66,7 @@ def run(argv: list[str], env: Mapping[str, str], *, stdin: str | None = None, ti
 class Mesh:
     """One demo in folders and on ports of its own."""
 
-    def __init__(self, *, capture: str = "auto", user: str | None = None) -> None:
+    def __init__(self, *, capture: str = "auto", user: str | None = None, settings: Mapping[str, str] | None = None) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="tl-"))
         self.home.chmod(0o755)
         self.ingress_port, self.api_port, self.xds_port = free_port(), free_port(), free_port()
@@ -82,6 +82,7 @@ class Mesh:
             "TULLE_RUNTIME_DIR": str(self.home / "run"),
             "HOME": str(self.home) if user else os.environ.get("HOME", "/"),
             "NO_COLOR": "1",
+            **(settings or {}),
         }
         self.kubeconfig = self.home / "state" / "demo" / "kubeconfig"
 

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -54,9 +55,24 @@ async def up(settings: DemoSettings, show: Show) -> DemoState:
         )
     try:
         return await _watch(child, show)
-    except BaseException:
+    except BaseException as error:
+        kept = await asyncio.to_thread(_keep_logs)
         await asyncio.shield(down())
+        if isinstance(error, TulleError):
+            error.hint = "\n".join(filter(None, [error.hint, f"all logs: {kept}"]))
         raise
+
+
+def _keep_logs() -> Path:
+    """The logs of a start that failed, in a folder that outlives it; those of the failure before are replaced."""
+    kept = paths.state_dir() / "demo-failed"
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(paths.demo_state_dir(), kept, ignore=_only_logs, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+    return kept
+
+
+def _only_logs(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if (not name.endswith(".log") and not (Path(folder) / name).is_dir()) or name == "ca"]
 
 
 async def _watch(child: subprocess.Popen[bytes], show: Show) -> DemoState:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tulle.kit.problem import Problem
 
 MANAGER = "tulle"
+# Field managers that are a person at a shell: whoever applies a file by hand may change what was applied or edited by hand.
+HANDS = frozenset(
+    {MANAGER, "kubectl", "kubectl-client-side-apply", "kubectl-create", "kubectl-edit", "kubectl-patch", "kubectl-replace"}
+)
 # What others refer to comes first; kinds that are not named here come in the middle.
 ORDER = ("Namespace", "ServiceAccount", "Service", "WorkloadEntry", "ServiceEntry", "DestinationRule", "GatewayClass", "Gateway")
 LAST = ("ReferenceGrant", "VirtualService", "HTTPRoute")
@@ -112,7 +116,8 @@ async def _write(api: ApiClient, item: Given, dry_run: str, force: bool) -> str:
         before = None
     if dry_run == "client":
         return f"{'created' if before is None else 'configured'} (dry run)"
-    after = await api.apply(item.raw, field_manager=MANAGER, force=force, dry_run=dry_run == "server")
+    by_hand = before is not None and {entry.get("manager") for entry in before["metadata"].get("managedFields", ())} <= HANDS
+    after = await api.apply(item.raw, field_manager=MANAGER, force=force or by_hand, dry_run=dry_run == "server")
     if before is None:
         word = "created"
     elif _essence(before) == _essence(after):

@@ -37,7 +37,7 @@ socket_option = click.option(
     "ports",
     multiple=True,
     metavar="P[:PROTOCOL[:TARGET]]",
-    help="A port of the service, its protocol (sniffed where not said), and the port that the process binds. Repeatable.",
+    help="A port of the service, its protocol (TCP where not said), and the port that the process binds. Repeatable.",
 )
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A further label. Repeatable.")
 @click.option("--capture", type=click.Choice(["auto", "netns", "cgroup", "proxy"]), default="auto", show_default=True)
