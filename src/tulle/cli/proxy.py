@@ -198,7 +198,7 @@ def _node(proxy: dict[str, Any]) -> str:
 
 
 def _details(proxy: dict[str, Any]) -> str:
-    names = {url: column for column, url in COLUMNS.items()}
+    names = {url: column for column, url in COLUMNS.items()} | {"tulle.dev.v1.Name": "names"}
     rows, refused = [], []
     for status in proxy["types"]:
         url = status["type_url"].rpartition("/")[2]
