@@ -89,7 +89,7 @@ class Mesh:
     @staticmethod
     def _python_for(become: list[str]) -> list[str]:
         """This interpreter, or where that user may not run it (somebody's home), the system's own of the same version."""
-        if subprocess.run([*become, sys.executable, "-c", ""], capture_output=True, check=False).returncode == 0:
+        if subprocess.run([*become, "env", sys.executable, "-c", ""], capture_output=True, check=False).returncode == 0:
             return [sys.executable]
         system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
         packages = f"{ROOT / 'src'}:{sysconfig.get_path('purelib')}"
