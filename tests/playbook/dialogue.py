@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tulle.core.encoded import Encoded, Published, encode, field
 from tulle.core.type_urls import CLUSTER, ENDPOINT, LISTENER, NAME, ROUTE, SECRET, SHORT, VIRTUAL_HOST
+from tulle.xds.events import Changed, Event, Overdue, Settled
 from tulle.xds.messages import Request, Send
-from tulle.xds.stream import Changed, DeltaStream, Overdue
+from tulle.xds.stream import DeltaStream
 
 LONG = {short: url for url, short in SHORT.items()}
 PROXY = "default/curl"
@@ -104,11 +105,15 @@ class Dialogue:
         """The source moves."""
         return self._feed(Changed(self.book.tell(*resources, gone=gone, layer=layer)))
 
+    def settles(self) -> list[str]:
+        """The proxy came back and had time to say everything."""
+        return self._feed(Settled())
+
     def waits(self) -> list[str]:
         """The server's patience is over."""
         return self._feed(Overdue())
 
-    def _feed(self, event: Request | Changed | Overdue) -> list[str]:
+    def _feed(self, event: Event) -> list[str]:
         said: list[str] = []
         for action in self.stream.feed(event):
             self.log.append(action)

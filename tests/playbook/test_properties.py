@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from tests.playbook.dialogue import CLUSTER, ENDPOINT, LISTENER, ROUTE, VIRTUAL_HOST, Book, cluster, endpoints, thing
 from tulle.core.encoded import Encoded
+from tulle.xds.events import Changed, Event, Overdue, Settled
 from tulle.xds.messages import Request, Send
-from tulle.xds.stream import Changed, DeltaStream, Event, Overdue
+from tulle.xds.stream import DeltaStream
 
 NAMES = "abcd"
 TABLES = ("t", "u")
@@ -40,6 +41,7 @@ class Client:
             if names or url not in self.asked:
                 versions = {name: it.version for name, it in self.has[url].items()}
                 self.say(Request(url, subscribe=names, versions=versions))
+        self.say(Settled())
 
     def say(self, event: Event) -> None:
         self.inbox += [action for action in self.stream.feed(event) if isinstance(action, Send)]
@@ -177,7 +179,7 @@ def test_no_request_breaks_the_stream(data: st.DataObject) -> None:
             for action in stream.feed(Request(url, nonce=nonce)):
                 if isinstance(action, Send):
                     open_[action.nonce] = action.type_url
-        for action in stream.feed(Overdue()):
+        for action in [*stream.feed(Settled()), *stream.feed(Overdue())]:
             if isinstance(action, Send):
                 open_[action.nonce] = action.type_url
     assert not open_

@@ -21,10 +21,11 @@ from tulle.core.encoded import Published, Source
 from tulle.core.type_urls import SHORT
 from tulle.kit.errors import Refused as NotPermitted
 from tulle.xds import sotw
+from tulle.xds.events import Acked, Action, Changed, Event, Overdue, Refused, Settled, Subscribed, Synced
 from tulle.xds.messages import Request, Send, parse_request
 from tulle.xds.sotw import SotwRequest, SotwSend, SotwStream
 from tulle.xds.status import Nack, ProxyStatus
-from tulle.xds.stream import Acked, Action, Changed, DeltaStream, Event, Overdue, Refused, Subscribed, Synced
+from tulle.xds.stream import DeltaStream
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 
@@ -39,6 +40,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
 )
+
+# How long (s) a proxy that comes back may take to say all that it has and wants, before anything of it is removed.
+RETURN = 1.0
 
 # How long (s) a proxy may take to answer, or to subscribe to what its resources refer to, before the rest is sent anyway.
 PATIENCE = 5.0
@@ -82,6 +86,7 @@ class _Session:
         self.outbox: deque[Send | SotwSend] = deque()
         self.wake = asyncio.Event()
         self.timer: asyncio.TimerHandle | None = None
+        self.settling: asyncio.TimerHandle | None = None
         self.task = asyncio.current_task()
         self.closing = False
 
@@ -217,8 +222,9 @@ class AdsServer:
             context.set_details("the server is closing")
         finally:
             writer.cancel()
-            if session.timer is not None:
-                session.timer.cancel()
+            for timer in (session.timer, session.settling):
+                if timer is not None:
+                    timer.cancel()
             del self._sessions[session.number]
             for waiter in list(self._waiters):
                 waiter.behind.discard(session)
@@ -258,6 +264,8 @@ class AdsServer:
             self._act(session, action)
         if session.outbox:
             session.wake.set()
+        if protocol.recovering and session.settling is None:
+            session.settling = asyncio.get_running_loop().call_later(RETURN, self._feed, session, Settled())
         if session.timer is not None and (not isinstance(event, Changed) or not protocol.outstanding):
             session.timer.cancel()
             session.timer = None

@@ -11,9 +11,10 @@ import msgspec
 from tulle.core.encoded import Encoded, Source, field
 from tulle.core.type_urls import CLUSTER, LISTENER
 from tulle.pb.envoy.service.discovery.v3 import discovery_pb2
+from tulle.xds.events import Action, Changed, Overdue, Settled
 from tulle.xds.messages import WILDCARD, Request, Send
 from tulle.xds.status import TypeStatus
-from tulle.xds.stream import Action, Changed, DeltaStream, Overdue
+from tulle.xds.stream import DeltaStream
 
 # Types whose responses hold everything: what is missing in one is gone. Of other types only what changed is sent.
 FULL = frozenset({CLUSTER, LISTENER})
@@ -76,6 +77,11 @@ class SotwStream:
         return self._delta.synced
 
     @property
+    def recovering(self) -> bool:
+        """Never: a client of this variant says only what it wants, not what it has."""
+        return False
+
+    @property
     def held(self) -> bool:
         """Whether this waits for a proxy that the source does not know (yet)."""
         return self._delta.held
@@ -89,7 +95,7 @@ class SotwStream:
         """What each subscribed type stands at."""
         return self._delta.status()
 
-    def feed(self, event: SotwRequest | Changed | Overdue) -> list[Action | SotwSend]:
+    def feed(self, event: SotwRequest | Changed | Overdue | Settled) -> list[Action | SotwSend]:
         """What happened, and what is to be done about it."""
         if not isinstance(event, SotwRequest):
             return self._said(self._delta.feed(event))

@@ -21,10 +21,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-import msgspec
-
 from tulle.core.encoded import Encoded, Published, Source
 from tulle.core.type_urls import CLUSTER, ENDPOINT, LISTENER, NAME, ORDER, ROUTE, SECRET, VIRTUAL_HOST
+from tulle.xds.events import Acked, Action, Changed, Event, Overdue, Refused, Settled, Subscribed, Synced
 from tulle.xds.messages import WILDCARD, Request, Send
 from tulle.xds.status import Nack, TypeStatus
 from tulle.xds.subscription import Flight, Subscription, matches, mentions
@@ -40,59 +39,19 @@ _BREAK = ((NAME,), (LISTENER, ROUTE, VIRTUAL_HOST), (CLUSTER, ENDPOINT, SECRET))
 _LEGACY_WILDCARD = frozenset({CLUSTER, LISTENER, VIRTUAL_HOST, NAME})
 
 
-class Changed(msgspec.Struct, frozen=True):
-    """Event: the source moved."""
-
-    published: Published
-
-
-class Overdue(msgspec.Struct, frozen=True):
-    """Event: the proxy had long enough to answer, and to subscribe to what it was pointed at (`DeltaStream.outstanding`).
-
-    Envoy answers no cluster update while any cluster warms, which may be for ever (a name that does not resolve). The rest
-    goes on without; the type that is late gets nothing more until it is answered, and the proxy is not in sync until then.
-    """
-
-
-class Acked(msgspec.Struct, frozen=True):
-    """Action: tell that the proxy took a response made at `revision`."""
-
-    type_url: str
-    revision: int
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """Action: tell that the proxy refused a response."""
-
-    nack: Nack
-
-
-class Subscribed(msgspec.Struct, frozen=True):
-    """Action: tell that the proxy changed what it wants; `*` stands for all of a type."""
-
-    type_url: str
-    subscribe: tuple[str, ...]
-    unsubscribe: tuple[str, ...]
-
-
-class Synced(msgspec.Struct, frozen=True):
-    """Action: tell that everything of `revision` is answered."""
-
-    revision: int
-
-
-Event = Request | Changed | Overdue
-Action = Send | Acked | Refused | Subscribed | Synced
-
-
 class DeltaStream:
-    """The protocol of one stream. `known` as in `AdsServer`: whether the absence of a name from the source is a fact."""
+    """The protocol of one stream. `known` as in `AdsServer`: whether the absence of a name from the source is a fact.
+
+    `synced` is the latest revision with nothing outstanding. `recovering`: the proxy brought resources along from an earlier
+    stream, and nothing is removed before `Settled` is fed.
+    """
 
     def __init__(
         self, source: Source, proxy: str, known: Callable[[str, str, str], bool] = lambda proxy, type_url, name: True
     ) -> None:
         self.proxy = proxy
         self.synced = 0
+        self.recovering = False
         self._source = source
         self._known = known
         self._types: dict[str, Subscription] = {}
@@ -132,6 +91,8 @@ class DeltaStream:
                 self._request(event, actions)
             case Changed(published):
                 self._changed(published)
+            case Settled():
+                self.recovering = False
             case Overdue():
                 self._awaited.clear()
                 for kind in self._types.values():
@@ -147,6 +108,7 @@ class DeltaStream:
         if kind is None:
             kind = self._types[request.type_url] = Subscription()
             if request.versions:
+                self.recovering = True
                 # Held before anything else is; what is held and no longer there will be told.
                 kind.split()
                 kind.held.update((sys.intern(name), sys.intern(version)) for name, version in request.versions.items())
@@ -358,7 +320,13 @@ class DeltaStream:
         return True
 
     def _break(self, actions: list[Action]) -> bool:
-        """Removals, in the reverse order; whether all of them are answered."""
+        """Removals, in the reverse order; whether all of them are answered.
+
+        A proxy that comes back asks for one type after the other: until it has, its routes to a cluster that is to go are
+        not known here.
+        """
+        if self.recovering and any(kind.gone for kind in self._types.values()):
+            return False
         for group in _BREAK:
             for type_url in group:
                 kind = self._types.get(type_url)
