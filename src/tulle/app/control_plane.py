@@ -26,7 +26,7 @@ import tulle
 from tulle.api.decode import decode
 from tulle.api.object import Object
 from tulle.api.registry import kind_of_resource
-from tulle.app import preflight
+from tulle.app import logs, preflight
 from tulle.app.settings import ControlPlaneSettings
 from tulle.client import kubeconfig
 from tulle.control.apiserver.server import ApiServer
@@ -315,4 +315,5 @@ def run_control_plane(settings: ControlPlaneSettings) -> None:
     """The program; returns after SIGTERM."""
     import uvloop
 
+    logs.configure(settings.log_level)
     uvloop.run(serve(settings))
