@@ -45,11 +45,7 @@ demo: $(RUNTIME)  ## tulle with the sample application on this machine
 	@$(BIN)/tulle demo up
 
 test: $(DEV) system  ## every test, on a machine with nothing prepared
-	@status=0; \
-	$(BIN)/python -m pytest -q $(FAST) -n 2 --dist loadfile || status=1; \
-	$(if $(SLOW),$(BIN)/python -m pytest -q $(SLOW) || status=1;) \
-	$(MAKE) --no-print-directory test-pythons || status=1; \
-	exit $$status
+	@sh packaging/test.sh $(VENV)
 
 test-fast: $(DEV)  ## unit, playbook, property, conformance and golden tests
 	@$(BIN)/python -m pytest -q $(FAST) -n 2 --dist loadfile
