@@ -17,6 +17,7 @@ from typing import IO
 
 import msgspec
 
+from tulle.app.private_node import node_agent
 from tulle.client.node_api import NodeClient, NodeError, Owner, WorkloadSpec, WorkloadStatus
 from tulle.kit.errors import TulleError, Unavailable
 from tulle.node.process import this
@@ -141,10 +142,14 @@ async def start(
 
 
 async def run_workload(spec: WorkloadSpec, argv: Sequence[str], *, socket: Path | None = None) -> int:
-    """`tulle run`: start it, pass signals on, and return its exit code (128+n where signal n ended it)."""
-    app = await start(spec, argv, socket=socket)
-    with _signals(app.send):
-        return await app.wait()
+    """`tulle run`: start it, pass signals on, and return its exit code (128+n where signal n ended it).
+
+    Where no agent runs on this machine, one is started for it (`private_node.py`).
+    """
+    async with node_agent(socket) as agent:
+        app = await start(spec, argv, socket=agent)
+        with _signals(app.send):
+            return await app.wait()
 
 
 async def exec_in(workload: str, argv: Sequence[str], *, socket: Path | None = None) -> int:

@@ -154,6 +154,8 @@ class Agent:
         await self.close()
         await self.node.resolver.close(end=True)
         await self.node.network.teardown()
+        with contextlib.suppress(OSError):  # farewells that could not be said are in the state folder
+            (self.node.runtime_dir / "w").rmdir()
 
     async def close(self) -> None:
         """Stop being the agent, and leave everything running for the next."""

@@ -40,7 +40,7 @@ class Identity(msgspec.Struct, frozen=True):
     key: str
     chain: str
     bundle: str
-    not_before: float
+    issued: float  # by this machine's clock; certificates begin earlier, for clocks that are late
     not_after: float
 
     def __repr__(self) -> str:
@@ -52,7 +52,7 @@ class Identity(msgspec.Struct, frozen=True):
 
     def renew_at(self, jitter: float) -> float:
         """When to renew: at half its life, a tenth earlier or later (`jitter` in 0..1), so that a mesh does not renew at once."""
-        return self.not_before + (self.not_after - self.not_before) * (0.45 + 0.1 * jitter)
+        return self.issued + (self.not_after - self.issued) * (0.45 + 0.1 * jitter)
 
     def save(self, path: Path) -> None:
         """Keep it in one file (0600), so that key and certificate cannot fall apart. Blocks."""
@@ -187,7 +187,7 @@ def _identity(key: str, answer: dict[str, Any]) -> Identity:
             key=key,
             chain=chain,
             bundle=bundle,
-            not_before=leaf.not_valid_before_utc.timestamp(),
+            issued=time.time(),
             not_after=leaf.not_valid_after_utc.timestamp(),
         )
         context(made)

@@ -100,6 +100,8 @@ class Resolver:
         if self._connection is not None and (end or not self._sockets):
             with contextlib.suppress(Unavailable):
                 await self._ask(Message("end"))
+            for file in (self._names, self._log):
+                file.unlink(missing_ok=True)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
