@@ -77,9 +77,8 @@ class _Scene:
         return pid
 
     def spawn(self, argv: list[str]) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen(
-            argv, env=self.mesh.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with (self.folder / "spawned.log").open("ab") as log:
+            child = subprocess.Popen(argv, env=self.mesh.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.children.append(child)
         return child
 
@@ -147,7 +146,7 @@ def _certificates(folder: Path) -> None:
 def measure(rounds: int = 9, seconds: float = 5, rate: int = 1000, connections: int = 16) -> Latency:
     """Start the scene, measure the four in turn so many times, stop everything. Needs root, for the namespaces."""
     mesh = Mesh(capture="netns")
-    with tempfile.TemporaryDirectory(prefix="tl-") as name:
+    with tempfile.TemporaryDirectory(prefix="tulle-bench-") as name:
         folder = Path(name)
         scene = _Scene(mesh, folder)
         try:
@@ -191,7 +190,8 @@ def _measure(scene: _Scene, rounds: int, seconds: float, rate: int, connections:
 
     def load(variant: str, seconds: float) -> tuple[dict[str, Any], float]:
         before = _cpu(pids[variant])
-        argv = ["nsenter", "-t", str(client), "-n", sys.executable, "-m", "tests.bench.load", urls[variant]]
+        inside = client if variant == "mesh" else here
+        argv = ["nsenter", "-t", str(inside), "-n", sys.executable, "-m", "tests.bench.load", urls[variant]]
         argv += [
             "--host",
             f"bench-server:{_APP}",
@@ -204,7 +204,8 @@ def _measure(scene: _Scene, rounds: int, seconds: float, rate: int, connections:
         ]
         ran = subprocess.run(argv, capture_output=True, text=True, check=False)
         if ran.returncode:
-            raise RuntimeError(f"{variant}: {ran.stderr[-500:]}")
+            words = (folder / "spawned.log").read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{variant}: {ran.stderr[-500:]}\n{words}")
         result: dict[str, Any] = json.loads(ran.stdout)
         return result, (_cpu(pids[variant]) - before) / result["requests"] * 1000
 

@@ -13,10 +13,10 @@ import argparse
 import asyncio
 import contextlib
 import json
-import socket
 import sys
 import time
 from collections import deque
+from typing import cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -46,8 +46,7 @@ class _Connection(asyncio.Protocol):
         self.buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
@@ -114,11 +113,7 @@ class _Load:
         loop = asyncio.get_running_loop()
         pool = []
         for _ in range(connections):
-            opened = socket.socket()
-            opened.setblocking(False)
-            await loop.sock_connect(opened, self.address)
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            _, connection = await loop.create_connection(lambda: _Connection(self), sock=opened)
+            _, connection = await loop.create_connection(lambda: _Connection(self), *self.address)
             pool.append(connection)
         start = time.perf_counter() + 0.05
         total = int(rate * seconds)

@@ -109,7 +109,7 @@ def _rss(pid: int) -> float:
 
 async def measure(rounds: int = 9) -> Scale:
     """Start everything, change one route and one endpoint so many times, stop everything."""
-    with tempfile.TemporaryDirectory(prefix="tl-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tulle-bench-") as folder:
         state = Path(folder, "state")
         state.mkdir(mode=0o700)
         await _fill(state)
