@@ -23,6 +23,7 @@ import structlog
 
 from tulle.kit.errors import Unavailable
 from tulle.node import supervision
+from tulle.node.cache import write_private
 from tulle.node.process import Process, process
 from tulle.node.supervision import State, Supervision
 from tulle.pb.descriptors import envoy_path
@@ -140,8 +141,7 @@ class Envoy:
 
     def configure(self, bootstrap: Mapping[str, Any]) -> None:
         """Write the bootstrap that the next start reads. Blocks shortly."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (self.folder / "bootstrap.json").write_bytes(msgspec.json.encode(bootstrap))
+        write_private(self.folder / "bootstrap.json", msgspec.json.encode(bootstrap))
 
     def start(self) -> None:
         """From now on it is to run."""

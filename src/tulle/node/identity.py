@@ -149,7 +149,7 @@ class IdentityClient:
         except aiohttp.ClientConnectorCertificateError as error:
             raise Refused(f"{self.api}: its certificate is not of this mesh ({error.certificate_error})") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unavailable(f"the control plane at {self.api} does not answer: {error or type(error).__name__}") from error
+            raise Unavailable(f"no control plane answers at https://{self.api}") from error
         try:
             answer = msgspec.json.decode(data, type=dict[str, Any])
         except msgspec.DecodeError:

@@ -163,6 +163,9 @@ class Workload:
                 finally:
                     signing.cancel()
                 await self._until_serving()
+        except Unavailable as error:
+            await self.take_down(drain=0)
+            raise self._unknown_here(error) from error
         except TimeoutError:
             reason = self._why_not()
             await self.take_down(drain=0)
@@ -300,9 +303,7 @@ class Workload:
     def _why_not(self) -> str:
         """The reason that is nearest to the cause."""
         if self.registration is not None and self.registration.error:
-            known = self.feed.cache.complete
-            unknown = "" if known else f", and {self.id} has not run on this node before"
-            return self.registration.error if self.registration.refused else self.registration.error + unknown
+            return self.registration.error
         if self.identity.current is None:
             return self.identity.error or "it has no certificate yet"
         if self.feed.refusals:
@@ -310,6 +311,12 @@ class Workload:
         if not self.feed.connected:
             return "the control plane does not answer on its xDS port"
         return (self.envoy.last_words() if self.envoy else "") or "its configuration has not come"
+
+    def _unknown_here(self, error: Unavailable) -> Unavailable:
+        """Why it does not start without a control plane, where another might."""
+        if self.feed.cache.complete or self.feed.connected:
+            return error
+        return Unavailable(f"{error.message}, and {self.id} has not run on this node before", hint=error.hint)
 
     def _settle_in(self) -> None:
         """It serves: watch the application and the owner, keep the certificate."""
@@ -362,7 +369,7 @@ class Workload:
         False where the API server could not be told: its entry is still to be deleted.
         """
         self.withdrawn = True
-        told = self.registration is None or await self.registration.withdraw(forget=True)
+        told = self.registration is None or await self.registration.withdraw(forget=True, spread=drain > 0)
         if self._relay is not None:
             await self._relay.stop(0)
         if self.envoy is not None:
