@@ -100,6 +100,13 @@ def test_kubectl_hears_the_sentence_too(mesh: Mesh) -> None:
     assert "destinaton" in ran.err
 
 
+def test_kubectl_is_warned_of_what_points_to_nothing(mesh: Mesh) -> None:
+    """kubectl stores it, as Kubernetes would, and shows the sentence as a warning."""
+    ran = mesh.kubectl("apply", "--dry-run=server", "-f", "-", stdin=CASES["host without a service"][0])
+    assert "Warning: spec.http[0].route[0].destination.host" in ran.err
+    assert "reviewz" in ran.err
+
+
 def test_usage_errors(mesh: Mesh) -> None:
     """Exit code 64 for what was typed wrong, with the word that is wrong."""
     ran = mesh.tulle("apply", "--no-such-flag", check=False)

@@ -24,6 +24,7 @@ import structlog
 
 import tulle
 from tulle.api.decode import decode
+from tulle.api.kind import Kind
 from tulle.api.object import Object
 from tulle.api.registry import kind_of_resource
 from tulle.app import logs, preflight
@@ -140,6 +141,7 @@ class ControlPlane:
             self.store,
             tls=self.tls,
             trust_domain=settings.trust_domain,
+            admit=self._warnings,
             extra_apps={
                 IDENTITY_PREFIX: identity_app(self.authority, self.tokens, self.store, settings.certificate_lifetime),
                 "/tulle/v1": mesh_api(self),
@@ -218,6 +220,18 @@ class ControlPlane:
         workload = self.pipeline.workload(proxy)
         if workload is not None and workload.node != peer.removeprefix(prefix):
             raise Refused(f"{proxy} runs on node {workload.node or 'nowhere'}, not on {peer.removeprefix(prefix)}")
+
+    async def _warnings(
+        self, operation: str, kind: Kind, body: dict[str, Any] | None, old: dict[str, Any] | None
+    ) -> list[str]:
+        """What the mesh has against an object that is about to be written: `kubectl` shows it, and it is written all the same."""
+        if body is None or not kind.group or kind.kind == "WorkloadEntry":
+            return []
+        decoded, _ = decode(body)
+        if decoded is None:
+            return []
+        key = (kind.resource, decoded.metadata.namespace, decoded.metadata.name)
+        return [f"{problem.path}: {problem.message}" for problem in self.pipeline.trial(key, decoded)]
 
     # What /tulle/v1 shows.
 

@@ -161,6 +161,21 @@ class Pipeline:
                 self._found.pop(key, None)
         return [problem for key in sorted(self._found) for problem in self._found[key]]
 
+    def trial(self, key: Key, one: Object) -> list[Problem]:
+        """What would be wrong with an object if it were written now: for a warning at the time of the write. Changes nothing."""
+        resource, *name = key
+        source = INPUTS.get(resource)
+        if source is None or resource not in BY_RESOURCE:
+            return []
+        row = (name[0], name[1])
+        before = self.flow.get(source, row)
+        self.flow.commit({source: {row: bare(one)}})
+        try:
+            found = self.flow.get(object_problems, (resource, row))
+            return list(found or ())
+        finally:
+            self.flow.commit({source: {row: before}})
+
     def model(self, layer: str) -> dict[str, Any]:
         """The rows of the model behind a layer, by table and key: for people, goldens and tests."""
         return {

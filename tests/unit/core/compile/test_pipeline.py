@@ -91,6 +91,20 @@ def test_problems_of_one_change_among_hundreds(large: Pipeline) -> None:
     assert large.flow.computed.total() <= 20, large.flow.computed
 
 
+def test_a_trial_tells_and_changes_nothing(large: Pipeline) -> None:
+    """A warning at the time of a write would leave the write behind, in what is published or in what is wrong."""
+    revision, tables = large.revision, {kind: dict(large.table("namespace/default", kind)) for kind in type_urls.ORDER}
+    problems = large.problems()
+    key = ("virtualservices.networking.istio.io", "default", "s7")
+    assert any("nowhere" in problem.message for problem in large.trial(key, vs("nowhere", 50)))
+    assert large.trial(key, vs("s7", 60)) == []
+    assert large.trial(("virtualservices.networking.istio.io", "default", "new"), vs("nowhere", 50)) != []
+    assert large.revision == revision
+    assert large.problems() == problems
+    assert large.commit({}).changed == {}
+    assert {kind: dict(large.table("namespace/default", kind)) for kind in type_urls.ORDER} == tables
+
+
 def test_nothing_new_is_nothing_published(large: Pipeline) -> None:
     """A resync, a written status or a new resource version would be sent to every proxy."""
     one = vs("s5", 50)
