@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from tulle import __version__
 from tulle.cli.lazy import Entry, LazyGroup
 from tulle.cli.terminal import fail, plain
 
@@ -49,6 +50,7 @@ SECTIONS = {
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Start with `tulle demo up`. Every setting of a program is a flag and a TULLE_* variable.",
 )
+@click.version_option(__version__, "--version", message="tulle %(version)s", help="Print the version of tulle.")
 @click.pass_context
 def tulle(ctx: click.Context) -> None:
     """A service mesh that you can pip install."""
