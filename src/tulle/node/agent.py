@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ log = structlog.get_logger("tulle.node")
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _API_TIMEOUT = 10.0
+_KEPT = 3 * 24 * 3600.0  # seconds: by then its certificate has expired
 _MAINTENANCE = 30.0  # seconds between two looks at the logs' sizes
 
 
@@ -73,7 +76,15 @@ class Agent:
         for file in sorted((self.node.state_dir / "workloads").glob("*/farewell.json")):
             with contextlib.suppress(OSError, msgspec.DecodeError):
                 self._say_farewell(msgspec.json.decode(file.read_bytes(), type=WorkloadSpec))
+        await asyncio.to_thread(self._forget_old)
         self._task(self._maintain())
+
+    def _forget_old(self) -> None:
+        """Remove what is kept of workloads that may come again, once they have not for so long that it is of no use."""
+        for folder in (self.node.state_dir / "workloads").iterdir():
+            stays = any((folder / name).exists() for name in ("record.json", "farewell.json"))
+            if not stays and time.time() - folder.stat().st_mtime > _KEPT:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _records(self) -> list[Record]:
         found = []

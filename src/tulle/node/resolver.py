@@ -110,7 +110,8 @@ class Resolver:
         """Find the process of an earlier agent, or start one."""
         if self._connection is not None:
             return
-        self._write_names()
+        if self._table:  # else what the last agent wrote still holds
+            self._write_names()
         answer = await self._connect()
         if answer is not None and answer.version != tulle.__version__:
             await self._ask(Message("end"))
@@ -120,7 +121,7 @@ class Resolver:
             async with asyncio.timeout(_START_LIMIT):
                 while (answer := await self._connect()) is None:  # noqa: ASYNC110 - it is there when its socket is
                     await asyncio.sleep(0.02)
-        else:
+        elif self._table:
             await self._ask(Message("names"))
         self._process, self._served = process(answer.pid), set(answer.serving)
         if self._watching is not None and self._watching is not asyncio.current_task():

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import shutil
+import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from tulle.core import type_urls
 from tulle.core.envoy import bootstrap
 from tulle.core.model.name import Name
 from tulle.core.model.workload import Capture
-from tulle.kit.errors import TulleError, Unavailable
+from tulle.kit.errors import Refused, TulleError, Unavailable
 from tulle.node import health, objects, relay
 from tulle.node.ads import Feed
 from tulle.node.cache import ALL, Cache, write_private
@@ -198,12 +199,14 @@ class Workload:
     async def _make_sandbox(self) -> Sandbox:
         ports = [port.bound for port in self.spec.ports]
         if self.spec.kind is Kind.GATEWAY:
+            for port in ports:
+                _check_free(port)
             return await self.node.network.gateway(self.id, ports)
         return await self.node.network.create(self.id, ports)
 
     async def _adopt_sandbox(self) -> Sandbox | None:
         if self.spec.kind is Kind.GATEWAY:
-            return await self._make_sandbox()
+            return await self.node.network.gateway(self.id, [port.bound for port in self.spec.ports])
         box = await self.node.network.adopt(self.id)
         return box if box is not None and box.alive() else None
 
@@ -439,3 +442,15 @@ class Workload:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.error = f"internal error: {error!r}"
             log.error("a part of a workload failed", workload=self.id, exc_info=error)
+
+
+def _check_free(port: int) -> None:
+    """Raise `Refused` where this host's port cannot be bound: Envoy would say so only much later, and less clearly."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104 - where a gateway listens
+        except PermissionError as error:
+            raise Refused(f"port {port}: this user may not bind it", hint="choose a port above 1023") from error
+        except OSError as error:
+            raise Refused(f"port {port} is in use", hint="stop the program that has it, or choose another port") from error
