@@ -280,8 +280,11 @@ def test_gateway_api_in_the_mesh(mesh: Mesh, name: str, how: str) -> None:
     """HTTPRoutes with a Service as parent steer calls between services, with the weights they give."""
     mesh.apply(how, gateway_api(name))
     try:
-        assert_shares(lambda: through_ingress(mesh, 1000), GAMMA[name])
-        assert_shares(lambda: from_workload(mesh, 1000), GAMMA[name])
+        if len(GAMMA[name]) == 1:
+            assert set(through_ingress(mesh, 200)) == set(from_workload(mesh, 200)) == set(GAMMA[name])
+        else:
+            assert_shares(lambda: through_ingress(mesh, 1000), GAMMA[name])
+            assert_shares(lambda: from_workload(mesh, 1000), GAMMA[name])
     finally:
         mesh.delete(how, gateway_api(name))
     assert set(through_ingress(mesh, 60)) == {"v1", "v2", "v3"}
