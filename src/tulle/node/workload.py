@@ -25,20 +25,20 @@ import structlog
 from tulle.client.api import ApiClient
 from tulle.client.node_api import Command, Kind, WorkloadSpec, WorkloadStatus
 from tulle.core import type_urls
-from tulle.core.envoy import bootstrap
 from tulle.core.model.name import Name
 from tulle.core.model.workload import Capture
 from tulle.kit.errors import Refused, TulleError, Unavailable
-from tulle.node import health, objects, relay
+from tulle.node import health
 from tulle.node.ads import Feed
 from tulle.node.cache import ALL, Cache, write_private
 from tulle.node.envoy import Envoy
 from tulle.node.identity import Identity, IdentityClient, Kept
-from tulle.node.network import PROXY_MARK, Network, Sandbox
+from tulle.node.network import Network, Sandbox
 from tulle.node.objects import Place
 from tulle.node.process import INSTANCE, PROXY, WORKLOAD, Process, carrying, end
 from tulle.node.registration import Registration
 from tulle.node.resolver import Resolver
+from tulle.node.sidecar import Sidecar
 from tulle.node.supervision import State
 from tulle.xds.client import Upstream
 
@@ -101,9 +101,8 @@ class Workload:
         self.identity = Kept(self.folder / "identity.json", self._ask_identity, self.feed.use)
         self.readiness = health.Readiness(record.ready)
         self.sandbox: Sandbox | None = None
-        self.envoy: Envoy | None = None
+        self.sidecar: Sidecar | None = None
         self.registration: Registration | None = None
-        self._relay: Envoy | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._record_written = asyncio.Lock()
 
@@ -116,6 +115,11 @@ class Workload:
     def spec(self) -> WorkloadSpec:
         """What was asked for."""
         return self.record.spec
+
+    @property
+    def envoy(self) -> Envoy | None:
+        """Its Envoy, from the moment that there is a place for it."""
+        return self.sidecar.envoy if self.sidecar else None
 
     @property
     def spiffe(self) -> str:
@@ -158,8 +162,8 @@ class Workload:
                 signing = asyncio.create_task(self.identity.open(self.spiffe))
                 try:
                     await self._place(await self._make_sandbox())
-                    assert self.envoy is not None
-                    self.envoy.start()
+                    assert self.sidecar is not None
+                    self.sidecar.start()
                     await signing
                 finally:
                     signing.cancel()
@@ -182,17 +186,12 @@ class Workload:
         if box is None:
             return False
         self._sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
-        running = self.record.envoy
-        alive = running is not None and running.alive
-        await self.feed.start(hold=alive)
+        await self.feed.start(hold=self.record.envoy is not None and self.record.envoy.alive)
         with contextlib.suppress(TulleError):  # renewed in the background, as ever
             await self.identity.open(self.spiffe)
         await self._place(box, adopted=True)
-        assert self.envoy is not None
-        if alive and running is not None:
-            self.envoy.adopt(running)
-        else:
-            self.envoy.start()
+        assert self.sidecar is not None
+        self.sidecar.start(self.record.envoy, self.record.relay)
         self._settle_in()
         return True
 
@@ -226,82 +225,33 @@ class Workload:
         self._task(self.registration.run())
         if box.capture is Capture.NETNS:
             await self.node.resolver.serve(self.id, self.spec.namespace, box.dns_sockets)
-        environment = {INSTANCE: self.node.instance, PROXY: self.id}
-        self.envoy = Envoy(
-            self.id,
-            self.folder,
-            self._sockets / "admin.sock",
-            lambda argv: box.command(argv, app=False),
-            environment,
-            self._envoy_changed,
+        self.sidecar = Sidecar(
+            self.spec,
+            box,
+            node=self.node.name,
+            relayed=self.spec.kind is Kind.GATEWAY and self.node.network.relayed,
+            folder=self.folder,
+            sockets=self._sockets,
+            environment={INSTANCE: self.node.instance, PROXY: self.id},
+            level=self.node.log_level,
+            changed=self._envoy_changed,
         )
-        self.envoy.level = self.node.log_level
-        self.envoy.configure(self._bootstrap(box))
-        if self.spec.kind is Kind.GATEWAY and self.node.network.relayed:
-            self._start_relay()
-
-    def _start_relay(self) -> None:
-        """A second Envoy, on the host, for a gateway that lies in a user namespace."""
-        place = self.folder / "relay"
-        self._relay = Envoy(
-            f"{self.id} (relay)",
-            place,
-            self._sockets / "relay.sock",
-            list,
-            {INSTANCE: self.node.instance, PROXY: self.id},
-            self._envoy_changed,
-        )
-        sockets = self._relay_sockets()
-        # The ports are this host's to be reached at, as a gateway's are where nothing lies between.
-        self._relay.configure(relay.relay_bootstrap("0.0.0.0", sockets, admin_socket=str(self._relay.admin.path)))  # noqa: S104
-        running = self.record.relay
-        if running is not None and running.alive:
-            self._relay.adopt(running)
-        else:
-            self._relay.start()
-
-    def _relay_sockets(self) -> dict[int, str]:
-        return {port.bound: str(self._sockets / f"{port.bound}.sock") for port in self.spec.ports}
-
-    def _bootstrap(self, box: Sandbox) -> dict[str, Any]:
-        own = objects.labels(self.spec)
-        gateway = self.spec.kind is Kind.GATEWAY
-        made = bootstrap.bootstrap(
-            bootstrap.Options(
-                node_id=self.id,
-                cluster=f"{own['app']}.{self.spec.namespace}",
-                xds_socket=str(self.feed.socket),
-                admin_socket=str(self._sockets / "admin.sock"),
-                metadata={"LABELS": own, "NAMESPACE": self.spec.namespace, "NODE": self.node.name},
-                address=box.address if box.capture is Capture.PROXY else "0.0.0.0",  # noqa: S104 - inside its own namespace
-                # A gateway shares the host's ports with whatever else is there.
-                health_port=0 if gateway else box.proxy_ports.health,
-                metrics_port=0 if gateway else box.proxy_ports.metrics,
-                mark=PROXY_MARK if box.capture is Capture.NETNS else 0,
-            )
-        )
-        if gateway and self.node.network.relayed:
-            for kind, rows in relay.inner_resources(self._relay_sockets()).items():
-                made["static_resources"][kind] += rows
-        return made
 
     async def _until_serving(self) -> None:
         """Envoy has all it asked for, and the mesh's names are known. Ends early where waiting cannot help."""
-        assert self.envoy is not None
+        assert self.sidecar is not None
         assert self.registration is not None
+        envoy = self.sidecar.envoy
         while True:
-            ready = await self.envoy.until(State.READY, timeout=_LOOK)
-            if ready and self._relay is not None:
-                ready = await self._relay.until(State.READY, timeout=_LOOK)
-            if ready:
+            if await self.sidecar.serves(timeout=_LOOK):
                 if self.feed.cache.known(type_urls.NAME, ALL) or not self.feed.connected:
                     return
                 await asyncio.sleep(_LOOK)
             known = self.feed.cache.complete
             if self.registration.refused or (self.registration.error and not self.feed.connected and not known):
                 raise Unavailable(self._why_not())
-            if self.envoy.state is State.WAITING and self.envoy.restarts >= 4:
-                raise Unavailable(f"Envoy of {self.id} does not start: {self.envoy.last_words()}")
+            if envoy.state is State.WAITING and envoy.restarts >= 4:
+                raise Unavailable(f"Envoy of {self.id} does not start: {envoy.last_words()}")
 
     def _why_not(self) -> str:
         """The reason that is nearest to the cause."""
@@ -351,11 +301,8 @@ class Workload:
         self._gone(self)
 
     def _envoy_changed(self) -> None:
-        if self.envoy is None:
-            return
-        relayed = self._relay.process if self._relay else None
-        if (self.record.envoy, self.record.relay) != (self.envoy.process, relayed):
-            self.record.envoy, self.record.relay = self.envoy.process, relayed
+        if self.sidecar is not None and (self.record.envoy, self.record.relay) != self.sidecar.processes:
+            self.record.envoy, self.record.relay = self.sidecar.processes
             self._save_record()
 
     # Going away
@@ -373,10 +320,8 @@ class Workload:
         """
         self.withdrawn = True
         told = self.registration is None or await self.registration.withdraw(forget=True, spread=drain > 0)
-        if self._relay is not None:
-            await self._relay.stop(0)
-        if self.envoy is not None:
-            await self.envoy.stop(drain)
+        if self.sidecar is not None:
+            await self.sidecar.stop(drain)
         await end(await asyncio.to_thread(carrying, self.node.instance, self.id), grace=2.0)
         await self.close()
         await self.node.resolver.forget(self.id)
@@ -394,10 +339,8 @@ class Workload:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.envoy is not None:
-            await self.envoy.close()
-        if self._relay is not None:
-            await self._relay.close()
+        if self.sidecar is not None:
+            await self.sidecar.close()
         await self.feed.close()
 
     # Small things
