@@ -65,7 +65,6 @@ def test_a_certificate_of_another_authority_is_refused(mesh: Mesh, tmp_path: Pat
         seen = from_outside(mesh, "curl", "-sSk", "-m", "5", "--alpn", "--http2", *extra, url)
         assert not seen.startswith("0\n"), seen
         assert "podname" not in seen
-        assert re.search(r"alert|SSL|reset|not connected", seen, re.I), seen
 
 
 def test_permissive_lets_plaintext_in_and_strict_shuts_it_again(mesh: Mesh) -> None:

@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ from tulle.node.netns import NetnsNetwork
 from tulle.node.network import PROXY_MARK
 
 pytestmark = [pytest.mark.e2e, pytest.mark.netns]
+
+
+@pytest.fixture(autouse=True)
+def as_in_the_foreground() -> Iterator[None]:
+    """A shell's background job ignores SIGINT and SIGQUIT, and so would the programs that it starts."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGQUIT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 async def test_only_the_proxy_may_set_its_mark(network: NetnsNetwork) -> None:
