@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.netns]
 
 @pytest.fixture(autouse=True)
 def as_in_the_foreground() -> Iterator[None]:
-    """A shell's background job ignores SIGINT and SIGQUIT, and so would the programs that it starts."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGQUIT)}
+    """A job in the background ignores SIGINT and SIGQUIT, under nohup SIGHUP too, and so would the programs that it starts."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
