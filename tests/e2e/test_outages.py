@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -14,7 +16,7 @@ import pytest
 import yaml
 
 from tests.support.corpora import corpora
-from tests.support.mesh import Mesh, fetch
+from tests.support.mesh import TULLE, Mesh, fetch
 
 
 class Load:
@@ -85,8 +87,8 @@ def supervisor_stopped(mesh: Mesh) -> Iterator[None]:
 def test_control_plane_killed(own_mesh: Mesh) -> None:
     """Traffic goes on without it, a workload restarted meanwhile comes up from the cache, and it catches up later."""
     mesh = own_mesh
-    before = mesh.tulle("proxy", "status").out
-    assert "reviews-v1" in before
+    assert "reviews-v1" in mesh.tulle("proxy", "status").out
+    echo = run_echo(mesh)
     with load(mesh) as running:
         with supervisor_stopped(mesh):
             os.kill(pid_of(mesh, "tulle control-plane"), signal.SIGKILL)
@@ -97,6 +99,9 @@ def test_control_plane_killed(own_mesh: Mesh) -> None:
             until("a new Envoy from the cache", lambda: envoy_of(mesh, "default/details-v1") not in (0, envoy))
             url = f"{mesh.base}/api/v1/products/0"
             until("details answers through the new Envoy", lambda: fetch(url)[0].status == 200)
+            echo.terminate()
+            echo.wait(30)
+            echo = run_echo(mesh)  # the whole workload: namespace, sidecar and application, from the cache
         assert running.failures == 0, "details is not on this path"
         until("the control plane is back", lambda: mesh.tulle("wait", "--for=synced", check=False).code == 0, 60)
         mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/destination-rule-all.yaml"))
@@ -104,6 +109,19 @@ def test_control_plane_killed(own_mesh: Mesh) -> None:
         bodies = {str("red" in reply.body) for reply in fetch(f"{mesh.base}/api/v1/products/0/reviews", 50)}
         assert bodies == {"True"}, "a change after the outage arrives"
     assert running.failures == 0, running.seen
+    echo.terminate()
+    assert echo.wait(30) == 128 + signal.SIGTERM
+
+
+def run_echo(mesh: Mesh) -> subprocess.Popen[bytes]:
+    """`tulle run` of a little service, until a call from another workload is answered."""
+    code = "import http.server as h; h.HTTPServer(('', 8000), h.SimpleHTTPRequestHandler).serve_forever()"
+    argv = [*TULLE, "run", "--service", "echo", "--port", "8000:http", "--", sys.executable, "-c", code]
+    child = subprocess.Popen(argv, env=mesh.env, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    call = ("curl", "-sS", "-m", "2", "--fail", "-o", "/dev/null", "http://echo:8000/")
+    until("echo answers", lambda: mesh.inside(*call, check=False).code == 0)
+    assert child.poll() is None
+    return child
 
 
 def envoy_of(mesh: Mesh, workload: str) -> int:
@@ -211,8 +229,6 @@ def left_since(before: set[str]) -> set[str]:
 
 def traces() -> set[str]:
     """Links, nftables tables, namespaces, and processes that carry a tulle instance, of this machine."""
-    import subprocess
-
     found: set[str] = set()
     for argv in (["ip", "-br", "link"], ["nft", "list", "tables"], ["ip", "netns", "list"]):
         listed = subprocess.run(argv, capture_output=True, text=True, check=False).stdout

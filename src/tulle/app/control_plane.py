@@ -221,9 +221,7 @@ class ControlPlane:
         if workload is not None and workload.node != peer.removeprefix(prefix):
             raise Refused(f"{proxy} runs on node {workload.node or 'nowhere'}, not on {peer.removeprefix(prefix)}")
 
-    async def _warnings(
-        self, operation: str, kind: Kind, body: dict[str, Any] | None, old: dict[str, Any] | None
-    ) -> list[str]:
+    async def _warnings(self, operation: str, kind: Kind, body: dict[str, Any] | None, old: dict[str, Any] | None) -> list[str]:
         """What the mesh has against an object that is about to be written: `kubectl` shows it, and it is written all the same."""
         if body is None or not kind.group or kind.kind == "WorkloadEntry":
             return []

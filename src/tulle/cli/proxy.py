@@ -186,7 +186,7 @@ def _row(proxy: dict[str, Any]) -> list[str]:
 def _state(status: dict[str, Any] | None, proxy: dict[str, Any]) -> str:
     if proxy.get("held"):
         return "WAITING"
-    if status is None or not status["sent"]:
+    if status is None or (not status["sent"] and not status["resources"]):
         return "NOT SENT"
     if status.get("refused"):
         return "REFUSED"

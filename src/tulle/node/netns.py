@@ -4,8 +4,9 @@ One mechanism for both: namespaces are held by pause processes and made by `insi
 network namespace, in an address range that collides with no route, and a masquerade rule leads out. Without root the bridge lies
 in a user and network namespace held by one more pause process, from which nothing leads out.
 
-On disk, in the agent's runtime folder: `network.json` and `sandboxes/ID.json` with the pids and start times. What is not on
-record (the agent died in between) is found by name (links and table, derived from the instance) and by environment (processes).
+On disk, in the agent's runtime folder: `network.json`, `numbers.json` and `sandboxes/ID.json` with the pids and start times.
+What is not on record (the agent died in between) is found by name (links and table, derived from the instance) and by
+environment (processes).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import contextlib
 import hashlib
 import shutil
 from collections.abc import Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -34,6 +35,12 @@ _FIRST = 10  # the first workload's number in the range; the bridge has 1
 _LAST = 65000
 
 _T = TypeVar("_T", bound=msgspec.Struct)
+
+
+class Numbers(msgspec.Struct, frozen=True):
+    """The number in the address range that each workload has, or had last."""
+
+    of: dict[str, int]
 
 
 class NetworkRecord(msgspec.Struct, frozen=True):
@@ -56,6 +63,7 @@ class NetnsNetwork:
         self._bridge = f"tulle{self._digest}"
         self._record: NetworkRecord | None = None
         self._used: set[int] = set()
+        self._former: dict[str, int] = {}  # the number that a workload has, or had last
         self._next = _FIRST
         self._opening = asyncio.Lock()
 
@@ -118,7 +126,7 @@ class NetnsNetwork:
         await self.destroy(workload)
         assert self._record is not None
         network = IPv4Network(self._record.network)
-        number = self._allot()
+        number = self._allot(workload)
         try:
             address, link = str(network[number]), self._link(number)
             made = await perform(
@@ -132,6 +140,7 @@ class NetnsNetwork:
                 ],
                 inner_links=[
                     "link set lo up",
+                    f"link set eth0 address {_hardware_address(network[number])}",
                     f"address add {address}/{network.prefixlen} dev eth0",
                     "link set eth0 up",
                     f"route add default via {network[1]}",
@@ -187,8 +196,10 @@ class NetnsNetwork:
             await self._clear()
             self._record = None
             self._used.clear()
+            self._former.clear()
             shutil.rmtree(self._folder / "sandboxes", ignore_errors=True)
-            (self._folder / "network.json").unlink(missing_ok=True)
+            for name in ("network.json", "numbers.json"):
+                (self._folder / name).unlink(missing_ok=True)
 
     async def _clear(self) -> None:
         """Remove what is there, whether on record or not, but for the records."""
@@ -209,14 +220,26 @@ class NetnsNetwork:
         known = {record.holder for record in records} | {self._record.outer}
         await holders.end([one for one in await asyncio.to_thread(holders.carrying, self.instance) if one not in known])
         self._used = {record.number for record in records}
-        self._next = max(self._used, default=_FIRST - 1) + 1
+        kept = _read(self._folder / "numbers.json", Numbers)
+        self._former = dict(kept.of) if kept else {}
+        last = max({*self._used, *self._former.values()}, default=_LAST)
+        self._next = last + 1 if last < _LAST else _FIRST
 
-    def _allot(self) -> int:
-        """A number that has not been used for long: what still knows an address of a dead workload must not meet another."""
+    def _allot(self, workload: str) -> int:
+        """The number that the workload had before: while the control plane is away its callers know no other. Else one that has
+        not been used for long: what still knows an address of a dead workload must not meet another.
+        """
+        own = self._former.get(workload)
+        if own is not None and own not in self._used:
+            self._used.add(own)
+            return own
         for _ in range(_LAST):
             number, self._next = self._next, self._next + 1 if self._next < _LAST else _FIRST
             if number not in self._used:
                 self._used.add(number)
+                former = {name: held for name, held in self._former.items() if held != number}
+                self._former = {**former, workload: number}
+                _write(self._folder / "numbers.json", Numbers(self._former))
                 return number
         raise Refused("every address of the workloads' network is taken")
 
@@ -239,6 +262,11 @@ class NetnsNetwork:
     def _records(self) -> list[SandboxRecord]:
         found = [_read(path, SandboxRecord) for path in (self._folder / "sandboxes").glob("*.json")]
         return [record for record in found if record is not None]
+
+
+def _hardware_address(address: IPv4Address) -> str:
+    """A MAC that goes with the IP address: neighbours remember the pair for a minute, also of a workload that was replaced."""
+    return ":".join(f"{byte:02x}" for byte in (0x02, 0x74, *address.packed))
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:
