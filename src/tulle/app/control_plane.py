@@ -28,6 +28,7 @@ from tulle.api.kind import Kind
 from tulle.api.object import Object
 from tulle.api.registry import kind_of_resource
 from tulle.app import logs, preflight
+from tulle.app.notify import notify
 from tulle.app.settings import ControlPlaneSettings
 from tulle.client import kubeconfig
 from tulle.control.apiserver.server import ApiServer
@@ -314,9 +315,11 @@ async def serve(settings: ControlPlaneSettings) -> None:
         preflight.check_port(*split_address(address), name)
     async with _signals() as asked, ControlPlane(settings) as plane:
         log.info("control plane ready", api=settings.api_address, xds=settings.xds_address, revision=plane.pipeline.revision)
+        notify("READY=1")
         stop = asyncio.ensure_future(asked.wait())
         failed = asyncio.ensure_future(plane.failed())
         await asyncio.wait((stop, failed), return_when=asyncio.FIRST_COMPLETED)
+        notify("STOPPING=1")
         stop.cancel()
         if failed.done():
             failed.result()

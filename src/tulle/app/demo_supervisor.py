@@ -136,7 +136,7 @@ class _Supervisor:
             self.token_file.write_text(answer["token"])
             self.tasks.append(asyncio.create_task(self.node.keep()))
             await asyncio.gather(self._apply(api), self._until(self._node_ready, self.node))
-        self.tell(_NODE, "ready", f"{self.state.capture}: {self.state.capture_reason}")
+        self.tell(_NODE, "ready", self.state.capture_reason)
         await asyncio.gather(self._start_ingress(), *(self._start_part(part) for part in self.cast))
         self.tell(_SERVING, "starting")
         await self._until(self._page_serves, None)

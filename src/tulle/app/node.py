@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import logging
 import os
 import signal
 import socket
@@ -20,7 +19,8 @@ from pathlib import Path
 
 import structlog
 
-from tulle.app import preflight
+from tulle.app import logs, preflight
+from tulle.app.notify import notify
 from tulle.kit import paths
 from tulle.kit.errors import Refused, Unavailable
 from tulle.node import capture
@@ -195,15 +195,6 @@ def _preflight(settings: NodeSettings) -> None:
         raise Refused(f"{settings.socket}: another node agent is running", hint="stop it, or choose another --runtime-dir")
 
 
-def _notify(message: str) -> None:
-    """Tell systemd (`Type=notify`), where it started us."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
-
-
 async def serve(settings: NodeSettings) -> None:
     """Run until SIGTERM, SIGINT, or a shutdown through the local API; raises `TulleError` where it cannot start."""
     loop = asyncio.get_running_loop()
@@ -222,13 +213,13 @@ async def serve(settings: NodeSettings) -> None:
     try:
         async with NodeAgent(settings) as node:
             starting = False
-            _notify("READY=1")
+            notify("READY=1")
             print(f"tulle node {settings.name} ready: {settings.socket}", flush=True)
             waiting = [asyncio.ensure_future(asked.wait()), asyncio.ensure_future(node.stopped.wait())]
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in waiting:
                 task.cancel()
-            _notify("STOPPING=1")
+            notify("STOPPING=1")
     except asyncio.CancelledError:
         if not asked.is_set():
             raise
@@ -239,7 +230,6 @@ async def serve(settings: NodeSettings) -> None:
 
 def run_node(settings: NodeSettings) -> None:
     """The program; returns after SIGTERM."""
-    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(level))
+    logs.configure(settings.log_level)
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts others, and none of them uses its channels
     asyncio.run(serve(settings))

@@ -93,7 +93,7 @@ def status(output: str) -> int:
     else:
         click.echo("\n".join(_line(step.name, step.state, step.detail, len(_widest(state))) for step in state.steps))
         if state.ready:
-            click.echo(f"\nserving at {state.ingress}\nAPI server {state.api}, capture: {state.capture_reason}")
+            click.echo(f"\nserving at {state.ingress}\nAPI server {state.api}, capture {state.capture_reason}")
         if state.error:
             from tulle.cli.terminal import fail
 

@@ -51,6 +51,18 @@ def test_forms_of_names(name: str, namespace: str, expected: str | None) -> None
     assert (found[0] if found else None) == expected
 
 
+def _same_port() -> tuple[socket.socket, socket.socket]:
+    """A UDP and a TCP socket on one port: a port that is free for the one may be taken for the other."""
+    for _ in range(100):
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("127.0.0.1", 0))
+        try:
+            return udp, socket.create_server(("127.0.0.1", udp.getsockname()[1]))
+        except OSError:
+            udp.close()
+    raise RuntimeError("no port is free for both")
+
+
 class Served:
     """A server on two sockets of its own."""
 
@@ -59,10 +71,8 @@ class Served:
         self.server.publish(TABLE)
 
     async def __aenter__(self) -> Served:
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.bind(("127.0.0.1", 0))
+        udp, tcp = _same_port()
         self.port = udp.getsockname()[1]
-        tcp = socket.create_server(("127.0.0.1", self.port))
         self.serving = await self.server.serve([udp, tcp], "shop")
         return self
 
