@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tulle.core.encoded import Encoded, Published, encode, field
+from tulle.core.encoded import Encoded, Published, encode
 from tulle.core.type_urls import CLUSTER, ENDPOINT, LISTENER, NAME, ROUTE, SECRET, SHORT, VIRTUAL_HOST
+from tulle.kit.wire import field
 from tulle.xds.events import Changed, Event, Overdue, Settled
 from tulle.xds.messages import Request, Send
 from tulle.xds.stream import DeltaStream

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from tulle.app.demo_state import DemoState
 from tulle.app.settings import DemoSettings
 from tulle.kit import paths
 from tulle.kit.errors import Refused, TulleError
-from tulle.node import process
+from tulle.node import capture, process
 
 Show = Callable[[DemoState], None]
 _START_LIMIT = 120.0  # seconds; the first start on a slow machine, with cold caches
@@ -38,6 +39,8 @@ async def up(settings: DemoSettings, show: Show) -> DemoState:
     preflight.check_envoy()
     for name, port in (("ingress", settings.ingress_port), ("API server", settings.api_port), ("xDS server", settings.xds_port)):
         preflight.check_port("127.0.0.1", port, name)
+    if settings.capture != "auto":
+        await _check_capture(settings.capture)
     await _clear()
     runtime, state_dir = paths.demo_runtime_dir(), paths.demo_state_dir()
     for folder in (runtime, state_dir):
@@ -97,6 +100,12 @@ def _tail() -> str:
     log = paths.demo_state_dir() / "supervisor.log"
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     return "\n".join(["its last words:", *lines[-8:]]) if lines else f"see {log}"
+
+
+async def _check_capture(wanted: str) -> None:
+    """Try what was asked for by name; raises `Refused` with what is missing."""
+    with tempfile.TemporaryDirectory(prefix="tulle-") as folder:
+        await capture.choose(wanted, instance=demo_state.instance(), folder=Path(folder))
 
 
 def _refuse_second() -> None:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from tulle.kit.wire import field, fields
+
 
 class Encoded(msgspec.Struct, frozen=True):
     """One resource.
@@ -44,45 +46,8 @@ class Encoded(msgspec.Struct, frozen=True):
     @property
     def value(self) -> bytes:
         """The serialised message itself, taken out of `any`."""
-        fields = dict(_fields(self.any))
-        return fields.get(2, b"")
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def field(number: int, payload: bytes) -> bytes:
-    """A length-delimited protobuf field, so that bytes made earlier go into an envelope without being parsed again."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _fields(data: bytes) -> list[tuple[int, bytes]]:
-    """The length-delimited fields of a message that has no others."""
-    found: list[tuple[int, bytes]] = []
-    at = 0
-    while at < len(data):
-        tag, at = _read_varint(data, at)
-        size, at = _read_varint(data, at)
-        found.append((tag >> 3, data[at : at + size]))
-        at += size
-    return found
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    shift = number = 0
-    while True:
-        byte = data[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at
-        shift += 7
+        found: bytes = dict(fields(self.any)).get(2, b"")
+        return found
 
 
 def encode(

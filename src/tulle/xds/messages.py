@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from tulle.core.encoded import Encoded, field
+from tulle.core.encoded import Encoded
 from tulle.core.type_urls import VIRTUAL_HOST
+from tulle.kit.wire import field
 from tulle.pb.envoy.service.discovery.v3 import discovery_pb2
 from tulle.xds.refs import refs_of
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from tulle.core.encoded import Encoded, Source, field
+from tulle.core.encoded import Encoded, Source
 from tulle.core.type_urls import CLUSTER, LISTENER
+from tulle.kit.wire import field
 from tulle.pb.envoy.service.discovery.v3 import discovery_pb2
 from tulle.xds.events import Action, Changed, Overdue, Settled
 from tulle.xds.messages import WILDCARD, Request, Send

@@ -7,12 +7,13 @@ published `generated.proto`s; a field that is not in them is refused, not lost.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tulle.control.apiserver.errors import bad_request
 from tulle.control.apiserver.table import timestamp
+from tulle.kit.wire import fields
 
 Raw = dict[str, Any]
 
@@ -132,8 +133,8 @@ def decode(data: bytes) -> Raw:
     if not data.startswith(_MAGIC):
         raise bad_request("the body is not Kubernetes protobuf")
     try:
-        envelope = dict(_fields(data[len(_MAGIC) :]))
-        named = {number: bytes(value).decode() for number, value in _fields(envelope.get(1, b"")) if isinstance(value, bytes)}
+        envelope = dict(fields(data[len(_MAGIC) :]))
+        named = {number: bytes(value).decode() for number, value in fields(envelope.get(1, b"")) if isinstance(value, bytes)}
         api_version, kind = named.get(1, ""), named.get(2, "")
         if kind not in _MESSAGES or "/" in api_version.removeprefix("meta.k8s.io/"):
             raise bad_request(f"{kind or 'the object'} cannot be read as protobuf here; send JSON")
@@ -144,12 +145,12 @@ def decode(data: bytes) -> Raw:
 
 def _message(data: Any, message: Message) -> Raw:
     found: Raw = {}
-    for number, value in _fields(data):
+    for number, value in fields(data):
         field = message.get(number)
         if field is None:
             raise bad_request(f"field {number} of the protobuf body is not known here; send JSON")
         if field.kind in ("map", "bytes-map"):
-            entry = dict(_fields(value))
+            entry = dict(fields(value))
             text = entry.get(2, b"")
             key = bytes(entry.get(1, b"")).decode()
             found.setdefault(field.name, {})[key] = (
@@ -173,44 +174,12 @@ def _value(value: Any, kind: str | Message) -> Any:
         case "bool":
             return bool(value)
         case "time":
-            seconds = dict(_fields(value)).get(1, 0)
+            seconds = dict(fields(value)).get(1, 0)
             return timestamp(float(seconds)) if seconds else None
         case "int-or-string":
-            parts = dict(_fields(value))
+            parts = dict(fields(value))
             return bytes(parts.get(3, b"")).decode() if parts.get(1) else parts.get(2) or None
         case str():
             raise ValueError(kind)
         case message:
             return _message(value, message)
-
-
-def _fields(data: Any) -> Iterator[tuple[int, Any]]:
-    """The fields of a message in order: numbers as int, everything of a length as bytes."""
-    at, end = 0, len(data)
-    while at < end:
-        tag, at = _varint(data, at)
-        match tag & 7:
-            case 0:
-                value, at = _varint(data, at)
-                yield tag >> 3, value
-            case 2:
-                size, at = _varint(data, at)
-                if at + size > end:
-                    raise ValueError("it ends too early")
-                yield tag >> 3, data[at : at + size]
-                at += size
-            case other:
-                raise ValueError(f"wire type {other}")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    shift = number = 0
-    while True:
-        byte = data[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number is too long")

@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tulle.kit.wire import field, tag, varint
+
 MEDIA_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 
 Raw = Mapping[str, Any]
@@ -23,39 +25,37 @@ _COUNTS = {"maxLength": 11, "minLength": 12, "maxItems": 14, "minItems": 15, "ma
 def document(swagger: Raw) -> bytes:
     """A Swagger document, serialised."""
     info = swagger.get("info") or {}
-    definitions = b"".join(
-        _bytes(1, _named(name, _schema(schema))) for name, schema in (swagger.get("definitions") or {}).items()
-    )
+    definitions = b"".join(field(1, _named(name, _schema(schema))) for name, schema in (swagger.get("definitions") or {}).items())
     paths = b"".join(
-        _bytes(2, _named(path, _bytes(7, _operation(item["patch"]))))
+        field(2, _named(path, field(7, _operation(item["patch"]))))
         for path, item in (swagger.get("paths") or {}).items()
         if "patch" in item
     )
-    head = _text(1, "2.0") + _bytes(2, _text(1, str(info.get("title", ""))) + _text(2, str(info.get("version", ""))))
-    return head + _bytes(8, paths) + _bytes(9, definitions)
+    head = _text(1, "2.0") + field(2, _text(1, str(info.get("title", ""))) + _text(2, str(info.get("version", ""))))
+    return head + field(8, paths) + field(9, definitions)
 
 
 def _schema(schema: Raw) -> bytes:
-    made = b"".join(_text(number, str(schema[field])) for field, number in _TEXTS.items() if field in schema)
+    made = b"".join(_text(number, str(schema[word])) for word, number in _TEXTS.items() if word in schema)
     made += b"".join(
-        _tag(number, 1) + struct.pack("<d", float(schema[field])) for field, number in _DOUBLES.items() if field in schema
+        tag(number, 1) + struct.pack("<d", float(schema[word])) for word, number in _DOUBLES.items() if word in schema
     )
-    made += b"".join(_tag(number, 0) + _varint(int(schema[field])) for field, number in _COUNTS.items() if field in schema)
+    made += b"".join(tag(number, 0) + varint(int(schema[word])) for word, number in _COUNTS.items() if word in schema)
     made += b"".join(_text(19, name) for name in schema.get("required", ()))
-    made += b"".join(_bytes(20, _any(value)) for value in schema.get("enum", ()))
+    made += b"".join(field(20, _any(value)) for value in schema.get("enum", ()))
     more = schema.get("additionalProperties")
     if isinstance(more, bool):
-        made += _bytes(21, _tag(2, 0) + _varint(int(more)))
+        made += field(21, tag(2, 0) + varint(int(more)))
     elif isinstance(more, Mapping):
-        made += _bytes(21, _bytes(1, _schema(more)))
+        made += field(21, field(1, _schema(more)))
     if "type" in schema:
-        made += _bytes(22, _text(1, schema["type"]))
+        made += field(22, _text(1, schema["type"]))
     if "items" in schema:
-        made += _bytes(23, _bytes(1, _schema(schema["items"])))
-    made += b"".join(_bytes(24, _schema(one)) for one in schema.get("allOf", ()))
+        made += field(23, field(1, _schema(schema["items"])))
+    made += b"".join(field(24, _schema(one)) for one in schema.get("allOf", ()))
     if schema.get("properties"):
-        fields = (_bytes(1, _named(name, _schema(one))) for name, one in schema["properties"].items())
-        made += _bytes(25, b"".join(fields))
+        fields = (field(1, _named(name, _schema(one))) for name, one in schema["properties"].items())
+        made += field(25, b"".join(fields))
     return made + _extensions(31, schema)
 
 
@@ -64,13 +64,13 @@ def _operation(operation: Raw) -> bytes:
     for parameter in operation.get("parameters", ()):
         if parameter["in"] == "query":
             query = _text(2, "query") + _text(4, parameter["name"]) + _text(6, parameter["type"])
-            made += _bytes(8, _bytes(1, _bytes(2, _bytes(3, query))))
+            made += field(8, field(1, field(2, field(3, query))))
     return made + _extensions(13, operation)
 
 
 def _extensions(number: int, holder: Raw) -> bytes:
     found: Iterable[tuple[str, Any]] = ((name, value) for name, value in holder.items() if name.startswith("x-"))
-    return b"".join(_bytes(number, _named(name, _any(value))) for name, value in found)
+    return b"".join(field(number, _named(name, _any(value))) for name, value in found)
 
 
 def _any(value: Any) -> bytes:
@@ -78,25 +78,8 @@ def _any(value: Any) -> bytes:
 
 
 def _named(name: str, value: bytes) -> bytes:
-    return _text(1, name) + _bytes(2, value)
+    return _text(1, name) + field(2, value)
 
 
 def _text(number: int, value: str) -> bytes:
-    return _bytes(number, value.encode())
-
-
-def _bytes(number: int, value: bytes) -> bytes:
-    return _tag(number, 2) + _varint(len(value)) + value
-
-
-def _tag(number: int, wire: int) -> bytes:
-    return _varint(number << 3 | wire)
-
-
-def _varint(number: int) -> bytes:
-    made = bytearray()
-    while number > 0x7F:
-        made.append(number & 0x7F | 0x80)
-        number >>= 7
-    made.append(number)
-    return bytes(made)
+    return field(number, value.encode())
