@@ -50,7 +50,7 @@ class Readiness:
 
 async def watch(
     ports: Collection[int],
-    listening: Callable[[], set[int]],
+    listening: Callable[[Collection[int]], set[int]],
     changed: Callable[[bool], None],
     readiness: Readiness,
 ) -> None:
@@ -62,7 +62,7 @@ async def watch(
         return
     wanted = set(ports)
     while True:
-        there = await asyncio.to_thread(listening)
+        there = await asyncio.to_thread(listening, wanted)
         if readiness.look(wanted <= there, time.monotonic()):
             changed(readiness.ready)
         await asyncio.sleep(readiness.pause(time.monotonic()))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -93,8 +93,11 @@ class Sandbox(Protocol):
         """One UDP and one listening TCP socket where captured DNS arrives, for `dns.DnsServer.serve`; none in `proxy`."""
         ...
 
-    def listening(self) -> set[int]:
-        """TCP ports on which something listens inside (in `proxy`: on this machine's loopback): the application's readiness."""
+    def listening(self, wanted: Collection[int] = ()) -> set[int]:
+        """TCP ports on which something listens inside (in `proxy`: on this machine's loopback): the application's readiness.
+
+        With `wanted`, the search ends when these are found, and others may be missing in the answer.
+        """
         ...
 
     def alive(self) -> bool:

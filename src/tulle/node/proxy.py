@@ -8,7 +8,7 @@ asked by `PORT` to listen there. Each workload has an address of its own in 127.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -105,9 +105,9 @@ class ProxySandbox:
         """None: mesh names are asked of the proxy."""
         return []
 
-    def listening(self) -> set[int]:
+    def listening(self, wanted: Collection[int] = ()) -> set[int]:
         """TCP ports with a listener on this host."""
-        return listening_ports("self")
+        return listening_ports("self", wanted)
 
     def alive(self) -> bool:
         """Always: there is nothing that could die."""

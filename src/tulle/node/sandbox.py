@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from tulle.node.network import DNS_PORT, SocketSpec
 from tulle.node.process import Process
 
 _LISTEN = "0A"  # a TCP socket's state in /proc/net/tcp
+_LINE = 150  # bytes of a line there: as much as one read may make the kernel look up
 
 
 class SandboxRecord(msgspec.Struct, frozen=True):
@@ -51,16 +52,40 @@ async def perform(task: str, **fields: Any) -> dict[str, Any]:
     return answer
 
 
-def listening_ports(pid: int | str) -> set[int]:
-    """TCP ports with a listener in the network namespace of a process (`self`: in ours)."""
-    found = set()
+def listening_ports(pid: int | str, wanted: Collection[int] = ()) -> set[int]:
+    """TCP ports with a listener in the network namespace of a process (`self`: in ours).
+
+    With `wanted` it stops once these are found. The kernel lists listeners first and then walks its whole table of
+    connections, which is 4 ms of CPU however few there are; read line by line, what is wanted costs 20 microseconds.
+    """
+    found: set[int] = set()
     for table in ("tcp", "tcp6"):
         try:
-            lines = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+            descriptor = os.open(f"/proc/{pid}/net/{table}", os.O_RDONLY)
         except OSError:
             continue
-        found |= {int(fields[1].rpartition(":")[2], 16) for fields in map(str.split, lines) if fields[3] == _LISTEN}
+        try:
+            for fields in _rows(descriptor):
+                if fields[3] != _LISTEN:
+                    break
+                found.add(int(fields[1].rpartition(":")[2], 16))
+                if wanted and found.issuperset(wanted):
+                    return found
+        finally:
+            os.close(descriptor)
     return found
+
+
+def _rows(descriptor: int) -> Iterator[list[str]]:
+    """The lines of a table of sockets, read no further than they are asked for."""
+    held = b""
+    heading = True
+    while data := os.read(descriptor, _LINE):
+        *lines, held = (held + data).split(b"\n")
+        for line in lines:
+            if not heading:
+                yield line.decode().split()
+            heading = False
 
 
 class NetnsSandbox:
@@ -129,9 +154,9 @@ class NetnsSandbox:
         """See `Sandbox.dns_sockets`."""
         return await self.sockets(*(SocketSpec(kind, "127.0.0.1", DNS_PORT) for kind in ("udp", "tcp")))
 
-    def listening(self) -> set[int]:
-        """TCP ports on which something listens inside."""
-        return listening_ports(self.record.holder.pid) if self.alive() else set()
+    def listening(self, wanted: Collection[int] = ()) -> set[int]:
+        """See `Sandbox.listening`."""
+        return listening_ports(self.record.holder.pid, wanted) if self.alive() else set()
 
     def alive(self) -> bool:
         """Whether the process that holds it still runs."""

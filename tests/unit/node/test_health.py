@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import queue
 import socket
+from collections.abc import Collection
 
 from tulle.node.health import FAST, GONE_FOR, PATIENCE, SLOW, Readiness, watch
 from tulle.node.sandbox import listening_ports
@@ -45,8 +46,8 @@ async def test_a_real_listener_is_seen() -> None:
     told: asyncio.Queue[bool] = asyncio.Queue()
     looks: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
 
-    def listening() -> set[int]:
-        found = listening_ports("self")
+    def listening(wanted: Collection[int]) -> set[int]:
+        found = listening_ports("self", wanted)
         looks.put(found)
         return found
 
@@ -67,6 +68,17 @@ async def test_a_real_listener_is_seen() -> None:
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
+
+
+def test_what_is_wanted_is_found_without_reading_on() -> None:
+    """A host with a hundred workloads would spend half a core on looking for listeners that it has already seen."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        ports = {one.getsockname()[1], two.getsockname()[1]}
+        assert ports <= listening_ports("self")
+        assert ports <= listening_ports("self", ports)
+        assert not listening_ports("self", {1}) >= {1}
+        with socket.create_connection(one.getsockname()):
+            assert ports <= listening_ports("self", ports | {1})
 
 
 async def test_without_ports_it_is_ready() -> None:
