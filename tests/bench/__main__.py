@@ -28,38 +28,41 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=5)
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=110)
+    table = Table("", "measured", "to reach", title=f"tulle, medians of {arguments.rounds} rounds")
     found: dict[str, Any] = {}
     what = arguments.what or ["latency", "scale"]
-    if "latency" in what:
-        if os.geteuid():
-            console.print("latency: needs root, for the network namespaces that all four variants share; left out")
-        else:
-            measured = latency.measure(arguments.rounds, arguments.seconds)
-            found["latency"] = msgspec.to_builtins(measured)
-            _latency(console, measured)
+    if "latency" in what and os.geteuid():
+        console.print("latency: needs root, for the network namespaces that all four variants share; left out")
+    elif "latency" in what:
+        measured = latency.measure(arguments.rounds, arguments.seconds)
+        found["latency"] = msgspec.to_builtins(measured)
+        _latency(table, measured)
     if "scale" in what:
         grown = asyncio.run(scale.measure(arguments.rounds))
         found["scale"] = msgspec.to_builtins(grown)
-        _scale(console, grown)
+        _scale(table, grown)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(found, indent=2) + "\n")
+    console.print(table)
     console.print(f"written to {OUT}")
 
 
-def _latency(console: Console, measured: latency.Latency) -> None:
-    title = f"{measured.rate} requests/s, {measured.connections} connections, medians of {measured.rounds} rounds"
-    table = Table("", "p50 ms", "p90 ms", "p99 ms", "CPU ms / 1,000", "failed", title=title)
+def _latency(table: Table, measured: latency.Latency) -> None:
+    load = f"{measured.rate} requests/s over {measured.connections} connections"
+    table.add_row(f"[bold]{load}[/]", "[dim]p50, p90, p99; CPU a 1,000 requests[/]", "")
     for name, row in measured.rows.items():
-        table.add_row(name, *(f"{value:.2f}" for value in (row.p50, row.p90, row.p99)), f"{row.cpu:.0f}", str(row.failed))
+        failed = f", {row.failed} failed" if row.failed else ""
+        table.add_row(name, f"{row.p50:.2f}, {row.p90:.2f}, {row.p99:.2f} ms; {row.cpu:.0f} ms{failed}", "")
+    goals = {"features": "p50 and CPU at most x1.05", "minimal": "p50 and CPU at most x1.20"}
     for base, ratios in measured.ratios.items():
-        table.add_row(f"mesh / {base}", *(f"x{ratios[key]:.2f}" for key in ("p50", "p90", "p99", "cpu")), "")
-    console.print(table)
-    console.print("to reach, in p50 and CPU: mesh / features at most 1.05, mesh / minimal at most 1.20")
+        latencies = ", ".join(f"x{ratios[key]:.2f}" for key in ("p50", "p90", "p99"))
+        table.add_row(f"mesh / {base}", f"{latencies}; x{ratios['cpu']:.2f}", goals[base])
+    table.add_section()
 
 
-def _scale(console: Console, grown: scale.Scale) -> None:
-    table = Table("", "measured", "to reach", title=f"{grown.proxies} proxies, {grown.services} services, {grown.rounds} rounds")
+def _scale(table: Table, grown: scale.Scale) -> None:
+    table.add_row(f"[bold]{grown.proxies} proxies, {grown.services} services[/]", "", "")
     rows = (
         ("changed route, to the last ACK", f"{grown.route_seconds:.3f} s (worst {grown.route_worst:.3f})", "< 0.5 s"),
         ("changed endpoint, to the last ACK", f"{grown.endpoint_seconds:.3f} s (worst {grown.endpoint_worst:.3f})", "< 0.25 s"),
@@ -70,7 +73,6 @@ def _scale(console: Console, grown: scale.Scale) -> None:
     )
     for row in rows:
         table.add_row(*row)
-    console.print(table)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,12 @@ _RETRY = {
         }
     ],
 }
+# On the server's side the mesh repeats only what the application never saw, and injects no faults.
+_ONCE_MORE = {
+    "retry_on": "reset-before-request,connect-failure,refused-stream",
+    "num_retries": 2,
+    "retry_host_predicate": _RETRY["retry_host_predicate"],
+}
 _TLS_INSPECTOR = {
     "name": "envoy.filters.listener.tls_inspector",
     "typed_config": {"@type": _ANY + "extensions.filters.listener.tls_inspector.v3.TlsInspector"},
@@ -157,7 +163,10 @@ def server_side(host: str, listen: int, app: int, certificates: Path, identity: 
             "normalize_path": True,
             "upgrade_configs": [{"upgrade_type": "websocket"}],
         }
-    manager = _manager("in", {"route": {"cluster": "app", "timeout": "0s"}}, [_FAULT] if features else [], **more)
+    route: Json = {"route": {"cluster": "app", "timeout": "0s"}}
+    if features:
+        route["route"]["retry_policy"] = _ONCE_MORE
+    manager = _manager("in", route, [], **more)
     tls = _tls("DownstreamTlsContext", certificates, "server", identity, require_client_certificate=True)
     listener = _listener("in", host, listen, manager, tls, [_TLS_INSPECTOR] if features else None)
     return _bootstrap("server-side", listener, [_cluster("app", "127.0.0.1", app)], admin)

@@ -60,9 +60,19 @@ def test_a_certificate_of_another_authority_is_refused(mesh: Mesh, tmp_path: Pat
     )
     own = tmp_path / "foreign.pem"
     own.write_bytes(foreign.key + foreign.chain)
+    real = Authority.open(mesh.home / "state" / "demo" / "ca").issue_server(
+        ["localhost"], 3600, "spiffe://cluster.local/ns/default/sa/bookinfo-productpage"
+    )
+    good = tmp_path / "good.pem"
+    good.write_bytes(real.key + real.chain)
     url = f"https://{address(mesh, 'reviews-v1')}:9080/reviews/0"
-    for extra in (["--cert", str(own)], []):
-        seen = from_outside(mesh, "curl", "-sSk", "-m", "5", "--alpn", "--http2", *extra, url)
+
+    def call(*extra: str) -> str:
+        return from_outside(mesh, "curl", "-sSk", "-m", "5", "--alpn", "--http2", *extra, url)
+
+    assert "podname" in call("--cert", str(good)), "the same call with a certificate of this mesh is answered"
+    for extra in (("--cert", str(own)), ()):
+        seen = call(*extra)
         assert not seen.startswith("0\n"), seen
         assert "podname" not in seen
 

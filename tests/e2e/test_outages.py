@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,6 +19,9 @@ import yaml
 
 from tests.support.corpora import corpora
 from tests.support.mesh import TULLE, Mesh, fetch
+from tulle.client.api import ApiClient
+from tulle.client.node_api import NodeClient
+from tulle.kit.errors import TulleError
 
 
 class Load:
@@ -126,10 +131,6 @@ def run_echo(mesh: Mesh) -> subprocess.Popen[bytes]:
 
 def envoy_of(mesh: Mesh, workload: str) -> int:
     """The pid of a workload's Envoy, 0 where there is none; asked of the node agent."""
-    import asyncio
-
-    from tulle.client.node_api import NodeClient
-    from tulle.kit.errors import TulleError
 
     async def ask() -> int:
         try:
@@ -166,9 +167,6 @@ def test_200_changes_of_the_split_under_load(mesh: Mesh) -> None:
     mesh.apply("tulle", rules)
     try:
         with load(mesh) as running:
-            import asyncio
-
-            from tulle.client.api import ApiClient
 
             async def change() -> None:
                 async with ApiClient.from_kubeconfig(mesh.kubeconfig) as api:
@@ -192,7 +190,6 @@ def test_a_workload_that_is_rolled_loses_no_request(mesh: Mesh) -> None:
     """An application that is stopped in good order takes nobody's request with it, and comes back."""
     with load(mesh) as running:
         until("load", lambda: sum(running.seen.values()) > 50)
-        os.kill(mesh.state()["pids"]["ratings-v1"], 0)
         for _ in range(2):
             before = mesh.state()["pids"]["reviews-v2"]
             os.kill(before, signal.SIGTERM)
@@ -202,24 +199,42 @@ def test_a_workload_that_is_rolled_loses_no_request(mesh: Mesh) -> None:
 
             until("a new reviews-v2", replaced)
             until("all versions again", lambda: "black" in fetch(f"{mesh.base}/api/v1/products/0/reviews")[0].body)
-    served = sum(running.seen.values())
-    assert running.failures <= served * 0.01, running.seen
+    assert running.failures == 0, running.seen
 
 
-@pytest.mark.parametrize("victim", ["tulle control-plane", "tulle node", "demo_supervisor"])
+@pytest.mark.parametrize("victim", ["tulle control-plane", "tulle node", "demo_supervisor", "everything"])
 def test_down_leaves_nothing(victim: str) -> None:
     """Also after a kill -9 of anything: no process, namespace, link, nftables rule, socket or folder stays."""
     before = traces()
     mesh = Mesh()
     try:
         mesh.up()
-        os.kill(pid_of(mesh, victim) if victim != "demo_supervisor" else mesh.state()["supervisor"]["pid"], signal.SIGKILL)
+        if victim == "everything":  # Envoys, applications, what holds the namespaces, all at once
+            for entry in sorted(processes_of(mesh)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(entry, signal.SIGKILL)
+        else:
+            supervisor = mesh.state()["supervisor"]["pid"]
+            os.kill(supervisor if victim == "demo_supervisor" else pid_of(mesh, victim), signal.SIGKILL)
         mesh.down()
         assert not (mesh.home / "run" / "demo").exists()
         assert not (mesh.home / "state" / "demo").exists()
     finally:
         mesh.remove()
     until("no trace is left", lambda: not left_since(before), 10, lambda: sorted(left_since(before)))
+
+
+def processes_of(mesh: Mesh) -> set[int]:
+    """Everything that was started for this demo."""
+    with open(f"/proc/{mesh.state()['supervisor']['pid']}/environ", "rb") as file:
+        own = next(line for line in file.read().split(b"\0") if line.startswith(b"TULLE_INSTANCE="))
+    found = set()
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/environ", "rb") as file:
+            if own in file.read().split(b"\0"):
+                found.add(int(entry))
+    assert len(found) > 20, "supervisor, two programs, eight Envoys, applications, pause processes"
+    return found
 
 
 def left_since(before: set[str]) -> set[str]:
@@ -242,6 +257,28 @@ def traces() -> set[str]:
         if b"TULLE_INSTANCE=demo-" in environment:
             found.add(f"process {entry}")
     return found
+
+
+def test_load_is_what_was_asked_for() -> None:
+    """`demo up --load 20`: page views come, about as many as that, with nobody at the keyboard."""
+    mesh = Mesh()
+    try:
+        mesh.up("--load", "20")
+
+        async def views() -> int:
+            async with NodeClient(mesh.home / "run" / "demo" / "node.sock") as node:
+                found = (await node.stats("tulle-system/ingressgateway")).splitlines()
+            totals = [line for line in found if "_upstream_rq_total{" in line and "productpage" in line]
+            return sum(int(line.rpartition(" ")[2]) for line in totals)
+
+        def now() -> int:
+            return asyncio.run(views())
+
+        first, began = now(), time.monotonic()
+        until("a hundred page views", lambda: now() - first >= 100, 30)
+        assert 3.5 < time.monotonic() - began < 12, "100 views at 20 a second are 5 s"
+    finally:
+        mesh.remove()
 
 
 def test_a_second_demo_is_told_what_runs(mesh: Mesh) -> None:

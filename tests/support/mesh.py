@@ -101,11 +101,11 @@ class Mesh:
         """The ingress."""
         return f"http://127.0.0.1:{self.ingress_port}"
 
-    def up(self, *, check: bool = True) -> Ran:
+    def up(self, *more: str, check: bool = True) -> Ran:
         """`tulle demo up --detach`."""
         arguments = ["--detach", "--capture", self.capture, "--ingress-port", str(self.ingress_port)]
         arguments += ["--api-port", str(self.api_port), "--xds-port", str(self.xds_port)]
-        return self.tulle("demo", "up", *arguments, check=check, timeout=180)
+        return self.tulle("demo", "up", *arguments, *more, check=check, timeout=180)
 
     def down(self) -> Ran:
         """`tulle demo down`."""

@@ -6,6 +6,7 @@ Rules between fields stand in the class they concern (`Ruled.faults`), so that a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
@@ -56,9 +57,9 @@ class Fault(NamedTuple):
 class Ruled(Schema):
     """A schema with rules between its fields. They run when the fields themselves are right."""
 
+    @abstractmethod
     def faults(self) -> Iterator[Fault]:
         """Every broken rule of this part (not of the parts below it)."""
-        raise NotImplementedError
 
     @model_validator(mode="after")
     def _obey(self, info: ValidationInfo) -> Self:

@@ -15,6 +15,8 @@ from tulle.api.gateway.shared import (
     ParentRef,
     RequestMirror,
     SessionPersistence,
+    filters_once,
+    only_its_own,
     parent_faults,
     repeats,
 )
@@ -240,12 +242,7 @@ class HTTPRouteFilter(Ruled):
 
     def faults(self) -> Iterator[Fault]:
         """What the type needs, and only that."""
-        fields = {field.alias: getattr(self, name) for name, field in type(self).model_fields.items()}
-        for kind, field in FILTERS.items():
-            if kind == self.type and fields[field] is None:
-                yield Fault((field,), f"found nothing; needed it, for the type is {self.type}", "Required")
-            if kind != self.type and fields[field] is not None:
-                yield Fault((field,), f"found it with type {self.type}; needed none, or type {kind}", "OneOf")
+        return only_its_own(self, self.type, FILTERS)
 
 
 Filters = Annotated[Many[HTTPRouteFilter], Field(max_length=16)]
@@ -255,10 +252,7 @@ _ONCE = ("RequestHeaderModifier", "ResponseHeaderModifier", "RequestRedirect", "
 def filter_faults(filters: tuple[HTTPRouteFilter, ...]) -> Iterator[Fault]:
     """Filters that exclude each other, or come only once."""
     kinds: list[str] = [one.type for one in filters]
-    for kind in _ONCE:
-        if kinds.count(kind) > 1:
-            index = kinds.index(kind, kinds.index(kind) + 1)
-            yield Fault(("filters", index), f"found {kind} twice; needed it only once", "Duplicate")
+    yield from filters_once(kinds, _ONCE)
     if "RequestRedirect" in kinds and "URLRewrite" in kinds:
         yield Fault(("filters",), "found RequestRedirect and URLRewrite; needed at most one of the two", "OneOf")
 

@@ -16,6 +16,8 @@ from tulle.api.gateway.shared import (
     ParentRef,
     RequestMirror,
     SessionPersistence,
+    filters_once,
+    only_its_own,
     parent_faults,
     repeats,
 )
@@ -98,23 +100,14 @@ class GRPCRouteFilter(Ruled):
 
     def faults(self) -> Iterator[Fault]:
         """What the type needs, and only that."""
-        fields = {field.alias: getattr(self, name) for name, field in type(self).model_fields.items()}
-        for kind, field in _FILTERS.items():
-            if kind == self.type and fields[field] is None:
-                yield Fault((field,), f"found nothing; needed it, for the type is {self.type}", "Required")
-            if kind != self.type and fields[field] is not None:
-                yield Fault((field,), f"found it with type {self.type}; needed none, or type {kind}", "OneOf")
+        return only_its_own(self, self.type, _FILTERS)
 
 
 GRPCFilters = Annotated[Many[GRPCRouteFilter], Field(max_length=16)]
 
 
 def _filter_faults(filters: tuple[GRPCRouteFilter, ...]) -> Iterator[Fault]:
-    kinds: list[str] = [one.type for one in filters]
-    for kind in ("RequestHeaderModifier", "ResponseHeaderModifier"):
-        if kinds.count(kind) > 1:
-            index = kinds.index(kind, kinds.index(kind) + 1)
-            yield Fault(("filters", index), f"found {kind} twice; needed it only once", "Duplicate")
+    yield from filters_once([one.type for one in filters], ("RequestHeaderModifier", "ResponseHeaderModifier"))
 
 
 class GRPCBackendRef(BackendRef):

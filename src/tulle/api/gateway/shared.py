@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -232,3 +232,21 @@ class SessionPersistence(Ruled):
                 yield Fault((field,), f"found nothing; needed it, for the type is {self.type}", "Required")
         if self.cookie is not None and self.cookie.lifetime_type == "Permanent" and self.absolute_timeout is None:
             yield Fault(("absoluteTimeout",), "found nothing; needed it, for the cookie is Permanent", "Required")
+
+
+def only_its_own(part: Schema, kind: str, fields: Mapping[str, str]) -> Iterator[Fault]:
+    """A union as the Gateway API writes one: of `fields` (type → field), a part of type `kind` has its own and no other."""
+    given = {field.alias: getattr(part, name) for name, field in type(part).model_fields.items()}
+    for one, field in fields.items():
+        if one == kind and given[field] is None:
+            yield Fault((field,), f"found nothing; needed it, for the type is {kind}", "Required")
+        if one != kind and given[field] is not None:
+            yield Fault((field,), f"found it with type {kind}; needed none, or type {one}", "OneOf")
+
+
+def filters_once(kinds: Sequence[str], once: Sequence[str]) -> Iterator[Fault]:
+    """Of the filters of a rule, those of the types `once` stand there once at most."""
+    for kind in once:
+        if kinds.count(kind) > 1:
+            index = kinds.index(kind, kinds.index(kind) + 1)
+            yield Fault(("filters", index), f"found {kind} twice; needed it only once", "Duplicate")
