@@ -39,9 +39,10 @@ $(STUBS): $(DEV) src/tulle/pb/stubs.py src/tulle/pb/descriptors.py
 stubs: $(STUBS)  ## type stubs of Envoy's messages, made from the pinned Envoy, for mypy and editors
 
 system:  ## the system programs that tests use (nftables, iproute2, ...), where this user may install them
-	@sh packaging/system.sh
+	@sh packaging/system.sh test
 
 demo: $(RUNTIME)  ## tulle with the sample application on this machine
+	@sh packaging/system.sh demo
 	@$(BIN)/tulle demo up
 
 test: $(DEV) system  ## every test, on a machine with nothing prepared

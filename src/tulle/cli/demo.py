@@ -156,7 +156,15 @@ def _line(name: str, state: str, detail: str, width: int) -> str:
 
 def _summary(state: DemoState, detach: bool) -> str:
     """Addresses, and five commands worth trying."""
+    import shutil
+
     end = "`tulle demo down` stops it" if detach else "Ctrl-C stops it"
+    url = "http://reviews:9080/reviews/0"
+    python = f"python3 -c 'import urllib.request as u; print(u.urlopen(\"{url}\").read().decode())'"
+    call = f"curl -s {url}" if shutil.which("curl") else python
+    has_kubectl = shutil.which("kubectl") is not None
+    listed = 'kubectl --kubeconfig "$(tulle kubeconfig)" get httproutes' if has_kubectl else "tulle get httproutes"
+    same = "the same objects with kubectl" if has_kubectl else "the objects; kubectl shows the same, with `tulle kubeconfig`"
     return f"""
 Bookinfo runs in the mesh (ready after {state.seconds:.1f} s; {end}).
 
@@ -167,8 +175,8 @@ Bookinfo runs in the mesh (ready after {state.seconds:.1f} s; {end}).
 Five things to try{"" if detach else " in another terminal"}:
 
   tulle proxy status                                          # every Envoy, and whether it has the newest configuration
-  tulle exec curl -- curl -s http://reviews:9080/reviews/0    # call as a workload does: mutual TLS, balanced over v1, v2, v3
+  {f"tulle exec curl -- {call}":<59} # call as a workload does: mutual TLS, balanced over v1, v2, v3
 {SPLIT}
-  kubectl --kubeconfig "$(tulle kubeconfig)" get httproutes   # the same objects with kubectl
+  {listed:<59} # {same}
   tulle proxy config route productpage-v1                     # what the Envoy of productpage does with it
 """
