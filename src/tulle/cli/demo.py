@@ -157,7 +157,11 @@ def _line(name: str, state: str, detail: str, width: int) -> str:
 def _summary(state: DemoState, detach: bool) -> str:
     """Addresses, and five commands worth trying."""
     import shutil
+    import sys
+    from pathlib import Path
 
+    activate = Path(sys.prefix) / "bin" / "activate"
+    first = "" if shutil.which("tulle") else f"  source {activate}\n"
     end = "`tulle demo down` stops it" if detach else "Ctrl-C stops it"
     url = "http://reviews:9080/reviews/0"
     python = f"python3 -c 'import urllib.request as u; print(u.urlopen(\"{url}\").read().decode())'"
@@ -174,7 +178,7 @@ Bookinfo runs in the mesh (ready after {state.seconds:.1f} s; {end}).
 
 Five things to try{"" if detach else " in another terminal"}:
 
-  tulle proxy status                                          # every Envoy, and whether it has the newest configuration
+{first}  tulle proxy status                                          # every Envoy, and whether it has the newest configuration
   {f"tulle exec curl -- {call}":<59} # call as a workload does: mutual TLS, balanced over v1, v2, v3
 {SPLIT}
   {listed:<59} # {same}
