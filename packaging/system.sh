@@ -18,7 +18,10 @@ need nft nftables
 need ip iproute2
 need unshare util-linux
 need curl curl
-[ "${1:-test}" = demo ] || need openssl openssl
+if [ "${1:-test}" != demo ]; then
+    need openssl openssl
+    need etcd etcd-server
+fi
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
