@@ -1,6 +1,7 @@
 """`make bench`: measures, prints one table with the figures that were to be reached beside those that were, and writes JSON.
 
-`python -m tests.bench [latency] [scale] [--rounds 9]`; without names, all. Never a test: figures are reported, not asserted.
+`python -m tests.bench [latency] [scale] [api] [--rounds 9]`; without names, all. Never a test: figures are
+reported, not asserted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import latency, scale
+from tests.bench import api, latency, scale
 
 OUT = Path("build/bench.json")
 
@@ -24,14 +25,14 @@ OUT = Path("build/bench.json")
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=["latency", "scale", []], default=[])
+    parser.add_argument("what", nargs="*", choices=["latency", "scale", "api", []], default=[])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=5)
     arguments = parser.parse_args()
     console = Console(width=110)
     table = Table("", "measured", "to reach", title=f"tulle, medians of {arguments.rounds} rounds")
     found: dict[str, Any] = {}
-    what = arguments.what or ["latency", "scale"]
+    what = arguments.what or ["latency", "scale", "api"]
     if "latency" in what and os.geteuid():
         console.print("latency: needs root, for the network namespaces that all four variants share; left out")
     elif "latency" in what:
@@ -42,6 +43,10 @@ def main() -> None:
         grown = asyncio.run(scale.measure(arguments.rounds))
         found["scale"] = msgspec.to_builtins(grown)
         _scale(table, grown)
+    if "api" in what:
+        served = asyncio.run(api.measure(arguments.rounds))
+        found["api"] = msgspec.to_builtins(served)
+        _api(table, served)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(found, indent=2) + "\n")
     console.print(table)
@@ -70,6 +75,28 @@ def _scale(table: Table, grown: scale.Scale) -> None:
         ("control plane, CPU per route change", f"{grown.control_plane_cpu_seconds_per_route_change:.3f} s", ""),
         ("control plane, CPU per endpoint change", f"{grown.control_plane_cpu_seconds_per_endpoint_change:.3f} s", ""),
         ("all proxies connected and configured", f"{grown.connect_seconds:.1f} s", ""),
+    )
+    for row in rows:
+        table.add_row(*row)
+    table.add_section()
+
+
+def _api(table: Table, served: api.Api) -> None:
+    table.add_row(f"[bold]API server, {served.objects} objects[/]", "", "")
+    rows = (
+        ("get", f"{served.get_rate:.0f}/s (p99 {served.get_p99 * 1000:.0f} ms)", "> 1,000/s"),
+        ("create", f"{served.create_rate:.0f}/s (p99 {served.create_p99 * 1000:.0f} ms)", "> 1,000/s"),
+        ("server-side apply of a change", f"{served.apply_rate:.0f}/s", ""),
+        ("list of a namespace (50 objects)", f"{served.list_namespace * 1000:.1f} ms", "< 100 ms"),
+        ("list of a kind in all namespaces", f"{served.list_all * 1000:.0f} ms", ""),
+        (
+            f"event to {api.WATCHERS} watchers",
+            f"p50 {served.watch_p50 * 1000:.1f} ms, p99 {served.watch_p99 * 1000:.1f} ms",
+            "p99 < 50 ms",
+        ),
+        ("start to ready", f"{served.start_seconds:.1f} s", "< 5 s"),
+        ("memory", f"{served.rss_mb:.0f} MB", ""),
+        (f"decode the corpora ({served.corpora_documents} documents)", f"{served.corpora_cpu_seconds:.2f} s of CPU", "< 2 s"),
     )
     for row in rows:
         table.add_row(*row)
