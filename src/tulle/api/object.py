@@ -6,6 +6,8 @@ Rules between fields stand in the class they concern (`Ruled.faults`), so that a
 
 from __future__ import annotations
 
+import functools
+import typing
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
@@ -75,11 +77,25 @@ def faults_below(schema: Schema, at: tuple[str | int, ...] = ()) -> Iterator[Fau
     if isinstance(schema, Ruled):
         for fault in schema.faults():
             yield fault._replace(at=(*at, *fault.at))
-    fields = type(schema).model_fields
-    for name in schema.model_fields_set:
-        value = getattr(schema, name)
-        if isinstance(value, Schema | tuple | dict):
-            yield from _faults_in(value, (*at, fields[name].alias or name))
+    there = schema.model_fields_set
+    for name, alias in _fields_with_rules(type(schema)):
+        if name in there and (value := getattr(schema, name)) is not None:
+            yield from _faults_in(value, (*at, alias))
+
+
+@functools.cache
+def _fields_with_rules(model: type[Schema]) -> tuple[tuple[str, str], ...]:
+    """The fields, and their JSON names, below which a rule may be broken: the others need no look at every object."""
+    hints = typing.get_type_hints(model)
+    fields = model.model_fields.items()
+    return tuple((name, field.alias or name) for name, field in fields if _may_have_rules(hints[name], set()))
+
+
+def _may_have_rules(hint: Any, seen: set[Any]) -> bool:
+    if isinstance(hint, type) and issubclass(hint, Schema) and hint not in seen:
+        seen.add(hint)
+        return issubclass(hint, Ruled) or any(_may_have_rules(one, seen) for one in typing.get_type_hints(hint).values())
+    return any(_may_have_rules(one, seen) for one in typing.get_args(hint))
 
 
 def _faults_in(value: Any, at: tuple[str | int, ...]) -> Iterator[Fault]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from tulle.api.object import Fault, Schema
@@ -12,12 +13,13 @@ T = TypeVar("T")
 
 def written(schema: Schema, *names: str) -> list[str]:
     """Those of the fields (by their JSON names) that have a value."""
-    fields = type(schema).model_fields
-    return [
-        field.alias or name
-        for name, field in fields.items()
-        if (field.alias or name) in names and getattr(schema, name) is not None and name in schema.model_fields_set
-    ]
+    fields, there = _by_json_name(type(schema)), schema.model_fields_set
+    return [name for name in names if (field := fields[name]) in there and getattr(schema, field) is not None]
+
+
+@functools.cache
+def _by_json_name(model: type[Schema]) -> Mapping[str, str]:
+    return {field.alias or name: name for name, field in model.model_fields.items()}
 
 
 def at_most_one(schema: Schema, *names: str) -> Iterator[Fault]:
