@@ -8,7 +8,6 @@ import pytest
 
 from tulle.api.registry import KINDS, kind_of_resource
 from tulle.control.apiserver import protobuf
-from tulle.control.apiserver.auth import allowed, identify
 from tulle.control.apiserver.discovery import Discovery
 from tulle.control.apiserver.errors import Denial
 from tulle.control.apiserver.reading import form
@@ -61,55 +60,6 @@ def test_field_selectors() -> None:
     assert name_in("metadata.name=a,metadata.namespace=b") == "a"
     assert name_in("involvedObject.metadata.name=a") == ""
     assert name_in("metadata.name!=a") == ""
-
-
-def certificate(common: str = "", organizations: tuple[str, ...] = (), uris: tuple[str, ...] = ()) -> dict[str, Any]:
-    subject = (*((("organizationName", one),) for one in organizations), *(((("commonName", common),),) if common else ()))
-    return {"subject": subject, "subjectAltName": tuple(("URI", uri) for uri in uris)}
-
-
-def test_identities() -> None:
-    """A certificate that reads as somebody else is somebody else's rights."""
-    assert identify(None, "td") is None
-    assert identify({}, "td") is None
-    admin = identify(certificate("admin", ("system:masters",)), "td")
-    assert admin is not None
-    assert (admin.name, "system:masters" in admin.groups) == ("admin", True)
-    node = identify(certificate(uris=("spiffe://td/node/n1",)), "td")
-    assert node is not None
-    assert (node.name, node.identity) == ("system:node:n1", "spiffe://td/node/n1")
-    assert "system:nodes" in node.groups
-    workload = identify(certificate("admin", ("system:masters",), ("spiffe://td/ns/default/sa/a",)), "td")
-    assert workload is not None
-    assert workload.name == "system:serviceaccount:default:a"
-    assert "system:masters" not in workload.groups
-    assert identify(certificate("admin", ("system:masters",), ("spiffe://other/node/n1",)), "td") is None
-    assert identify(certificate(uris=("spiffe://td/node/n1", "spiffe://td/node/n2")), "td") is None
-    assert identify(certificate(uris=("spiffe://td/node/",)), "td") is None
-    assert identify(certificate(uris=("spiffe://td/node/a/b",)), "td") is None
-
-
-def test_who_may_what() -> None:
-    """Nodes write what they run and nothing that steers traffic; workloads read nothing."""
-    admin = identify(certificate("admin", ("system:masters",)), "td")
-    node = identify(certificate(uris=("spiffe://td/node/n1",)), "td")
-    workload = identify(certificate(uris=("spiffe://td/ns/default/sa/a",)), "td")
-    assert admin is not None
-    assert node is not None
-    assert workload is not None
-    assert allowed(admin, "delete", "virtualservices.networking.istio.io")
-    assert allowed(node, "create", "services")
-    assert allowed(node, "patch", "workloadentries.networking.istio.io")
-    assert allowed(node, "watch", "namespaces")
-    for verb, resource in (
-        ("create", "namespaces"),
-        ("get", "secrets"),
-        ("update", "virtualservices.networking.istio.io"),
-        ("create", "peerauthentications.security.istio.io"),
-    ):
-        assert not allowed(node, verb, resource)
-    assert not allowed(node, "update", "services", "status")
-    assert not allowed(workload, "list", "services")
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ class Objects:
                     raise
         raise errors.conflict(target.kind, target.name)
 
-    async def delete(self, target: Target, value: Any, dry_run: bool) -> Raw:
+    async def delete(self, target: Target, value: Any, options: Writing) -> Raw:
         """DELETE: the `Status` of success, or the object where finalizers hold it back."""
         wanted = value.get("preconditions") or {} if isinstance(value, dict) else {}
         for _ in range(_RETRIES):
@@ -138,6 +138,8 @@ class Objects:
                 raise errors.forbidden(
                     f'namespaces "{target.name}" is forbidden: this namespace may not be deleted', target.kind, target.name
                 )
+            if options.guard is not None:
+                await options.guard.check("delete", target, None, live)
             if self.admit is not None:
                 await self.admit("delete", target.kind, None, live)
             operations: list[Put | Delete]
@@ -148,7 +150,7 @@ class Objects:
                 operations = [] if waiting else [Put(target.key, live, expect=stored.revision)]
             else:
                 operations = await self._removal(stored)
-            if dry_run or not operations:
+            if options.dry_run or not operations:
                 return shown(target, live, stored.revision) if held else _success(target, live)
             try:
                 revision = await self.store.write(operations)
@@ -203,6 +205,8 @@ class Objects:
         if not managed:
             metadata["managedFields"] = after_update(None, body, self._manager(target, options), lists.applied(kind))
         await self._in_namespace(target)
+        if options.guard is not None:
+            await options.guard.check("create", target, body, None)
         if self.admit is not None:
             warnings += await self.admit("create", kind, body, None)
         body["apiVersion"] = _stored_version(kind)
@@ -252,6 +256,8 @@ class Objects:
             return Written(live, warnings)
         if _wish(live) != _wish(new):
             metadata["generation"] = int(live["metadata"].get("generation") or 0) + 1
+        if options.guard is not None:
+            await options.guard.check("update", target, new, stored.body)
         if self.admit is not None:
             warnings += await self.admit("update", kind, new, stored.body)
         new["apiVersion"] = _stored_version(kind)

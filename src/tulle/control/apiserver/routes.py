@@ -7,15 +7,17 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from tulle.api.object import Kind
 from tulle.control.apiserver import errors, lists, patch, protobuf, reading
-from tulle.control.apiserver.auth import User, allowed
+from tulle.control.apiserver.auth import Authorizer, User
 from tulle.control.apiserver.discovery import Discovery
 from tulle.control.apiserver.document import Body, from_yaml
+from tulle.control.apiserver.guard import Guard
 from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.target import Target, Writing, target, writing
 from tulle.control.apiserver.watch import Watch
@@ -34,8 +36,8 @@ _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH
 class Routes:
     """The handlers for `/api`, `/apis` and what is below."""
 
-    def __init__(self, store: Store, objects: Objects, kinds: Sequence[Kind]) -> None:
-        self.store, self.objects, self.kinds = store, objects, kinds
+    def __init__(self, store: Store, objects: Objects, kinds: Sequence[Kind], authorizer: Authorizer) -> None:
+        self.store, self.objects, self.kinds, self.authorizer = store, objects, kinds, authorizer
         self.discovery = Discovery(kinds)
         self.watches: set[asyncio.Task[Any]] = set()
 
@@ -53,7 +55,8 @@ class Routes:
         verb = "watch" if watching else _VERBS.get(request.method, "")
         if verb in ("get", "delete") and not at.name:
             verb = {"get": "list", "delete": "deletecollection"}[verb]
-        self._authorize(user, "delete" if verb == "deletecollection" else verb, at)
+        guard = Guard(self.authorizer, user)
+        await guard.require(verb, at)
         how = reading.form(request.headers.get("Accept", ""), query)
         match verb:
             case "watch":
@@ -62,7 +65,7 @@ class Routes:
                 return answer(await reading.listing(self.store, at, query, how, time.time()))
             case "get":
                 return answer(reading.one(at, await reading.get(self.store, at), how, time.time()))
-        return await self._write(request, verb, at, how)
+        return await self._write(request, verb, at, how, guard)
 
     def _discovered(self, request: web.Request, path: str) -> web.Response | None:
         if path not in self.discovery.documents:
@@ -77,15 +80,8 @@ class Routes:
                         return answer(self.discovery.aggregate(path, version), content_type=form)
         return answer(self.discovery.documents[path])
 
-    def _authorize(self, user: User, verb: str, at: Target) -> None:
-        if not allowed(user, verb, at.kind.resource, at.subresource):
-            where = f' in the namespace "{at.namespace}"' if at.namespace else " at the cluster scope"
-            what = f"{at.kind.plural}/{at.subresource}" if at.subresource else at.kind.plural
-            message = f'User "{user.name}" cannot {verb} resource "{what}" in API group "{at.kind.group}"{where}'
-            raise errors.forbidden(f'{at.kind.resource} "{at.name}" is forbidden: {message}', at.kind, at.name)
-
-    async def _write(self, request: web.Request, verb: str, at: Target, how: reading.Form) -> web.Response:
-        options = writing(request.query, request.headers.get("User-Agent", ""))
+    async def _write(self, request: web.Request, verb: str, at: Target, how: reading.Form, guard: Guard) -> web.Response:
+        options = replace(writing(request.query, request.headers.get("User-Agent", "")), guard=guard)
         data = await _body(request)
         if verb in ("delete", "deletecollection"):
             return await self._delete(request, verb, at, options, data)
@@ -121,18 +117,19 @@ class Routes:
     async def _delete(self, request: web.Request, verb: str, at: Target, options: Writing, data: bytes) -> web.Response:
         value = _object(request, data, options)[0] if data else {}
         wanted = value.get("preconditions") if isinstance(value, dict) else None
-        dry_run = options.dry_run or (isinstance(value, dict) and value.get("dryRun") == ["All"])
+        if isinstance(value, dict) and value.get("dryRun") == ["All"]:
+            options = replace(options, dry_run=True)
         if not isinstance(value, dict) or not isinstance(wanted, dict | None):
             raise errors.bad_request("the body is no DeleteOptions")
         if verb == "delete":
-            return answer(await self.objects.delete(at, value, dry_run))
+            return answer(await self.objects.delete(at, value, options))
         if at.kind.namespaced and not at.namespace:
             raise errors.method_not_allowed(request.method)
         found, _ = await reading.selected(self.store, reading.selection(at, request.query))
         for item in found:
             one = Target(at.kind, at.version, item.key.namespace, item.key.name)
             with contextlib.suppress(errors.Denial):  # gone already, or (a permanent namespace) not to go
-                await self.objects.delete(one, {}, dry_run)
+                await self.objects.delete(one, {}, options)
         return answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
 
     async def _watch(self, request: web.Request, at: Target, how: reading.Form) -> web.StreamResponse:

@@ -4,8 +4,8 @@
     await api.prepare()
     await api.start("127.0.0.1", 15080)
 
-Sub-applications in `extra_apps` authenticate for themselves: they find the caller in `request["user"]` (a `User`, or None) and
-the SPIFFE URI of its certificate in `request["identity"]` (or None).
+Sub-applications in `extra_apps` authenticate for themselves: they find the caller in `request["user"]` (a `User`, or None), the
+SPIFFE URI of its certificate in `request["identity"]` (or None), and what it may do in `request["guard"]` (a `Guard`, or None).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import tulle
 from tulle.api.object import Kind
 from tulle.api.registry import KINDS
 from tulle.control.apiserver import errors
-from tulle.control.apiserver.auth import identify
+from tulle.control.apiserver.auth import Authorizer, FixedAuthorizer, identify
+from tulle.control.apiserver.guard import Guard
 from tulle.control.apiserver.objects import Admit, Objects
 from tulle.control.apiserver.openapi import OpenApi
 from tulle.control.apiserver.routes import Routes, answer
@@ -65,7 +66,8 @@ class ApiServer:
     ) -> None:
         self.store, self.trust_domain, self._tls = store, trust_domain, tls
         self.objects = Objects(store, time.time, admit)
-        self.routes = Routes(store, self.objects, kinds)
+        self.authorizer: Authorizer = FixedAuthorizer()
+        self.routes = Routes(store, self.objects, kinds, self.authorizer)
         self.openapi = OpenApi(self.routes.discovery.group_versions)
         self._stopping = False
         self._app = self._application(extra_apps or {})
@@ -156,6 +158,7 @@ class ApiServer:
         user = identify(certificate, self.trust_domain)
         request["user"] = user
         request["identity"] = user.identity or None if user else None
+        request["guard"] = Guard(self.authorizer, user) if user else None
         if user is None and request.path.startswith("/openapi"):
             raise errors.unauthorized()
         return await handler(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import unquote
 
 from tulle.api.object import Kind
@@ -37,14 +37,26 @@ class Target:
         return f"{self.kind.group}/{self.version}" if self.kind.group else self.version
 
 
+class Check(Protocol):
+    """Who may write what (`guard.Guard`)."""
+
+    async def check(self, verb: str, target: Target, body: dict[str, Any] | None, old: dict[str, Any] | None) -> None:
+        """Asked with the object as it will be stored; raises a `Denial` where it may not be."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """How a write was asked for: `manager` owns the fields, `force` takes those of others (server-side apply only)."""
+    """How a write was asked for: `manager` owns the fields, `force` takes those of others (server-side apply only).
+
+    `guard` has a word on the object as it will be stored; None for the control plane's own writes.
+    """
 
     manager: str
     dry_run: bool = False
     validation: Validation = "Warn"
     force: bool = False
+    guard: Check | None = None
 
 
 def target(path: str, kinds: Sequence[Kind]) -> Target:
