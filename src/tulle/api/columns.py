@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tulle.api.kind import Column
@@ -111,3 +111,74 @@ def _phase(body: Mapping[str, Any]) -> str:
 
 
 PHASE = Column("Status", _phase)
+
+
+def _role(body: Mapping[str, Any]) -> str:
+    ref = body.get("roleRef") or {}
+    return f"{ref.get('kind', '')}/{ref.get('name', '')}" if ref else ""
+
+
+def _subjects(kind: str) -> Callable[[Mapping[str, Any]], str]:
+    def value(body: Mapping[str, Any]) -> str:
+        found = []
+        for one in body.get("subjects") or ():
+            if isinstance(one, Mapping) and one.get("kind") == kind:
+                name = str(one.get("name", ""))
+                found.append(f"{one.get('namespace', '')}/{name}" if kind == "ServiceAccount" else name)
+        return ", ".join(found)
+
+    return value
+
+
+CREATED_AT = field("Created At", "metadata.creationTimestamp")
+ROLE_BINDING = (
+    Column("Role", _role),
+    Column("Users", _subjects("User"), wide=True),
+    Column("Groups", _subjects("Group"), wide=True),
+    Column("ServiceAccounts", _subjects("ServiceAccount"), wide=True),
+)
+
+_MOST = 3  # ports and endpoints of a slice that are shown
+
+
+def _first(found: list[str]) -> str:
+    more = f" + {len(found) - _MOST} more..." if len(found) > _MOST else ""
+    return ",".join(found[:_MOST]) + more or "<unset>"
+
+
+def _slice_ports(body: Mapping[str, Any]) -> str:
+    ports = [port for port in body.get("ports") or () if isinstance(port, Mapping)]
+    return _first([str(port.get("port") or port.get("name") or "*") for port in ports])
+
+
+def _slice_addresses(body: Mapping[str, Any]) -> str:
+    endpoints = [one for one in body.get("endpoints") or () if isinstance(one, Mapping)]
+    return _first([str(address) for one in endpoints for address in one.get("addresses") or ()])
+
+
+ENDPOINT_SLICE = (
+    field("AddressType", "addressType"),
+    Column("Ports", _slice_ports),
+    Column("Endpoints", _slice_addresses),
+)
+
+
+def _targets(body: Mapping[str, Any]) -> str:
+    spec = body.get("spec") or {}
+    refs = [one for one in spec.get("targetRefs") or () if isinstance(one, Mapping)]
+    parts = (f"{one.get('kind', '')}/{one.get('name', '')}" for one in refs)
+    return ",".join(parts) or shown((spec.get("selector") or {}).get("matchLabels"))
+
+
+def _limits(body: Mapping[str, Any]) -> str:
+    rules = (body.get("spec") or {}).get("rules") or ()
+    words = {"Bytes": " bytes", "Connections": " connections"}
+    return ",".join(
+        f"{rule.get('limit')}{words.get(str(rule.get('unit')), '')}/{rule.get('window', '1s')}"
+        for rule in rules
+        if isinstance(rule, Mapping)
+    )
+
+
+TARGETS = Column("Targets", _targets)
+LIMITS = Column("Limits", _limits)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tulle.api.object import Object
 
 
+# The API groups that are Kubernetes' own.
+BUILT_IN = frozenset({"", "discovery.k8s.io", "coordination.k8s.io", "rbac.authorization.k8s.io"})
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of `kubectl get`: `value` reads it from the object's JSON body."""
@@ -41,7 +45,8 @@ class Kind:
     categories: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     check: Callable[[Any], list[Problem]] = field(default=lambda _object: [])
-    names: Literal["subdomain", "label", "rfc1035"] = "subdomain"  # what `metadata.name` must be
+    names: Literal["subdomain", "label", "rfc1035", "path"] = "subdomain"  # what `metadata.name` must be
+    aged: bool = True  # False: `kubectl get` shows when an object was made (a column of its own), not how old it is
     acted_on: bool = True  # False: served and stored, and every object of it warns that the mesh does not act on it yet
 
     @property
@@ -53,6 +58,11 @@ class Kind:
     def resource(self) -> str:
         """`virtualservices.networking.istio.io`; `services` in the core group."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the kind is of Kubernetes itself: its clients send strategic merge patches."""
+        return self.group in BUILT_IN
 
     @property
     def singular(self) -> str:

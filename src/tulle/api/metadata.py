@@ -23,6 +23,7 @@ _NAMES = {
         63,
         'a DNS label: lower-case letters, digits and "-", starting with a letter, with a letter or digit at the end',
     ),
+    "path": (re.compile(r"(?!\.{1,2}\Z)[^/%]+", re.DOTALL), 1 << 20, 'a name without "/" and "%", and not "." or ".."'),
 }
 
 

@@ -71,8 +71,8 @@ def openapi_v2() -> dict[str, Any]:
 
 def schema_name(kind: Kind, version: str) -> str:
     """`io.istio.networking.v1.VirtualService`: the component that describes a kind."""
-    if not kind.group:
-        return f"io.k8s.api.core.{version}.{kind.kind}"
+    if kind.built_in:
+        return f"io.k8s.api.{kind.group.split('.')[0] or 'core'}.{version}.{kind.kind}"
     return f"{'.'.join(reversed(kind.group.split('.')))}.{version}.{kind.kind}"
 
 
@@ -252,7 +252,7 @@ def _paths_v3(kind: Kind, version: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if action in ("post", "put"):
             operation["requestBody"] = {"content": {"application/json": {"schema": {"$ref": name}}}}
         if action == "patch":
-            kinds = (*_PATCHES, _STRATEGIC) if not kind.group else _PATCHES
+            kinds = (*_PATCHES, _STRATEGIC) if kind.built_in else _PATCHES
             operation["requestBody"] = {"content": {one: {"schema": {"type": "object"}} for one in kinds}}
         paths.setdefault(path, {})[method] = operation
     yield from paths.items()
@@ -274,6 +274,6 @@ def _paths_v2(kind: Kind, version: str) -> Iterator[tuple[str, dict[str, Any]]]:
             parameters.append({"name": "body", "in": "body", "required": True, "schema": {"$ref": name}})
         if action == "patch":
             parameters.append({"name": "body", "in": "body", "required": True, "schema": {"type": "object"}})
-            operation["consumes"] = [*_PATCHES, _STRATEGIC] if not kind.group else [*_PATCHES]
+            operation["consumes"] = [*_PATCHES, _STRATEGIC] if kind.built_in else [*_PATCHES]
         paths.setdefault(path, {})[method] = operation
     yield from paths.items()

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from tulle.api.columns import ADDRESSES, DATA, EVENT_OBJECT, PHASE, PORTS, VIRTUAL_IP, WEIGHTS, condition, field
+from tulle.api.columns import (
+    ADDRESSES,
+    CREATED_AT,
+    DATA,
+    ENDPOINT_SLICE,
+    EVENT_OBJECT,
+    LIMITS,
+    PHASE,
+    PORTS,
+    ROLE_BINDING,
+    TARGETS,
+    VIRTUAL_IP,
+    WEIGHTS,
+    condition,
+    field,
+)
 from tulle.api.kind import Kind
 
 NETWORKING = "networking.istio.io"
 SECURITY = "security.istio.io"
 TELEMETRY = "telemetry.istio.io"
 GATEWAY_API = "gateway.networking.k8s.io"
+RBAC = "rbac.authorization.k8s.io"
+OWN = "tulle.dev"
 
 _ISTIO_VERSIONS = ("v1", "v1beta1", "v1alpha3")
 _ISTIO_NETWORKING = ("istio-io", "networking-istio-io")
@@ -277,6 +294,84 @@ KINDS: tuple[Kind, ...] = (
         short_names=("lset",),
         categories=_GATEWAY,
         columns=(condition("Accepted", "Accepted"), condition("Programmed", "Programmed")),
+        acted_on=False,
+    ),
+    Kind(
+        "discovery.k8s.io",
+        ("v1",),
+        "EndpointSlice",
+        "endpointslices",
+        "tulle.api.endpoint_slice:EndpointSlice",
+        columns=ENDPOINT_SLICE,
+        acted_on=False,
+    ),
+    Kind(
+        "coordination.k8s.io",
+        ("v1",),
+        "Lease",
+        "leases",
+        "tulle.api.lease:Lease",
+        columns=(field("Holder", "spec.holderIdentity"),),
+    ),
+    Kind(RBAC, ("v1",), "Role", "roles", "tulle.api.rbac:Role", columns=(CREATED_AT,), names="path", aged=False),
+    Kind(
+        RBAC,
+        ("v1",),
+        "ClusterRole",
+        "clusterroles",
+        "tulle.api.rbac:ClusterRole",
+        namespaced=False,
+        columns=(CREATED_AT,),
+        names="path",
+        aged=False,
+    ),
+    Kind(RBAC, ("v1",), "RoleBinding", "rolebindings", "tulle.api.rbac:RoleBinding", columns=ROLE_BINDING, names="path"),
+    Kind(
+        RBAC,
+        ("v1",),
+        "ClusterRoleBinding",
+        "clusterrolebindings",
+        "tulle.api.rbac:ClusterRoleBinding",
+        namespaced=False,
+        columns=ROLE_BINDING,
+        names="path",
+    ),
+    Kind(
+        OWN,
+        ("v1alpha1",),
+        "MeshConfig",
+        "meshconfigs",
+        "tulle.api.own:MeshConfig",
+        namespaced=False,
+        categories=("tulle",),
+        columns=(field("Outbound", "spec.outboundTrafficPolicy.mode"), field("Aliases", "spec.trustDomainAliases", wide=True)),
+        acted_on=False,
+    ),
+    Kind(
+        OWN,
+        ("v1alpha1",),
+        "RateLimit",
+        "ratelimits",
+        "tulle.api.own:RateLimit",
+        short_names=("rl",),
+        categories=("tulle",),
+        columns=(TARGETS, LIMITS, condition("Accepted", "Accepted")),
+        acted_on=False,
+    ),
+    Kind(
+        OWN,
+        ("v1alpha1",),
+        "Rollout",
+        "rollouts",
+        "tulle.api.own:Rollout",
+        categories=("tulle",),
+        columns=(
+            field("Service", "spec.targetRef.name"),
+            field("Strategy", "spec.strategy"),
+            field("Phase", "status.phase"),
+            field("Weight", "status.weight"),
+            field("Route", "spec.routeRef.name", wide=True),
+        ),
         acted_on=False,
     ),
 )

@@ -165,12 +165,19 @@ def too_deep(text: str) -> str:
     # Each level of blocks starts further right, but for lists inside mappings.
     if brackets + 2 * longest < 2000:
         return ""
+    message = f"found more than {_MAX_DEPTH} levels of nesting; needed fewer"
     depth = 0
-    for event in yaml.parse(text, Loader=Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _MAX_DEPTH:
-                return f"found more than {_MAX_DEPTH} levels of nesting; needed fewer"
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+    try:
+        for event in yaml.parse(text, Loader=Loader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _MAX_DEPTH:
+                    return message
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    except yaml.MarkedYAMLError as error:
+        # Newer versions of libyaml have a bound of their own, and read ahead of the events that are counted here.
+        if "nesting depth" in (error.problem or ""):
+            return message
+        raise
     return ""

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tulle.api.gateway.shared import GROUP_NAME, LabelSelector, LocalParametersRef, ObjectRef, ParametersRef, SecretRef, repeats
+from tulle.api.gateway.shared import GROUP_NAME, LocalParametersRef, ObjectRef, ParametersRef, SecretRef, repeats
+from tulle.api.labels import LabelSelector
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.values import HOSTNAME, DnsLabel, Group, Hostname, KindName, Many, Map, ObjectName, Port, SectionName, Words
 

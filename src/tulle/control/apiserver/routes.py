@@ -177,7 +177,7 @@ def _change(content_type: str, kind: Kind, value: Any) -> Any:
             raise errors.bad_request(f"the patch cannot be read: {error}") from error
         return changed  # type: ignore[no-any-return]
 
-    accepted = [_JSON_PATCH, _MERGE, *([] if kind.group else [_STRATEGIC]), _APPLY]
+    accepted = [_JSON_PATCH, _MERGE, *([_STRATEGIC] if kind.built_in else []), _APPLY]
     if content_type not in accepted:
         raise errors.unsupported(content_type, accepted)
     if content_type != _JSON_PATCH and not isinstance(value, dict):

@@ -1,12 +1,12 @@
-"""`kubectl get`'s tables, made by the server: NAME, the kind's own columns, AGE."""
+"""`kubectl get`'s tables, made by the server: NAME, the kind's own columns, AGE, and what only `-o wide` shows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tulle.api.object import Kind
+from tulle.api.kind import Column, Kind
 
 Raw = dict[str, Any]
 
@@ -16,11 +16,14 @@ def table(kind: Kind, bodies: Sequence[Raw], now: float, *, metadata: Raw, inclu
 
     `metadata` is the list's; `columns` False leaves the definitions out, as in all but the first event of a watch.
     """
-    definitions = [_column("Name", "string", 0, "name"), *(_column(one.name, "string", int(one.wide)) for one in kind.columns)]
-    definitions.append(_column("Age", "string", 0))
+    shown = [one for one in kind.columns if not one.wide]
+    wide = [one for one in kind.columns if one.wide]
+    age = [Column("Age", lambda body: _age(body, now))] if kind.aged else []
+    columns_of = [*shown, *age, *wide]
+    definitions = [_column("Name", "string", 0, "name"), *(_column(one.name, "string", int(one.wide)) for one in columns_of)]
     rows = [
         {
-            "cells": [body["metadata"]["name"], *(one.value(body) for one in kind.columns), _age(body, now)],
+            "cells": [body["metadata"]["name"], *(one.value(body) for one in columns_of)],
             "object": _carried(body, include),
         }
         for body in bodies
@@ -49,7 +52,7 @@ def metadata_only(body: Raw) -> Raw:
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": body["metadata"]}
 
 
-def _age(body: Raw, now: float) -> str:
+def _age(body: Mapping[str, Any], now: float) -> str:
     try:
         made = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
     except (KeyError, ValueError, TypeError):

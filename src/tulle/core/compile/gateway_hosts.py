@@ -13,8 +13,9 @@ import msgspec
 
 from tulle.api.gateway import Gateway, HTTPRoute
 from tulle.api.gateway.gateway import Listener
-from tulle.api.gateway.shared import LabelSelector, ParentRef
+from tulle.api.gateway.shared import ParentRef
 from tulle.api.istio.gateway import Server
+from tulle.api.labels import LabelSelector
 from tulle.core.compile.gateways import Bound, bound
 from tulle.core.compile.hostname import Key, full_name, meet, service_key, specificity
 from tulle.core.compile.http_routes import Ranked, http_route_rules, in_order
