@@ -1,27 +1,36 @@
-"""Every implementation of `ports.Store` that the suite runs over."""
+"""Every implementation of `ports.Store` that the suite runs over.
+
+A store joins by one line in `STORES`: a function that makes an empty one, given a folder of its own and the options of `Open`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.clock import TurnedClock
 from tulle.control.store.memory import MemoryStore
 from tulle.control.store.sqlite import SqliteStore
 from tulle.ports import Store
 
-Open = Callable[..., Store]
+Open = Callable[..., Store]  # options: `log` (changes to keep for watches), `kept` (changes of the history), `clock` (of leases)
+
+STORES: Mapping[str, Callable[[Path, Mapping[str, Any]], Store]] = {
+    "memory": lambda _folder, options: MemoryStore(**options),
+    "sqlite": lambda folder, options: SqliteStore(folder / "store.db", **options),
+}
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=list(STORES))
 async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
-    """Makes stores, with keyword arguments for the constructor, and closes them."""
+    """Makes stores, and closes them."""
     opened: list[Store] = []
 
-    def make(**options: int) -> Store:
-        kind = request.param
-        store: Store = MemoryStore(**options) if kind == "memory" else SqliteStore(tmp_path / f"{len(opened)}.db", **options)
+    def make(**options: Any) -> Store:
+        store = STORES[request.param](tmp_path / str(len(opened)), options)
         opened.append(store)
         return store
 
@@ -34,3 +43,9 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
 def store(open_store: Open) -> Store:
     """One empty store."""
     return open_store()
+
+
+@pytest.fixture
+def clock() -> TurnedClock:
+    """The clock of a store's leases, where a test turns it."""
+    return TurnedClock()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.conformance.store.steps import numbered, take
 from tulle.kit.errors import Unavailable
 from tulle.ports import Compacted, Conflict, Delete, Event, Key, Put, Store
 
@@ -15,19 +16,6 @@ A = Key("services", "default", "a")
 B = Key("services", "default", "b")
 C = Key("services", "other", "c")
 T = Key("_jointokens", "", "t")
-
-
-async def take(events: AsyncIterator[Event], count: int) -> list[Event]:
-    """The next `count` events, with a deadline."""
-
-    async def collect() -> list[Event]:
-        return [await anext(events) for _ in range(count)]
-
-    return await asyncio.wait_for(collect(), 10)
-
-
-def numbered(n: int) -> dict[str, Any]:
-    return {"n": n}
 
 
 async def test_get_returns_what_was_put(store: Store) -> None:
@@ -210,7 +198,7 @@ async def test_a_cancelled_writer_harms_nobody(store: Store) -> None:
 
 async def test_compaction(open_store: Callable[..., Store]) -> None:
     """A watcher from a forgotten revision must be told so; silence would be a missed change."""
-    store = open_store(history=10)
+    store = open_store(log=10)
     first = await store.write([Put(A, numbered(0))])
     slow = store.watch(first)
     for n in range(1, 100):

@@ -73,7 +73,7 @@ async def test_objects_that_leave_and_enter_a_selection(api: ApiClient) -> None:
 
 async def test_a_version_that_is_gone_is_410() -> None:
     """A client that comes back after long must be told to list again, not be served with a gap."""
-    async with running(MemoryStore(history=10)) as served, served.client() as api:
+    async with running(MemoryStore(log=10)) as served, served.client() as api:
         first = (await api.create(config("a")))["metadata"]["resourceVersion"]
         for n in range(40):
             await api.patch(CONFIG_MAP, "a", {"data": {"n": str(n)}})

@@ -27,7 +27,7 @@ from tulle.control.store.sqlite import SqliteStore
 from tulle.ports import Key, Put
 
 async def main():
-    store = SqliteStore(sys.argv[1], history=200)
+    store = SqliteStore(sys.argv[1], log=200)
     async def writer(name):
         key, pair = Key("x", "", name), Key("y", "", name)
         found = await store.get(key)
@@ -61,14 +61,14 @@ async def test_reopening_keeps_objects_revision_and_history(tmp_path: Path) -> N
 
 async def test_reopening_keeps_compaction(tmp_path: Path) -> None:
     """After a restart a watch from before the kept history would otherwise silently skip changes."""
-    store = SqliteStore(tmp_path / "s.db", history=8)
+    store = SqliteStore(tmp_path / "s.db", log=8)
     for n in range(50):
         await store.write([Put(A, {"n": n})])
     await store.close()
     database = sqlite3.connect(tmp_path / "s.db")
     assert database.execute("SELECT count(*) FROM events").fetchone()[0] < 20
     database.close()
-    store = SqliteStore(tmp_path / "s.db", history=8)
+    store = SqliteStore(tmp_path / "s.db", log=8)
     with pytest.raises(Compacted):
         await anext(store.watch(1))
     await store.close()
@@ -241,7 +241,7 @@ async def test_kill_9_loses_nothing(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         told += (await process.stdout.read()).splitlines(keepends=True)
         await process.wait()
-        store = SqliteStore(path, history=200)
+        store = SqliteStore(path, log=200)
         counts = {one.key.name: one.body["n"] for one in (await store.list("x"))[0]}
         pairs = {one.key.name: one.body["n"] for one in (await store.list("y"))[0]}
         assert counts == pairs

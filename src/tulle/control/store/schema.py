@@ -1,73 +1,123 @@
-"""The SQLite file of `sqlite.py`: its tables, how it is made, checked, and read at start.
+"""The SQLite file of `sqlite.py`: its tables, how it is made, migrated, checked, and read at start.
 
-Tables: `objects` (what is), `events` (the latest changes, for watches across restarts), `meta` (one row: the revision, and the
-revision up to which events were forgotten). `application_id` says that the file is ours, `user_version` which schema it has.
+Tables: `objects` (what is), `events` (the latest changes, for watches and snapshots, also across restarts), `history` (who
+changed what, for people; read on demand only), `meta` (one row: the revision, and the revisions up to which events and history
+were forgotten). `application_id` says that the file is ours, `user_version` which schema it has.
+
+A second process is kept out by a lock on a file beside the store, not by SQLite's exclusive mode: that would keep out this
+process' own reader of the history, too.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
-from tulle.control.store.history import Record, Row
+from tulle.control.store import history
+from tulle.control.store.state import Record, Row, recorded
 from tulle.kit.errors import Corrupt, Refused, TulleError, Unavailable
-from tulle.ports import Key
+from tulle.ports import Cause, Change, Event, Key
 
-VERSION = 1
+VERSION = 2
 _APPLICATION = 0x74756C6C  # "tull"
 
+_EVENTS_AND_HISTORY = """
+CREATE TABLE events (
+  revision INTEGER NOT NULL, resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+  previous_revision INTEGER NOT NULL, body BLOB, previous BLOB
+);
+CREATE INDEX events_by_revision ON events (revision);
+CREATE TABLE history (
+  revision INTEGER NOT NULL, time REAL NOT NULL, author TEXT NOT NULL, address TEXT NOT NULL, verb TEXT NOT NULL,
+  resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, previous BLOB, body BLOB
+);
+CREATE INDEX history_by_revision ON history (revision);
+CREATE INDEX history_by_time ON history (time);
+CREATE INDEX history_by_object ON history (resource, namespace, name, revision);
+CREATE INDEX objects_by_lease ON objects (lease) WHERE lease != 0;
+"""
 _TABLES = """
 CREATE TABLE objects (
   resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, revision INTEGER NOT NULL, body BLOB NOT NULL,
+  lease INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (resource, namespace, name)
 ) WITHOUT ROWID;
-CREATE TABLE events (
-  revision INTEGER NOT NULL, resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, body BLOB, previous BLOB
+CREATE TABLE meta (
+  id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, compacted INTEGER NOT NULL,
+  forgotten INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX events_by_revision ON events (revision);
-CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), revision INTEGER NOT NULL, compacted INTEGER NOT NULL);
-INSERT INTO meta VALUES (1, 0, 0);
+INSERT INTO meta VALUES (1, 0, 0, 0);
 """
+# What makes a schema the next one. 1 to 2: leases; the history; events say which revision they replaced. The events of before
+# do not know that, so they go, and watchers list again; the history begins here.
+_MIGRATIONS = {
+    1: """
+ALTER TABLE objects ADD COLUMN lease INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE meta ADD COLUMN forgotten INTEGER NOT NULL DEFAULT 0;
+UPDATE meta SET compacted = revision, forgotten = revision;
+DROP TABLE events;
+"""
+    + _EVENTS_AND_HISTORY,
+}
+
+
+def lock(path: Path) -> int:
+    """Keep other processes off the store; the descriptor whose closing lets go. Raises `Refused` or `Unavailable`.
+
+    It is a file of its own: closing a descriptor of the store itself would drop the locks that SQLite has on it.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _no_folder(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise _in_use(path) from error
+    return descriptor
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """The file's one connection, after it was made or checked. Raises `Corrupt`, `Refused` or `Unavailable`."""
+    """The file's one writer, after it was made, or checked and migrated. Raises `Corrupt`, `Refused` or `Unavailable`.
+
+    The caller holds the `lock`.
+    """
     log = path.with_name(path.name + "-wal")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         os.chmod(path, 0o600)
         new = path.stat().st_size == 0
         logged = log.exists() and log.stat().st_size > 0
     except OSError as error:
-        raise Unavailable(
-            f"the store {path} cannot be opened: {error.strerror}", hint="check the folder and its owner"
-        ) from error
+        raise _no_folder(path, error) from error
     if new and logged:
         # SQLite would take the file for a new one and drop the log, and with it whatever the log still holds.
         raise _corrupt(path, "it is empty although its log is not")
     try:
         return _connect(path, new=new)
     except sqlite3.Error as error:
-        raise _wrapped(path, error) from error
+        raise wrapped(path, error) from error
 
 
 def _connect(path: Path, *, new: bool) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
     try:
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")  # a second control plane on this file is refused
         database.execute("PRAGMA synchronous = FULL")
         if new:
             _create(database, path)
         else:
             _check(database, path)
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute("BEGIN EXCLUSIVE")  # takes the lock now and not at the first write
+        database.execute("BEGIN IMMEDIATE")  # whatever stands in the way of writing is said now and not at the first write
         database.execute("COMMIT")
     except BaseException:
         database.close()
@@ -77,9 +127,8 @@ def _connect(path: Path, *, new: bool) -> sqlite3.Connection:
 
 def _create(database: sqlite3.Connection, path: Path) -> None:
     """All in one transaction of the rollback journal: after a crash the file is empty or complete."""
-    database.executescript(
-        f"BEGIN EXCLUSIVE; {_TABLES} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
-    )
+    ours = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION};"
+    database.executescript(f"BEGIN EXCLUSIVE; {_TABLES} {_EVENTS_AND_HISTORY} {ours} COMMIT;")
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)  # the name, too, survives a power loss
@@ -100,6 +149,13 @@ def _check(database: sqlite3.Connection, path: Path) -> None:
     found = [row[0] for row in database.execute("PRAGMA integrity_check(10)")]
     if found != ["ok"]:
         raise _corrupt(path, "; ".join(found))
+    for old in range(version, VERSION):
+        database.executescript(f"BEGIN EXCLUSIVE; {_MIGRATIONS[old]} PRAGMA user_version = {old + 1}; COMMIT;")
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """A further connection, that cannot write."""
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
 
 
 def load(database: sqlite3.Connection, path: Path) -> tuple[list[tuple[Key, Row]], list[Record], int, int]:
@@ -107,19 +163,34 @@ def load(database: sqlite3.Connection, path: Path) -> tuple[list[tuple[Key, Row]
     try:
         revision, compacted = database.execute("SELECT revision, compacted FROM meta").fetchone()
         objects = [
-            (Key(resource, namespace, name), Row(_text(body), at))
-            for resource, namespace, name, at, body in database.execute("SELECT * FROM objects")
+            (Key(resource, namespace, name), Row(_text(body), at, lease))
+            for resource, namespace, name, at, body, lease in database.execute(
+                "SELECT resource, namespace, name, revision, body, lease FROM objects"
+            )
         ]
-        events = "SELECT revision, resource, namespace, name, body, previous FROM events ORDER BY revision, rowid"
+        events = (
+            "SELECT resource, namespace, name, revision, body, previous, previous_revision FROM events ORDER BY revision, rowid"
+        )
         records = [
-            Record(Key(resource, namespace, name), at, body and _text(body), previous and _text(previous))
-            for at, resource, namespace, name, body, previous in database.execute(events)
+            Record(Key(resource, namespace, name), at, body and _text(body), previous and _text(previous), before)
+            for resource, namespace, name, at, body, previous, before in database.execute(events)
         ]
         if any(row.revision > revision for _, row in objects):
             raise _corrupt(path, f"an object is newer than the store's revision {revision}")
     except (sqlite3.Error, msgspec.DecodeError, TypeError, ValueError) as error:
         raise _corrupt(path, str(error)) from error
     return objects, records, revision, compacted
+
+
+def end_leases(database: sqlite3.Connection) -> None:
+    """Delete what was bound to leases of a former process: they ended with it."""
+    database.execute("BEGIN IMMEDIATE")
+    keys = [Key(*row) for row in database.execute("SELECT resource, namespace, name FROM objects WHERE lease != 0")]
+    if keys:
+        after = revision(database) + 1
+        save(database, [recorded(key, after, None, find(database, key)) for key in keys])
+        set_revision(database, after)
+    database.execute("COMMIT")
 
 
 def _text(body: bytes) -> bytes:
@@ -131,21 +202,60 @@ def _text(body: bytes) -> bytes:
 def find(database: sqlite3.Connection, key: Key) -> Row | None:
     """The object at the key, inside the current transaction."""
     row = database.execute(
-        "SELECT body, revision FROM objects WHERE resource = ? AND namespace = ? AND name = ?",
+        "SELECT body, revision, lease FROM objects WHERE resource = ? AND namespace = ? AND name = ?",
         (key.resource, key.namespace, key.name),
     ).fetchone()
     return Row(*row) if row else None
 
 
-def save(database: sqlite3.Connection, records: Sequence[Record]) -> None:
-    """Write changes and their events, inside the current transaction."""
-    for key, at, body, previous in records:
+def bound(database: sqlite3.Connection, lease: int) -> Sequence[Key]:
+    """The keys that are bound to a lease."""
+    found = database.execute("SELECT resource, namespace, name FROM objects WHERE lease = ? AND lease != 0", (lease,))
+    return [Key(*row) for row in found]
+
+
+def save(database: sqlite3.Connection, records: Sequence[Record], cause: Cause | None = None) -> int:
+    """Write changes and their events, and with a cause their history, inside the current transaction.
+
+    The number of changes that went into the history.
+    """
+    noted = 0
+    for key, at, body, previous, previous_revision, lease in records:
         where = (key.resource, key.namespace, key.name)
         if body is None:
             database.execute("DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?", where)
         else:
-            database.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", (*where, at, body))
-        database.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", (at, *where, body, previous))
+            database.execute(
+                "INSERT OR REPLACE INTO objects (resource, namespace, name, revision, body, lease) VALUES (?, ?, ?, ?, ?, ?)",
+                (*where, at, body, lease),
+            )
+        database.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", (at, *where, previous_revision, body, previous))
+        if cause is not None and history.kept(key):
+            who = (cause.time, cause.author, cause.address, cause.verb)
+            database.execute("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (at, *who, *where, previous, body))
+            noted += 1
+    return noted
+
+
+def read_history(
+    database: sqlite3.Connection, resource: str | None, namespace: str | None, name: str | None, since: int, limit: int
+) -> tuple[Sequence[Change], int]:
+    """As `Store.history`, and the newest revision of which something was forgotten: both as of one moment."""
+    wanted = {"resource": resource, "namespace": namespace, "name": name}
+    where = "".join(f" AND {column} = ?" for column, value in wanted.items() if value is not None)
+    columns = "resource, namespace, name, revision, previous, body, author, address, time, verb"
+    query = f"SELECT {columns} FROM history WHERE revision > ?{where} ORDER BY revision DESC, rowid LIMIT ?"  # noqa: S608 - ours
+    database.execute("BEGIN")
+    try:
+        forgotten = database.execute("SELECT forgotten FROM meta").fetchone()[0]
+        values = (since, *(value for value in wanted.values() if value is not None), limit or -1)
+        changes = []
+        for place in database.execute(query, values):
+            event = Event(Key(*place[:3]), place[3], place[5], place[4])
+            changes.append(Change(event.key, event.revision, event.previous, event.body, Cause(*place[6:])))
+    finally:
+        database.execute("COMMIT")
+    return changes, forgotten
 
 
 def set_revision(database: sqlite3.Connection, revision: int) -> None:
@@ -159,10 +269,35 @@ def revision(database: sqlite3.Connection) -> int:
     return found
 
 
-def forget(database: sqlite3.Connection, compacted: int) -> None:
+def compact(database: sqlite3.Connection, compacted: int) -> None:
     """Drop the events up to a revision, inside the current transaction."""
     database.execute("DELETE FROM events WHERE revision <= ?", (compacted,))
     database.execute("UPDATE meta SET compacted = ?", (compacted,))
+
+
+def history_count(database: sqlite3.Connection) -> int:
+    """How many changes the history has."""
+    found: int = database.execute("SELECT count(*) FROM history").fetchone()[0]
+    return found
+
+
+def forget(database: sqlite3.Connection, before: float) -> int:
+    """Drop the history of before that time, inside the current transaction; how many changes that were."""
+    return _forget(database, "time < ?", before)
+
+
+def forget_surplus(database: sqlite3.Connection, kept: int) -> int:
+    """Drop the oldest of the history beyond `kept` changes, inside the current transaction; how many changes that were."""
+    found = database.execute("SELECT revision FROM history ORDER BY revision DESC LIMIT 1 OFFSET ?", (kept,)).fetchone()
+    return _forget(database, "revision <= ?", found[0]) if found else 0
+
+
+def _forget(database: sqlite3.Connection, which: str, value: float) -> int:
+    newest = database.execute(f"SELECT max(revision) FROM history WHERE {which}", (value,)).fetchone()[0]  # noqa: S608 - ours
+    if newest is None:
+        return 0
+    database.execute("UPDATE meta SET forgotten = max(forgotten, ?)", (newest,))
+    return database.execute(f"DELETE FROM history WHERE {which}", (value,)).rowcount  # noqa: S608 - ours
 
 
 def _corrupt(path: Path, why: str) -> Corrupt:
@@ -172,10 +307,19 @@ def _corrupt(path: Path, why: str) -> Corrupt:
     )
 
 
-def _wrapped(path: Path, error: sqlite3.Error) -> TulleError:
+def _no_folder(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"the store {path} cannot be opened: {error.strerror}", hint="check the folder and its owner")
+
+
+def _in_use(path: Path) -> Refused:
+    return Refused(f"the store {path} is in use by another process", hint="one control plane at a time: stop the other one")
+
+
+def wrapped(path: Path, error: sqlite3.Error) -> TulleError:
+    """What went wrong with the file, in words."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return Refused(f"the store {path} is in use by another process", hint="one control plane at a time: stop the other one")
+        return _in_use(path)
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return Unavailable(f"the store {path} cannot be opened: {error}", hint="check the disk's space and the file's owner")
     return _corrupt(path, str(error))
