@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -213,7 +213,7 @@ class Store(Protocol):
         """
         ...
 
-    def watch(self, since: int, resource: str | None = None) -> AsyncIterator[Event]:
+    def watch(self, since: int, resource: str | None = None) -> AsyncGenerator[Event, None]:
         """Every event with a revision above `since`, in order, without end; raises `Compacted`. Closing it frees it.
 
         A revision that is not there yet is waited for.

@@ -37,6 +37,7 @@ from tulle.control.ca.http import PREFIX as IDENTITY_PREFIX
 from tulle.control.ca.http import identity_app
 from tulle.control.ca.tokens import JoinTokens
 from tulle.control.mesh_api import mesh_api
+from tulle.control.store.sealed import VARIABLE, Keys, SealedStore
 from tulle.control.store.sqlite import SqliteStore
 from tulle.core.pipeline import Pipeline
 from tulle.kit.errors import Refused
@@ -129,8 +130,10 @@ class ControlPlane:
     async def _start(self) -> None:
         settings = self.settings
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.store = SqliteStore(settings.state_dir / "store.db")
+        keys = Keys.choose(None, os.environ.get(VARIABLE, ""), settings.state_dir)
+        self.store = SealedStore(SqliteStore(settings.state_dir / "store.db"), keys)
         self._stack.push_async_callback(self.store.close)
+        await self.store.reseal()
         self.authority = Authority.open(settings.state_dir / "ca", settings.trust_domain)
         self.tokens = JoinTokens(self.store, lambda: self.authority.pin)
         self.pipeline = Pipeline(trust_domain=settings.trust_domain)

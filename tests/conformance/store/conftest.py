@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.clock import TurnedClock
 from tulle.control.store.memory import MemoryStore
+from tulle.control.store.sealed import Keys, SealedStore
 from tulle.control.store.sqlite import SqliteStore
 from tulle.ports import Store
 
@@ -21,6 +22,8 @@ Open = Callable[..., Store]  # options: `log` (changes to keep for watches), `ke
 STORES: Mapping[str, Callable[[Path, Mapping[str, Any]], Store]] = {
     "memory": lambda _folder, options: MemoryStore(**options),
     "sqlite": lambda folder, options: SqliteStore(folder / "store.db", **options),
+    "sealed memory": lambda _folder, options: SealedStore(MemoryStore(**options), Keys([b"k" * 32])),
+    "sealed sqlite": lambda folder, options: SealedStore(SqliteStore(folder / "store.db", **options), Keys([b"k" * 32])),
 }
 
 

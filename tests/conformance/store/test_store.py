@@ -117,7 +117,7 @@ async def test_watch_replays_then_follows(store: Store) -> None:
         Event(C, deleted, numbered(5)),
         Event(T, created, numbered(6)),
     ]
-    await events.aclose()  # type: ignore[attr-defined]
+    await events.aclose()
 
 
 async def test_watch_of_one_resource(store: Store) -> None:

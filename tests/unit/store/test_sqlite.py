@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
-import signal
 import sqlite3
 import stat
 import sys
@@ -19,27 +17,6 @@ from tulle.kit.errors import Corrupt, Refused, Unavailable
 from tulle.ports import Compacted, Event, Key, Put
 
 A = Key("services", "default", "a")
-
-# Four writers; prints "<key> <n>" after each acknowledged write, and never stops by itself.
-WRITERS = """
-import asyncio, sys
-from tulle.control.store.sqlite import SqliteStore
-from tulle.ports import Key, Put
-
-async def main():
-    store = SqliteStore(sys.argv[1], log=200)
-    async def writer(name):
-        key, pair = Key("x", "", name), Key("y", "", name)
-        found = await store.get(key)
-        n = found.body["n"] if found else 0
-        while True:
-            n += 1
-            await store.write([Put(key, {"n": n}), Put(pair, {"n": n})])
-            sys.stdout.write(f"{name} {n}\\n"); sys.stdout.flush()
-    await asyncio.gather(*(writer(f"w{i}") for i in range(4)))
-
-asyncio.run(main())
-"""
 
 
 async def test_reopening_keeps_objects_revision_and_history(tmp_path: Path) -> None:
@@ -226,35 +203,3 @@ async def test_a_disk_that_takes_no_more(tmp_path: Path, how: str) -> None:
     assert seen["acknowledged"]
     assert seen["found"] == seen["acknowledged"]
     assert seen["again"] == [*seen["acknowledged"], 1000]
-
-
-async def test_kill_9_loses_nothing(tmp_path: Path) -> None:
-    """After a kill -9 amid concurrent writers, every acknowledged write is there, whole, and none is there that was not sent."""
-    path = tmp_path / "s.db"
-    dice = random.Random(7)
-    acknowledged = dict.fromkeys(("w0", "w1", "w2", "w3"), 0)
-    revision = 0
-    for _ in range(25):
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", WRITERS, str(path), stdout=asyncio.subprocess.PIPE)
-        assert process.stdout is not None
-        told = [await asyncio.wait_for(process.stdout.readline(), 30) for _ in range(dice.randrange(1, 120))]
-        process.send_signal(signal.SIGKILL)
-        told += (await process.stdout.read()).splitlines(keepends=True)
-        await process.wait()
-        store = SqliteStore(path, log=200)
-        counts = {one.key.name: one.body["n"] for one in (await store.list("x"))[0]}
-        pairs = {one.key.name: one.body["n"] for one in (await store.list("y"))[0]}
-        assert counts == pairs
-        for line in told:
-            if not line.endswith(b"\n"):
-                continue  # killed while it was printing
-            name, n = line.decode().split()
-            acknowledged[name] = max(acknowledged[name], int(n))
-        for name, last in acknowledged.items():
-            assert counts.get(name, 0) >= last
-        _, now = await store.list()
-        assert now == sum(counts.values())  # one revision a write, none skipped and none used twice
-        assert now > revision
-        revision = now
-        acknowledged = {name: counts.get(name, 0) for name in acknowledged}
-        await store.close()
