@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -11,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from multidict import CIMultiDictProxy
+from yarl import URL
 
 from tulle.client import kubeconfig
 from tulle.client.api import ApiClient
@@ -89,6 +93,44 @@ class Ca:
 
 
 @dataclass
+class Answer:
+    """What came back: `body` is the decoded JSON, or the text of anything else."""
+
+    status: int
+    headers: CIMultiDictProxy[str]
+    body: Any
+    data: bytes
+
+    @property
+    def warnings(self) -> list[str]:
+        return self.headers.getall("Warning", [])
+
+
+class Raw:
+    """HTTP without a client's opinions, as an administrator."""
+
+    def __init__(self, served: Running, context: ssl.SSLContext) -> None:
+        self.served = served
+        self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), auto_decompress=False)
+
+    async def __call__(self, method: str, path: str, body: Any = None, type_: str = "application/json", **headers: str) -> Answer:
+        """`body`: bytes as they are, or a value as JSON. Underscores in the names of headers are dashes."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if data is not None and "Content-Type" not in sent:
+            sent["Content-Type"] = type_
+        url = URL(self.served.url + path, encoded=True)
+        async with self.session.request(method, url, data=data, headers=sent, allow_redirects=False) as response:
+            text = await response.read()
+            whole = (
+                json.loads(text)
+                if text and response.content_type == "application/json" and "Content-Encoding" not in response.headers
+                else text.decode(errors="replace")
+            )
+            return Answer(response.status, response.headers, whole, text)
+
+
+@dataclass
 class Running:
     """A served API: who may what is decided by the certificate that a client shows."""
 
@@ -110,6 +152,15 @@ class Running:
     ) -> ApiClient:
         """A client; an administrator unless said otherwise."""
         return ApiClient(self.url, self.context(name, groups, uris), **more)
+
+    @contextlib.asynccontextmanager
+    async def raw(self, name: str = "admin", groups: Sequence[str] = ("system:masters",)) -> AsyncIterator[Raw]:
+        """Plain HTTP; an administrator's unless said otherwise."""
+        one = Raw(self, self.context(name, groups))
+        try:
+            yield one
+        finally:
+            await one.session.close()
 
     def write_kubeconfig(self, path: Path) -> Path:
         """A kubeconfig of an administrator."""

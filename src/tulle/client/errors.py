@@ -49,7 +49,7 @@ def from_status(http: int, status: Mapping[str, Any]) -> TulleError:
     message = str(status.get("message") or f"the API server answered {http}")
     reason = status.get("reason")
     details = status.get("details")
-    if http == 422 and isinstance(details, Mapping) and details.get("causes"):
+    if http in (400, 422) and isinstance(details, Mapping) and details.get("causes"):
         ref = Ref(str(details.get("kind", "")), "", str(details.get("name", "")), str(details.get("group", "")))
         return BadData(
             [

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.apiserver import Running, running
+from tests.support.apiserver import Raw, Running, running
 from tulle.client.api import ApiClient
 
 
@@ -22,3 +22,10 @@ async def api(served: Running) -> AsyncIterator[ApiClient]:
     """An administrator's client."""
     async with served.client() as client:
         yield client
+
+
+@pytest.fixture
+async def http(served: Running) -> AsyncIterator[Raw]:
+    """An administrator's plain HTTP."""
+    async with served.raw() as one:
+        yield one

@@ -72,9 +72,9 @@ def test_managers_conflict_over_different_values_only() -> None:
     with pytest.raises(FieldConflict) as conflict:
         apply(shared, service(type="NodePort", ports=[{"port": 80, "name": "other"}]), manager("three"), LISTS, force=False)
     assert conflict.value.causes == [
-        ("one", '.spec.ports[port=80,protocol="TCP"].name'),
-        ("one", ".spec.type"),
-        ("two", ".spec.type"),
+        ('"one"', '.spec.ports[port=80,protocol="TCP"].name'),
+        ('"one"', ".spec.type"),
+        ('"two"', ".spec.type"),
     ]
     forced = apply(shared, service(type="NodePort"), manager("three"), LISTS, force=True)
     assert forced["spec"]["type"] == "NodePort"

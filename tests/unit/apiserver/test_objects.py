@@ -92,8 +92,12 @@ async def test_optimistic_concurrency(api: ApiClient) -> None:
     with pytest.raises(WriteConflict, match="modified"):
         await api.update(second)
     del second["metadata"]["resourceVersion"]
-    assert (await api.update(second))["spec"]["gateways"] == ["other"]
-    second["metadata"]["uid"] = "another"
+    with pytest.raises(BadData, match="must be specified for an update"):
+        await api.update(second)
+    second["metadata"]["resourceVersion"] = (await api.get(VIRTUAL_SERVICE, "reviews"))["metadata"]["resourceVersion"]
+    done = await api.update(second)
+    assert done["spec"]["gateways"] == ["other"]
+    second["metadata"] |= {"uid": "another", "resourceVersion": done["metadata"]["resourceVersion"]}
     with pytest.raises(WriteConflict, match="UID"):
         await api.update(second)
 
@@ -129,6 +133,7 @@ async def test_field_validation(served: Running) -> None:
         assert "htp" not in made["spec"]
         assert said == ['unknown field "spec.htp"']
         said.clear()
+        bad["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"]
         await api.request("PUT", f"{VS}/reviews", query={"fieldValidation": "Ignore"}, body=bad)
         assert said == []
         with pytest.raises(BadData, match="sometimes"):
@@ -208,7 +213,9 @@ async def test_status_is_a_path_of_its_own(api: ApiClient) -> None:
     assert done["status"] == observed["status"]
     assert done["spec"]["hosts"] == ["reviews"]
     assert done["metadata"]["generation"] == 1
-    replaced = await api.update({**route(), "status": {}})
+    whole = {**route(), "status": {}}
+    whole["metadata"]["resourceVersion"] = done["metadata"]["resourceVersion"]
+    replaced = await api.update(whole)
     assert replaced["status"] == observed["status"]
 
 

@@ -10,7 +10,7 @@ from tulle.api.registry import KINDS, kind_of_resource
 from tulle.control.apiserver import protobuf
 from tulle.control.apiserver.discovery import Discovery
 from tulle.control.apiserver.errors import Denial
-from tulle.control.apiserver.reading import form
+from tulle.control.apiserver.negotiation import form
 from tulle.control.apiserver.selectors import name_in, selector
 from tulle.control.apiserver.table import human
 from tulle.control.apiserver.target import target

@@ -5,20 +5,30 @@ All of it is computed once from the registry.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aiohttp import web
+
 from tulle.api.object import Kind
+from tulle.control.apiserver import errors
+from tulle.control.apiserver.negotiation import JSON, accepted, answer
+from tulle.control.apiserver.negotiation import form as form_of
 
 Raw = dict[str, Any]
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+_AGGREGATED, _LIST, _AGGREGATES = "apidiscovery.k8s.io", "APIGroupDiscoveryList", ("v2", "v2beta1")
 _STATUS_VERBS = ("get", "patch", "update")
+
+
+_WITHOUT_STATUS = "leases.coordination.k8s.io"  # all of a Lease is observed
 
 
 def has_status(kind: Kind) -> bool:
     """Whether `status` is written through a path of its own: kinds with a `spec` are said and observed separately."""
-    return "spec" in kind.model.model_fields
+    return kind.resource != _WITHOUT_STATUS and "spec" in kind.model.model_fields
 
 
 class Discovery:
@@ -52,6 +62,32 @@ class Discovery:
             "/api": [_aggregated("", groups.get("", ()))],
             "/apis": [_aggregated(group, members) for group, members in named.items()],
         }
+
+    def serve(self, request: web.Request, path: str) -> web.Response:
+        """The answer to a GET of one of the documents; `/api` and `/apis` aggregated where the client prefers that."""
+        if request.method not in ("GET", "HEAD"):
+            raise errors.method_not_allowed(request.method, ("GET", "HEAD"))
+        if path in self.aggregated:
+            for media, wanted in accepted(request.headers.get("Accept", "")):
+                version = wanted.get("v", "")
+                if (media, wanted.get("g"), wanted.get("as")) == (JSON, _AGGREGATED, _LIST) and version in _AGGREGATES:
+                    form = f"{JSON};g={_AGGREGATED};v={version};as={_LIST}"
+                    return self._tagged(request, self.aggregate(path, version), form)
+                if media in (JSON, "*/*") and not wanted.get("as"):
+                    break
+        how = form_of(request.headers.get("Accept", ""), request.query, agent=request.headers.get("User-Agent", ""))
+        return answer(self.documents[path], how=how)
+
+    def _tagged(self, request: web.Request, body: Raw, content_type: str) -> web.Response:
+        """Clients keep aggregated documents, and ask by their tag whether they hold."""
+        response = answer(body, content_type=content_type)
+        assert isinstance(response.body, bytes)
+        tag = f'"{hashlib.sha512(response.body).hexdigest().upper()}"'
+        if tag in request.headers.get("If-None-Match", ""):
+            response = web.Response(status=304)
+        response.headers["ETag"] = tag
+        response.headers["Vary"] = "Accept"
+        return response
 
     def aggregate(self, root: str, version: str) -> Raw:
         """`APIGroupDiscoveryList` of `/api` or `/apis` in `v2` or `v2beta1`."""

@@ -3,49 +3,109 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tulle.api import path as paths
 from tulle.api.decode import decode
-from tulle.control.apiserver.errors import bad_request, invalid
+from tulle.control.apiserver.errors import bad_request, invalid, not_strict
 from tulle.control.apiserver.target import Target, Validation
 from tulle.kit.problem import Severity
 
 Raw = dict[str, Any]
 
 
+# Escapes of halves of characters, and numbers of more than 64 bits: rare, and read with care where they stand.
+_HALVES = re.compile(r"\\u[dD][89a-fA-F]")
+_LONG = re.compile("[0-9]{18}")
+
+
 class Body:
-    """A parsed request body: its `value`, and the fields that it names twice."""
+    """A parsed request body: its `value`, and the paths of the fields that it names twice."""
 
     def __init__(self, data: bytes) -> None:
         """Raises a `Denial` where `data` is not JSON."""
         self.duplicates: list[str] = []
+        self._doubled = False
         try:
-            self.value = json.loads(data, object_pairs_hook=self._pairs, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
+            text = data.decode()
+            whole = _integer if _LONG.search(text) else None
+            self.value = json.loads(
+                text, object_pairs_hook=self._pairs, parse_constant=_no_constant, parse_float=_number, parse_int=whole
+            )
+            if self._doubled:
+                self.duplicates = list(_doubled(json.loads(text, object_pairs_hook=_Pairs), ""))
+        except UnicodeDecodeError as error:
+            raise bad_request(f"the body is not JSON: byte {error.start} is not UTF-8") from error
+        except RecursionError as error:
+            raise bad_request("the body is not JSON: it is nested too deeply") from error
+        except ValueError as error:
             raise bad_request(f"the body is not JSON: {error}") from error
+        if _HALVES.search(text):
+            self.value = _whole_characters(self.value)
 
     def _pairs(self, pairs: list[tuple[str, Any]]) -> Raw:
         found = dict(pairs)
         if len(found) < len(pairs):
-            seen: set[str] = set()
-            for key, _ in pairs:
-                if key in seen:
-                    self.duplicates.append(key)
-                seen.add(key)
+            self._doubled = True
         return found
 
-    def warnings(self, validation: Validation) -> list[str]:
+    def warnings(self, target: Target, validation: Validation) -> list[str]:
         """What to say of fields that stand twice (the last one counts); refused where validation is strict."""
-        said = [f'duplicate field "{key}"' for key in self.duplicates]
+        said = [f'duplicate field "{path}"' for path in self.duplicates]
         if said and validation == "Strict":
-            raise bad_request(f"strict decoding error: {', '.join(said)}")
+            raise not_strict(target.kind, target.version, said, [])
         return said if validation == "Warn" else []
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object's fields as they stand."""
+
+
+def _doubled(value: Any, path: str) -> Iterator[str]:
+    """The paths of fields that stand twice in one object."""
+    if isinstance(value, _Pairs):
+        seen: set[str] = set()
+        for key, inner in value:
+            at = f"{path}.{key}" if path else key
+            if key in seen:
+                yield at
+            seen.add(key)
+            yield from _doubled(inner, at)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _doubled(inner, f"{path}[{index}]")
 
 
 def _no_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is out of range")
+    return number
+
+
+def _integer(text: str) -> int | float:
+    """As Kubernetes reads them: what does not fit into 64 bits becomes a floating-point number."""
+    if len(text) < 20 and -(2**63) <= (number := int(text)) < 2**63:
+        return number
+    return _number(text)
+
+
+def _whole_characters(value: Any) -> Any:
+    """Halves of characters (lone surrogates), which no text can hold, become the replacement character."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_whole_characters(inner) for inner in value]
+    return value
 
 
 def from_yaml(data: bytes) -> Any:
@@ -100,10 +160,13 @@ def check(target: Target, body: Raw, validation: Validation) -> list[str]:
     warnings: list[str] = []
     _, problems = decode(body)
     unknown = [problem for problem in problems if problem.reason == "UnknownField"]
-    if validation != "Strict" and unknown:
+    if unknown:
+        said = [f'unknown field "{problem.path}"' for problem in unknown]
+        if validation == "Strict":
+            raise not_strict(target.kind, target.version, said, problems)
         for problem in unknown:
             _take_out(body, paths.split(problem.path))
-            warnings.append(f'unknown field "{problem.path}"')
+        warnings += said
         _, problems = decode(body)
     errors = [problem for problem in problems if problem.severity is Severity.ERROR]
     if errors:

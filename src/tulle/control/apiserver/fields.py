@@ -7,7 +7,7 @@ of a set of scalars. A set holds the paths of leaves (scalars, whole lists, empt
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tulle.control.apiserver.lists import Merge
@@ -52,14 +52,15 @@ def leaves(body: Mapping[str, Any], lists: Lists) -> dict[Path, Any]:
 
 
 def _walk(value: Any, path: Path, names: Names, lists: Lists, found: dict[Path, Any]) -> None:
-    if isinstance(value, dict) and value:
+    merge = lists.get(names)
+    if isinstance(value, dict) and value and not (merge is not None and merge.atomic):
         for key, item in value.items():
             _walk(item, (*path, f"f:{key}"), (*names, key), lists, found)
-    elif isinstance(value, list) and value and (merge := lists.get(names)) is not None:
+    elif isinstance(value, list) and value and merge is not None and not merge.atomic:
         for item in value:
             step = (*path, item_step(item, merge))
-            found[step] = ITEM if merge.keys else item
-            if isinstance(item, dict):
+            found[step] = ITEM if merge.keys and not merge.whole else item
+            if isinstance(item, dict) and merge.keys and not merge.whole:
                 for key, inner in item.items():
                     _walk(inner, (*step, f"f:{key}"), (*names, key), lists, found)
     else:
@@ -71,6 +72,28 @@ def item_step(item: Any, merge: Merge) -> str:
     if merge.keys:
         return "k:" + json.dumps(merge.key(item), sort_keys=True, separators=(",", ":"))
     return "v:" + json.dumps(item)
+
+
+def doubled(body: Mapping[str, Any], lists: Lists) -> Iterator[Path]:
+    """The items that stand twice in lists which are merged item by item."""
+    for names, merge in lists.items():
+        for path, items in _lists_at(body, names, ()):
+            seen: set[str] = set()
+            for item in items:
+                step = item_step(item, merge)
+                if step in seen:
+                    yield (*path, step)
+                seen.add(step)
+
+
+def _lists_at(value: Any, names: Names, path: Path) -> Iterator[tuple[Path, list[Any]]]:
+    if isinstance(value, list):
+        if not names:
+            yield path, value
+        for index, item in enumerate(value if names else ()):
+            yield from _lists_at(item, names, (*path, f"i:{index}"))
+    elif isinstance(value, dict) and names and names[0] in value:
+        yield from _lists_at(value[names[0]], names[1:], (*path, f"f:{names[0]}"))
 
 
 def encode(paths: Iterable[Path]) -> dict[str, Any]:
@@ -110,6 +133,8 @@ def shown(path: Path) -> str:
         what, value = step[:2], step[2:]
         if what == "f:":
             text += f".{value}"
+        elif what == "i:":
+            text += f"[{value}]"
         elif what == "k:":
             text += "[" + ",".join(f"{key}={json.dumps(item)}" for key, item in json.loads(value).items()) + "]"
         else:

@@ -16,21 +16,24 @@ from typing import Any, Protocol
 
 from tulle.api.object import Kind
 from tulle.control.apiserver import admission, errors, lists
-from tulle.control.apiserver.apply import FieldConflict, Manager, after_update, apply, same
+from tulle.control.apiserver.apply import BadConfiguration, FieldConflict, Manager, after_update, apply, same
+from tulle.control.apiserver.deletion import Deletion
 from tulle.control.apiserver.discovery import has_status
 from tulle.control.apiserver.document import addressed, check, shown, without_nulls
+from tulle.control.apiserver.removal import NAMESPACES, end_namespace, finalizers, is_going, marked, removal
 from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target, Writing
-from tulle.ports import Conflict, Delete, Key, Put, Store, Stored
+from tulle.control.apiserver.writes import Writes
+from tulle.ports import Conflict, Key, Put, Store, Stored
 
 Raw = dict[str, Any]
 Change = Callable[[Raw], Raw]
 
-NAMESPACES = "namespaces"
 # They are there from the first start and cannot be deleted. `istio-system` is the other name of the root namespace.
 PERMANENT = ("default", "istio-system", "kube-system", "tulle-system")
 _RETRIES = 10
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_LONGEST_BASE = 58  # characters of `generateName` that are used
 
 
 class Admit(Protocol):
@@ -50,18 +53,27 @@ class Written:
     created: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a delete answers: the `Status` of success where the object is gone, else the object."""
+
+    body: Raw
+    gone: bool
+
+
 class Objects:
     """The write side of the API server over a store. `now`: seconds since the epoch."""
 
     def __init__(self, store: Store, now: Callable[[], float], admit: Admit | None = None) -> None:
         self.store, self.now, self.admit = store, now, admit
+        self._writes = Writes(store)
 
     async def prepare(self) -> None:
         """Make the namespaces that are always there."""
         for name in PERMANENT:
             key = Key(NAMESPACES, "", name)
             body: Raw = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-            body["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(self.now()), "generation": 1}
+            body["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(self.now())}
             body["metadata"]["labels"] = {"kubernetes.io/metadata.name": name}
             body |= {"spec": {}, "status": {"phase": "Active"}}
             if await self.store.get(key) is None:
@@ -75,18 +87,26 @@ class Objects:
         generate = "" if body["metadata"].get("name") else body["metadata"].get("generateName")
         for _ in range(_RETRIES):
             if isinstance(generate, str) and generate:
-                body["metadata"]["name"] = generate[:58] + "".join(secrets.choice(_LETTERS) for _ in range(5))
+                body["metadata"]["name"] = generate[:_LONGEST_BASE] + "".join(secrets.choice(_LETTERS) for _ in range(5))
             try:
                 return await self._create(target, body, options)
             except errors.Denial as denial:
                 if not generate or denial.body["reason"] != "AlreadyExists":
                     raise
-        raise errors.already_exists(target.kind, str(body["metadata"]["name"]))
+        raise errors.no_name_left(target.kind, str(body["metadata"]["name"]))
 
     async def update(self, target: Target, value: Any, options: Writing) -> Written:
         """PUT."""
         body = without_nulls(addressed(target, value))
-        return await self._change(target, lambda _live: body, options)
+        if not body["metadata"].get("resourceVersion") and not lists.builtin(target.kind):
+            message = "must be specified for an update: found nothing; needed the resourceVersion of the object that was read"
+            raise errors.bad_field(target.kind, target.name, "metadata.resourceVersion", message)
+        try:
+            return await self._change(target, lambda _live: body, options)
+        except errors.Denial as denial:
+            if denial.http != 404 or target.subresource or target.kind.resource not in _CREATED_BY_UPDATE:
+                raise
+        return await self._create(target, body, options)
 
     async def patch(self, target: Target, change: Change, options: Writing) -> Written:
         """PATCH by a function from the object as shown to the object as wanted."""
@@ -97,7 +117,11 @@ class Objects:
         config = without_nulls(addressed(target, value))
         if config["metadata"].get("managedFields"):
             raise errors.bad_request("metadata.managedFields must be nil")
-        if has_status(target.kind) and not target.subresource:
+        if target.subresource:
+            names = ("name", "namespace", "uid", "resourceVersion")
+            config["metadata"] = {key: config["metadata"][key] for key in names if key in config["metadata"]}
+            config = {key: config[key] for key in ("apiVersion", "kind", "metadata", "status") if key in config}
+        elif has_status(target.kind):
             config.pop("status", None)
         table = lists.applied(target.kind)
         manager = self._manager(target, options)
@@ -107,6 +131,10 @@ class Objects:
                 return apply(live, config, manager, table, force=options.force)
             except FieldConflict as conflict:
                 raise errors.apply_conflict(target.kind, target.name, conflict.causes) from conflict
+            except BadConfiguration as error:
+                raise errors.bad_request(
+                    f"failed to create typed patch object ({target.name}; {target.api_version}): {error}"
+                ) from error
 
         for _ in range(_RETRIES):
             try:
@@ -114,6 +142,10 @@ class Objects:
             except errors.Denial as denial:
                 if denial.http != 404 or target.subresource or await self.store.get(target.key) is not None:
                     raise
+            if config["metadata"].get("uid"):
+                why = f"uid mismatch: the provided object specified uid {config['metadata']['uid']}, and no existing object was"
+                why += " found"
+                raise errors.conflict(target.kind, target.name, why)
             body = merged(None)
             body["metadata"].pop("resourceVersion", None)
             try:
@@ -123,17 +155,12 @@ class Objects:
                     raise
         raise errors.conflict(target.kind, target.name)
 
-    async def delete(self, target: Target, value: Any, options: Writing) -> Raw:
-        """DELETE: the `Status` of success, or the object where finalizers hold it back."""
-        wanted = value.get("preconditions") or {} if isinstance(value, dict) else {}
+    async def delete(self, target: Target, asked: Deletion, options: Writing) -> Deleted:
+        """DELETE: the object goes, or is marked where finalizers hold it back."""
         for _ in range(_RETRIES):
             stored = await self._stored(target)
             live = stored.body
-            if wanted.get("uid") not in (None, live["metadata"].get("uid")):
-                why = f"the UID in the precondition ({wanted['uid']}) is not the object's ({live['metadata'].get('uid')})"
-                raise errors.conflict(target.kind, target.name, why)
-            if wanted.get("resourceVersion") not in (None, str(stored.revision)):
-                raise errors.conflict(target.kind, target.name)
+            self._as_asked(target, asked, stored)
             if target.kind.resource == NAMESPACES and target.name in PERMANENT:
                 raise errors.forbidden(
                     f'namespaces "{target.name}" is forbidden: this namespace may not be deleted', target.kind, target.name
@@ -142,45 +169,43 @@ class Objects:
                 await options.guard.check("delete", target, None, live)
             if self.admit is not None:
                 await self.admit("delete", target.kind, None, live)
-            operations: list[Put | Delete]
-            held = bool(live["metadata"].get("finalizers"))
-            if held:
-                waiting = "deletionTimestamp" in live["metadata"]
-                live["metadata"].setdefault("deletionTimestamp", timestamp(self.now()))
-                operations = [] if waiting else [Put(target.key, live, expect=stored.revision)]
-            else:
-                operations = await self._removal(stored)
-            if options.dry_run or not operations:
-                return shown(target, live, stored.revision) if held else _success(target, live)
-            try:
-                revision = await self.store.write(operations)
-            except Conflict:
-                continue
-            if stored.key.resource == NAMESPACES and not held:
-                await self._sweep(stored.key.name)
-            return shown(target, live, revision) if held else _success(target, live)
+            held_by = asked.finalizers(finalizers(live))
+            space = target.kind.resource == NAMESPACES
+            if not held_by and not space:
+                if not options.dry_run and not await self._tried(removal(stored), options):
+                    continue
+                return Deleted(_success(target, live), True)
+            revision = stored.revision
+            if not is_going(live) or held_by != finalizers(live):
+                live = marked(live, held_by, self.now())
+                if not options.dry_run:
+                    written = await self._tried([Put(target.key, live, expect=stored.revision)], options)
+                    if not written:
+                        continue
+                    revision = written
+            if space and not options.dry_run and await end_namespace(self.store, target.name, self.now(), options.cause):
+                return Deleted(_success(target, live), True)
+            return Deleted(shown(target, live, revision), False)
         raise errors.conflict(target.kind, target.name)
 
-    async def _removal(self, stored: Stored) -> list[Put | Delete]:
-        """The operations that delete an object, and with a namespace all that is in it."""
-        operations: list[Put | Delete] = [Delete(stored.key, expect=stored.revision)]
-        gone = [stored]
-        if stored.key.resource == NAMESPACES:
-            within, _ = await self.store.list(None, stored.key.name)
-            gone += [one for one in within if not one.key.resource.startswith("_")]
-            operations += [Delete(one.key, expect=one.revision) for one in gone[1:]]
-        for one in gone:
-            if one.key.resource == "services":
-                operations += admission.hold(one.body, None, one.key)
-        return operations
+    def _as_asked(self, target: Target, asked: Deletion, stored: Stored) -> None:
+        """Raises a `Denial` where the object is not the one that was to be deleted."""
+        uid, version = stored.body["metadata"].get("uid"), str(stored.revision)
+        if asked.uid not in (None, uid):
+            why = f"Precondition failed: UID in precondition: {asked.uid}, UID in object meta: {uid}"
+            raise errors.conflict(target.kind, target.name, why)
+        if asked.resource_version not in (None, version):
+            why = "Precondition failed: ResourceVersion in precondition: "
+            raise errors.conflict(
+                target.kind, target.name, f"{why}{asked.resource_version}, ResourceVersion in object meta: {version}"
+            )
 
-    async def _sweep(self, namespace: str) -> None:
-        """Delete what was written into a namespace while it went (see `_create` for what is written after)."""
-        within, _ = await self.store.list(None, namespace)
-        for one in within:
-            if not one.key.resource.startswith("_"):
-                with contextlib.suppress(Conflict):
-                    await self.store.write(await self._removal(one))
+    async def _tried(self, operations: Any, options: Writing) -> int:
+        """The revision at which it was written; 0 where another was faster."""
+        try:
+            return await self.store.write(operations, options.cause)
+        except Conflict:
+            return 0
 
     async def _stored(self, target: Target) -> Stored:
         stored = await self.store.get(target.key)
@@ -194,11 +219,13 @@ class Objects:
     async def _create(self, target: Target, body: Raw, options: Writing, *, managed: bool = False) -> Written:
         kind = target.kind
         metadata = body["metadata"]
-        for unset in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+        for unset in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"):
             metadata.pop(unset, None)
         if has_status(kind):
             body.pop("status", None)
-        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(self.now()), "generation": 1}
+        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(self.now())}
+        if _counts(kind):
+            metadata["generation"] = 1
         admission.default(kind, body)
         warnings = check(target, body, options.validation)
         target = Target(kind, target.version, target.namespace, metadata["name"])
@@ -211,20 +238,34 @@ class Objects:
             warnings += await self.admit("create", kind, body, None)
         body["apiVersion"] = _stored_version(kind)
         try:
-            revision = await self._write(target, None, body, 0, options.dry_run)
+            revision = await self._writes.put(target, None, body, 0, options.cause, dry_run=options.dry_run)
         except Conflict as conflict:
-            raise errors.already_exists(kind, target.name) from conflict
-        if revision and kind.namespaced and await self.store.get(Key(NAMESPACES, "", target.namespace)) is None:
-            # The namespace was deleted meanwhile; nothing may be left in it.
-            stored = await self.store.get(target.key)
-            if stored is not None:
-                await self.store.write(await self._removal(stored))
-            raise errors.not_found(_namespace_kind(), target.namespace)
+            standing = await self.store.get(target.key)
+            raise errors.already_exists(kind, target.name, going=standing is not None and is_going(standing.body)) from conflict
+        if revision:
+            await self._still_there(target)
         return Written(shown(target, body, revision), warnings, created=True)
 
     async def _in_namespace(self, target: Target) -> None:
-        if target.kind.namespaced and await self.store.get(Key(NAMESPACES, "", target.namespace)) is None:
+        """Raises a `Denial` where the target's namespace is not there, or is going."""
+        if not target.kind.namespaced:
+            return
+        space = await self.store.get(Key(NAMESPACES, "", target.namespace))
+        if space is None:
             raise errors.not_found(_namespace_kind(), target.namespace)
+        if b"deletionTimestamp" in space.json and is_going(space.body):
+            raise errors.terminating(target.kind, target.name, target.namespace)
+
+    async def _still_there(self, target: Target) -> None:
+        """Take an object back that came into a namespace while that was deleted: nothing may be left in it."""
+        try:
+            await self._in_namespace(target)
+        except errors.Denial:
+            stored = await self.store.get(target.key)
+            with contextlib.suppress(Conflict):
+                if stored is not None:
+                    await self.store.write(removal(stored))
+            raise
 
     async def _change(self, target: Target, change: Callable[[Raw], Raw], options: Writing, *, managed: bool = False) -> Written:
         """Read, change, check, write if it is still as it was read; again where another was faster and nothing was promised."""
@@ -254,7 +295,7 @@ class Objects:
             metadata["managedFields"] = after_update(live, new, self._manager(target, options), lists.applied(kind))
         if same(live, new):
             return Written(live, warnings)
-        if _wish(live) != _wish(new):
+        if _counts(kind) and _wish(live) != _wish(new):
             metadata["generation"] = int(live["metadata"].get("generation") or 0) + 1
         if options.guard is not None:
             await options.guard.check("update", target, new, stored.body)
@@ -262,54 +303,28 @@ class Objects:
             warnings += await self.admit("update", kind, new, stored.body)
         new["apiVersion"] = _stored_version(kind)
         metadata.pop("resourceVersion", None)
-        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
+        if is_going(new) and not metadata.get("finalizers") and kind.resource != NAMESPACES:
             if not options.dry_run:
-                await self.store.write(await self._removal(stored))
+                await self.store.write(removal(stored), options.cause)
             return Written(shown(target, new, stored.revision), warnings)
-        revision = await self._write(target, stored.body, new, stored.revision, options.dry_run)
+        cause = None if target.subresource else options.cause  # what is observed is no history
+        revision = await self._writes.put(target, stored.body, new, stored.revision, cause, dry_run=options.dry_run)
+        if revision and kind.resource == NAMESPACES and is_going(new):
+            await end_namespace(self.store, target.name, self.now(), options.cause)
         return Written(shown(target, new, revision or stored.revision), warnings)
 
-    async def _write(self, target: Target, live: Raw | None, body: Raw, expect: int, dry_run: bool) -> int:
-        """Write with the Service's address, if it is one; the revision, 0 for a dry run. Raises `Conflict`."""
-        key = target.key
-        if key.resource != "services":
-            if dry_run:
-                return await self._dry(key, expect)
-            return await self.store.write([Put(key, body, expect)])
-        if not admission.wants_address(body):
-            try:
-                return await self._write_service(key, live, body, expect, dry_run)
-            except Conflict as conflict:
-                if conflict.key.resource != admission.CLUSTER_IPS:
-                    raise
-                wrong = f"found {admission.address(body)}, which another Service has; needed a free address, or none"
-                raise errors.bad_field(target.kind, target.name, "spec.clusterIP", wrong) from conflict
-        async for choice in admission.allot(self.store, key):
-            admission.set_address(body, choice)
-            try:
-                return await self._write_service(key, live, body, expect, dry_run)
-            except Conflict as conflict:  # another Service took it meanwhile: the next one
-                if conflict.key.resource != admission.CLUSTER_IPS:
-                    raise
-        raise errors.Denial(500, "InternalError", f"no virtual address is free in {admission.RANGE}")
 
-    async def _write_service(self, key: Key, live: Raw | None, body: Raw, expect: int, dry_run: bool) -> int:
-        if dry_run:
-            return await self._dry(key, expect)
-        return await self.store.write([Put(key, body, expect), *admission.hold(live, body, key)])
-
-    async def _dry(self, key: Key, expect: int) -> int:
-        found = await self.store.get(key)
-        if expect != (found.revision if found else 0):
-            raise Conflict(key, expect, found.revision if found else 0)
-        return 0
+_KEPT = (
+    *("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"),
+    *("resourceVersion", "selfLink", "generateName"),
+)
 
 
 def _keeping(target: Target, live: Raw, new: Raw) -> Raw:
     """The new object with what a write at this path cannot change."""
     before, after = live["metadata"], new["metadata"]
     if after.get("uid") not in (None, "", before.get("uid")):
-        why = f"the UID in the data ({after['uid']}) is not the object's ({before.get('uid')})"
+        why = f"Precondition failed: UID in precondition: {after['uid']}, UID in object meta: {before.get('uid')}"
         raise errors.conflict(target.kind, target.name, why)
     if target.subresource:
         metadata = {**before}
@@ -317,7 +332,7 @@ def _keeping(target: Target, live: Raw, new: Raw) -> Raw:
             metadata["managedFields"] = after["managedFields"]
         return {**live, "metadata": metadata} | ({"status": new["status"]} if "status" in new else {})
     metadata = {**after}
-    for kept in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "resourceVersion", "selfLink", "generateName"):
+    for kept in _KEPT:
         metadata.pop(kept, None)
         if kept in before:
             metadata[kept] = before[kept]
@@ -333,6 +348,14 @@ def _keeping(target: Target, live: Raw, new: Raw) -> Raw:
 
 def _immutable(kind: Kind, live: Raw, new: Raw) -> None:
     name = str(live["metadata"].get("name"))
+    added = [one for one in finalizers(new) if one not in finalizers(live)]
+    if is_going(live) and added:
+        wrong = f"no new finalizers can be added if the object is being deleted, found new finalizers {', '.join(added)}"
+        raise errors.bad_field(kind, name, "metadata.finalizers", wrong, "Forbidden")
+    if kind.resource == "secrets" and live.get("type") != new.get("type"):
+        raise errors.bad_field(kind, name, "type", "field is immutable: found another type; needed that of the stored Secret")
+    if "roleRef" in live and live["roleRef"] != new.get("roleRef"):
+        raise errors.bad_field(kind, name, "roleRef", "cannot change roleRef: make another binding instead")
     if kind.resource == "services":
         before, after = admission.address(live), admission.address(new)
         if before and after and before != after:
@@ -345,6 +368,22 @@ def _immutable(kind: Kind, live: Raw, new: Raw) -> None:
 def _wish(body: Mapping[str, Any]) -> Raw:
     """The part that a person wishes: its changes count as generations."""
     return {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata", "status")}
+
+
+# Kinds that a PUT makes where they are not there, as in Kubernetes.
+_CREATED_BY_UPDATE = frozenset(
+    {
+        "services",
+        "events",
+        "leases.coordination.k8s.io",
+        *(f"{plural}.rbac.authorization.k8s.io" for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")),
+    }
+)
+
+
+def _counts(kind: Kind) -> bool:
+    """Whether changes of what a person wishes are counted (`metadata.generation`): not in Kubernetes' oldest kinds."""
+    return not lists.builtin(kind) or kind.resource == "endpointslices.discovery.k8s.io"
 
 
 def _stored_version(kind: Kind) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from tulle.control.apiserver.lists import Merge, Path
 
@@ -30,23 +33,40 @@ def merge_patch(target: Any, patch: Any) -> Any:
     return result
 
 
+MOST_OPERATIONS = 10_000  # of one JSON patch; as in Kubernetes
+_MOST_COPIED = 3 * 2**20  # bytes that the `copy` operations of one patch may add together; as in Kubernetes
+
+
+class TooManyOperations(BadPatch):
+    """A JSON patch with more than `MOST_OPERATIONS`."""
+
+
 def json_patch(target: Any, operations: Any) -> Any:
     """RFC 6902: all operations or none. Raises `BadPatch`."""
     if not isinstance(operations, list):
         raise BadPatch("a JSON patch is a list of operations")
-    if len(operations) > 10_000:
-        raise BadPatch("a JSON patch has at most 10000 operations")
-    document = copy.deepcopy(target)
+    if len(operations) > MOST_OPERATIONS:
+        raise TooManyOperations(f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(operations)}")
+    document, left = copy.deepcopy(target), _MOST_COPIED
     for number, operation in enumerate(operations):
         if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
             raise BadPatch(f"operation {number}: needed an object with op and path")
         try:
-            document = _operate(document, operation)
+            if operation.get("op") == "copy":
+                value = _walk(document, _pointer(_given(operation, "from")))
+                left -= len(msgspec.json.encode(value))
+                if left < 0:
+                    raise BadPatch(f"the copies add more than {_MOST_COPIED} bytes", rejected=True)
+                document = _add(document, _pointer(operation["path"]), copy.deepcopy(value))
+            else:
+                document = _operate(document, operation)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             if isinstance(error, BadPatch) and not error.rejected:
                 raise
             why = str(error) if isinstance(error, BadPatch) else "there is no such place"
             raise BadPatch(f"operation {number} ({operation.get('op')} {operation['path']}): {why}", rejected=True) from error
+        except RecursionError as error:
+            raise BadPatch(f"operation {number}: the object would be nested too deeply", rejected=True) from error
     return document
 
 
@@ -65,16 +85,28 @@ def _operate(document: Any, operation: Mapping[str, Any]) -> Any:
             holder[_place(holder, path[-1])] = value
             return document
         case "move":
-            document, value = _remove(document, _pointer(_given(operation, "from")))
+            start = _pointer(_given(operation, "from"))
+            if start == path[: len(start)] and start != path:
+                raise BadPatch("a value cannot move into itself", rejected=True)
+            document, value = _remove(document, start)
             return _add(document, path, value)
-        case "copy":
-            return _add(document, path, copy.deepcopy(_walk(document, _pointer(_given(operation, "from")))))
         case "test":
-            if _walk(document, path) != operation.get("value"):
+            if not equal(_walk(document, path), operation.get("value")):
                 raise BadPatch("the value there is another", rejected=True)
             return document
         case other:
             raise BadPatch(f"found op {other!r}; needed add, remove, replace, move, copy or test")
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Equality of JSON values: `true` is not 1, as it is in Python."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
 
 
 def _given(operation: Mapping[str, Any], field: str) -> Any:
@@ -92,12 +124,19 @@ def _pointer(text: Any) -> list[str]:
 def _place(holder: Any, step: str) -> Any:
     """The key or index of something that is there."""
     if isinstance(holder, list):
-        if not step.isdigit() or int(step) >= len(holder):
+        index = _index(step)
+        if index >= len(holder):
             raise IndexError(step)
-        return int(step)
+        return index
     if not isinstance(holder, dict) or step not in holder:
         raise KeyError(step)
     return step
+
+
+def _index(step: str) -> int:
+    if not re.fullmatch("0|[1-9][0-9]{0,9}", step):
+        raise IndexError(step)
+    return int(step)
 
 
 def _walk(document: Any, path: list[str]) -> Any:
@@ -111,9 +150,10 @@ def _add(document: Any, path: list[str], value: Any) -> Any:
         return value
     holder, last = _walk(document, path[:-1]), path[-1]
     if isinstance(holder, list):
-        if last != "-" and (not last.isdigit() or int(last) > len(holder)):
+        index = len(holder) if last == "-" else _index(last)
+        if index > len(holder):
             raise IndexError(last)
-        holder.insert(len(holder) if last == "-" else int(last), value)
+        holder.insert(index, value)
     elif isinstance(holder, dict):
         holder[last] = value
     else:
@@ -156,7 +196,8 @@ def _merge_map(target: dict[str, Any], patch: dict[str, Any], lists: Mapping[Pat
         if key.startswith("$"):
             if key.startswith(_DELETE_FROM) and isinstance(value, list):
                 field = key.removeprefix(_DELETE_FROM)
-                result[field] = [item for item in result.get(field) or [] if item not in value]
+                if isinstance(here := result.get(field), list):
+                    result[field] = [item for item in here if item not in value]
             continue
         at = (*path, key)
         if value is None:
@@ -165,7 +206,8 @@ def _merge_map(target: dict[str, Any], patch: dict[str, Any], lists: Mapping[Pat
             here = result.get(key)
             result[key] = _merge_map(here if isinstance(here, dict) else {}, value, lists, at)
         elif isinstance(value, list) and at in lists:
-            result[key] = _merge_list(result.get(key) or [], value, lists[at], lists, at)
+            here = result.get(key)
+            result[key] = _merge_list(here if isinstance(here, list) else [], value, lists[at], lists, at)
         else:
             result[key] = _clean(value)
     for key, order in patch.items():
@@ -191,7 +233,8 @@ def _merge_list(target: list[Any], patch: list[Any], merge: Merge, lists: Mappin
         elif found is None:
             result.append(_merge_map({}, item, lists, path))
         else:
-            result[found] = _merge_map(result[found], item, lists, path)
+            here = result[found]
+            result[found] = _merge_map(here if isinstance(here, dict) else {}, item, lists, path)
     return result
 
 

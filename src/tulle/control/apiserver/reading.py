@@ -1,53 +1,55 @@
-"""Reads: one object, a list (selected, in pages), and what a watch sends."""
+"""Reads: one object, and a list (selected, in pages that all show one revision)."""
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Mapping
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tulle.control.apiserver import errors
+from tulle.control.apiserver import errors, listing_options
 from tulle.control.apiserver.document import shown
-from tulle.control.apiserver.selectors import Test, name_in, selector
+from tulle.control.apiserver.listing_options import ListOptions, continue_token, resource_version
+from tulle.control.apiserver.negotiation import Form
+from tulle.control.apiserver.selectors import Test, everything, name_in, selector
 from tulle.control.apiserver.table import metadata_only, table
-from tulle.control.apiserver.target import Target, number
-from tulle.ports import Key, Store, Stored
+from tulle.control.apiserver.target import Target
+from tulle.ports import Compacted, Future, Store, Stored
 
 Raw = dict[str, Any]
 
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How objects are to be shown: `kind` is `Table`, `PartialObjectMetadata` or "" (as they are).
-
-    `include`: what a table's rows carry of their objects.
-    """
-
-    kind: str = ""
-    include: str = "Metadata"
+_PATIENCE = 3.0  # seconds for the store to reach a revision that another control plane of the mesh has seen; as in Kubernetes
+_NOTHING = "_none"  # a resource without objects: listing it gives the store's revision and nothing else
 
 
-def form(accept: str, query: Mapping[str, str]) -> Form:
-    """The form that an `Accept` header prefers, of those served."""
-    for part in accept.split(","):
-        media, *parameters = [piece.strip() for piece in part.split(";")]
-        wanted = dict(piece.partition("=")[::2] for piece in parameters)
-        if media not in ("application/json", "application/*", "*/*", ""):
-            continue
-        asked = wanted.get("as", "")
-        if not asked:
-            return Form()
-        if wanted.get("g", "meta.k8s.io") == "meta.k8s.io" and wanted.get("v", "v1") == "v1":
-            kind = asked.removesuffix("List")
-            if kind in ("Table", "PartialObjectMetadata"):
-                return Form(kind, query.get("includeObject") or "Metadata")
-    return Form()
+async def current(store: Store) -> int:
+    """The store's revision."""
+    return (await store.list(_NOTHING))[1]
 
 
-async def get(store: Store, target: Target) -> Raw:
+async def reached(store: Store, revision: int) -> None:
+    """Return when the store has reached a revision; raises a `Denial` (504) where it does not within seconds."""
+    since = await current(store)
+    if since >= revision:
+        return
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            events = store.watch(since)
+            async with contextlib.aclosing(events) if isinstance(events, AsyncGenerator) else contextlib.nullcontext():
+                async for event in events:
+                    if event.revision >= revision:
+                        return
+    except TimeoutError:
+        since = await current(store)
+        if since < revision:
+            raise errors.version_of_the_future(revision, since) from None
+
+
+async def get(store: Store, target: Target, query: Mapping[str, str]) -> Raw:
     """The object. Raises a `Denial` where it is absent."""
+    if version := resource_version(query.get("resourceVersion", "")):
+        await reached(store, version)
     stored = await store.get(target.key)
     if stored is None:
         raise errors.not_found(target.kind, target.name)
@@ -70,6 +72,11 @@ class Selection:
     test: Test
     name: str
 
+    @property
+    def whole(self) -> bool:
+        """Whether all objects of the target's kind and namespace are selected."""
+        return self.test is everything and not self.name
+
 
 def selection(target: Target, query: Mapping[str, str]) -> Selection:
     """The selectors of a query. Raises a `Denial` where one cannot be read."""
@@ -78,30 +85,29 @@ def selection(target: Target, query: Mapping[str, str]) -> Selection:
     return Selection(target, test, target.name or name_in(fields))
 
 
-async def selected(store: Store, chosen: Selection) -> tuple[list[Stored], int]:
-    """The selected objects, sorted by key, and the revision at which this holds."""
+async def selected(store: Store, chosen: Selection, at: int | None = None) -> tuple[list[Stored], int]:
+    """The selected objects, sorted by key, and the revision at which this holds: `at`, where one is asked for."""
     target = chosen.target
-    found, revision = await store.list(target.kind.resource, target.namespace or None)
+    found, revision = await store.list(target.kind.resource, target.namespace or None, at=at)
+    if chosen.whole:
+        return list(found), revision
     return [item for item in found if (not chosen.name or item.key.name == chosen.name) and chosen.test(item.body)], revision
 
 
 async def listing(store: Store, target: Target, query: Mapping[str, str], how: Form, now: float) -> Raw:
-    """The List; with `limit`, a page and where to continue.
-
-    Pages after the first show the objects as they are then, under the first page's resource version: a watch from there
-    sends everything that changed between the pages.
-    """
-    found, revision = await selected(store, selection(target, query))
+    """The List; with `limit`, a page and where to continue. Every page shows the first one's revision."""
+    options = listing_options.listing(query, target)
+    chosen = selection(target, query)
+    found, revision = await _consistent(store, chosen, options)
     metadata: Raw = {"resourceVersion": str(revision)}
-    if token := query.get("continue", ""):
-        first, after = _continued(token, target)
-        metadata["resourceVersion"] = str(first)
+    if options.start is not None:
+        after = options.start.after
         found = [item for item in found if item.key > after]
-    limit = number(query, "limit")
-    if limit and len(found) > limit:
-        metadata["continue"] = _continue(int(metadata["resourceVersion"]), found[limit - 1].key)
-        metadata["remainingItemCount"] = len(found) - limit
-        found = found[:limit]
+    if options.limit and len(found) > options.limit:
+        metadata["continue"] = continue_token(revision, found[options.limit - 1].key)
+        if chosen.whole:
+            metadata["remainingItemCount"] = len(found) - options.limit
+        found = found[: options.limit]
     bodies = [shown(target, item.body, item.revision) for item in found]
     if how.kind == "Table":
         return table(target.kind, bodies, now, metadata=metadata, include=how.include)
@@ -111,13 +117,20 @@ async def listing(store: Store, target: Target, query: Mapping[str, str], how: F
     return {"kind": f"{target.kind.kind}List", "apiVersion": target.api_version, "metadata": metadata, "items": bodies}
 
 
-def _continue(revision: int, last: Key) -> str:
-    return base64.urlsafe_b64encode(json.dumps([revision, last.namespace, last.name]).encode()).decode()
-
-
-def _continued(token: str, target: Target) -> tuple[int, Key]:
+async def _consistent(store: Store, chosen: Selection, options: ListOptions) -> tuple[list[Stored], int]:
+    """What is selected, as fresh or as old as was asked for. Raises a `Denial` (410, 504)."""
+    start = options.start
+    at = start.at if start is not None else options.at
     try:
-        revision, namespace, name = json.loads(base64.urlsafe_b64decode(token))
-        return int(revision), Key(target.kind.resource, str(namespace), str(name))
-    except (ValueError, TypeError) as error:
-        raise errors.bad_request("continue: found something else than a list's own token") from error
+        found, revision = await selected(store, chosen, at)
+        if revision < options.least:
+            await reached(store, options.least)
+            found, revision = await selected(store, chosen)
+    except Compacted as error:
+        if start is not None:
+            raise errors.expired_continue(continue_token(None, start.after)) from error
+        raise errors.expired_list() from error
+    except Future as error:
+        await reached(store, error.asked)
+        return await selected(store, chosen, at)
+    return found, revision

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 
 from tulle.api.object import Kind
-from tulle.control.apiserver import errors, lists, patch, protobuf, reading
+from tulle.control.apiserver import errors, lists, negotiation, patch, protobuf, reading
 from tulle.control.apiserver.auth import Authorizer, User
+from tulle.control.apiserver.deletion import Deletion, deletion
 from tulle.control.apiserver.discovery import Discovery
-from tulle.control.apiserver.document import Body, from_yaml
+from tulle.control.apiserver.document import Body, from_yaml, shown
 from tulle.control.apiserver.guard import Guard
+from tulle.control.apiserver.negotiation import Form, answer
 from tulle.control.apiserver.objects import Objects
-from tulle.control.apiserver.target import Target, Writing, target, writing
+from tulle.control.apiserver.shared_watch import Watches
+from tulle.control.apiserver.target import Target, Writing, flag, target, writing
 from tulle.control.apiserver.watch import Watch
-from tulle.ports import Store
+from tulle.ports import Cause, Store
 
 Raw = dict[str, Any]
 
@@ -39,6 +41,7 @@ class Routes:
     def __init__(self, store: Store, objects: Objects, kinds: Sequence[Kind], authorizer: Authorizer) -> None:
         self.store, self.objects, self.kinds, self.authorizer = store, objects, kinds, authorizer
         self.discovery = Discovery(kinds)
+        self.shared = Watches(store)
         self.watches: set[asyncio.Task[Any]] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -47,116 +50,126 @@ class Routes:
         if user is None:
             raise errors.unauthorized()
         path = request.rel_url.raw_path.rstrip("/")
-        if (found := self._discovered(request, path)) is not None:
-            return found
+        if path in self.discovery.documents:
+            return self.discovery.serve(request, path)
         at = target(path, self.kinds)
+        allowed = _methods(at)
+        if request.method not in allowed:
+            raise errors.method_not_allowed(request.method, allowed)
         query = request.query
-        watching = request.method == "GET" and query.get("watch") in ("true", "1")
-        verb = "watch" if watching else _VERBS.get(request.method, "")
+        watching = request.method == "GET" and flag(query, "watch")
+        verb = "watch" if watching else _VERBS[request.method]
         if verb in ("get", "delete") and not at.name:
             verb = {"get": "list", "delete": "deletecollection"}[verb]
         guard = Guard(self.authorizer, user)
         await guard.require(verb, at)
-        how = reading.form(request.headers.get("Accept", ""), query)
+        headers = request.headers
+        how = negotiation.form(
+            headers.get("Accept", ""),
+            query,
+            agent=headers.get("User-Agent", ""),
+            encoding=headers.get("Accept-Encoding", ""),
+        )
         match verb:
             case "watch":
                 return await self._watch(request, at, how)
             case "list":
-                return answer(await reading.listing(self.store, at, query, how, time.time()))
+                return answer(await reading.listing(self.store, at, query, how, time.time()), how=how)
             case "get":
-                return answer(reading.one(at, await reading.get(self.store, at), how, time.time()))
+                return answer(reading.one(at, await reading.get(self.store, at, query), how, time.time()), how=how)
         return await self._write(request, verb, at, how, guard)
 
-    def _discovered(self, request: web.Request, path: str) -> web.Response | None:
-        if path not in self.discovery.documents:
-            return None
-        if request.method not in ("GET", "HEAD"):
-            raise errors.method_not_allowed(request.method)
-        if path in ("/api", "/apis"):
-            for part in request.headers.get("Accept", "").replace(" ", "").split(","):
-                for version in ("v2", "v2beta1"):
-                    form = f"application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"
-                    if part == form:
-                        return answer(self.discovery.aggregate(path, version), content_type=form)
-        return answer(self.discovery.documents[path])
-
-    async def _write(self, request: web.Request, verb: str, at: Target, how: reading.Form, guard: Guard) -> web.Response:
-        options = replace(writing(request.query, request.headers.get("User-Agent", "")), guard=guard)
+    async def _write(self, request: web.Request, verb: str, at: Target, how: Form, guard: Guard) -> web.Response:
+        applies = request.method == "PATCH" and request.content_type == _APPLY
+        options = writing(request.query, request.headers.get("User-Agent", ""), request.method, applies=applies)
+        cause = Cause(guard.user.author, request.remote or "", time.time(), "apply" if applies else verb)
+        options = replace(options, guard=guard, cause=cause)
         data = await _body(request)
         if verb in ("delete", "deletecollection"):
-            return await self._delete(request, verb, at, options, data)
-        if (verb == "create") is bool(at.name) or (verb == "create" and at.kind.namespaced and not at.namespace):
-            raise errors.method_not_allowed(request.method)
+            return await self._delete(request, verb, at, how, options, data)
         if verb == "create":
-            value, warnings = _object(request, data, options)
+            value, warnings = _object(request, data, at, options)
             done = await self.objects.create(at, value, options)
         elif verb == "update":
-            value, warnings = _object(request, data, options)
+            value, warnings = _object(request, data, at, options)
             done = await self.objects.update(at, value, options)
-        elif verb == "patch":
-            if request.content_type == _APPLY:
-                value, warnings = self._applied(data, options)
-                if "fieldManager" not in request.query:
-                    raise errors.bad_request("fieldManager: found none; needed one, for this is an apply")
-                done = await self.objects.apply(at, value, options)
-            else:
-                body = Body(data)
-                warnings = body.warnings(options.validation)
-                done = await self.objects.patch(at, _change(request.content_type, at.kind, body.value), options)
+        elif applies:
+            value, warnings = self._applied(data, at, options)
+            done = await self.objects.apply(at, value, options)
         else:
-            raise errors.method_not_allowed(request.method)
-        shown = reading.one(at, done.body, how, time.time())
-        return answer(shown, 201 if done.created else 200, [*warnings, *done.warnings])
+            _patchable(request.content_type, at.kind)
+            body = Body(data)
+            warnings = body.warnings(at, options.validation)
+            done = await self.objects.patch(at, _change(request.content_type, at.kind, body.value), options)
+        body_shown = reading.one(at, done.body, how, time.time())
+        return answer(body_shown, 201 if done.created else 200, [*warnings, *done.warnings], how=how)
 
-    def _applied(self, data: bytes, options: Writing) -> tuple[Any, list[str]]:
+    def _applied(self, data: bytes, at: Target, options: Writing) -> tuple[Any, list[str]]:
         if data.lstrip()[:1] != b"{":
             return from_yaml(data), []
         body = Body(data)
-        return body.value, body.warnings(options.validation)
+        return body.value, body.warnings(at, options.validation)
 
-    async def _delete(self, request: web.Request, verb: str, at: Target, options: Writing, data: bytes) -> web.Response:
-        value = _object(request, data, options)[0] if data else {}
-        wanted = value.get("preconditions") if isinstance(value, dict) else None
-        if isinstance(value, dict) and value.get("dryRun") == ["All"]:
-            options = replace(options, dry_run=True)
-        if not isinstance(value, dict) or not isinstance(wanted, dict | None):
-            raise errors.bad_request("the body is no DeleteOptions")
+    async def _delete(
+        self, request: web.Request, verb: str, at: Target, how: Form, options: Writing, data: bytes
+    ) -> web.Response:
+        value = _object(request, data, at, replace(options, validation="Ignore"))[0] if data else None
+        asked, dry_run = deletion(value, request.query)
+        options = replace(options, dry_run=options.dry_run or dry_run)
         if verb == "delete":
-            return answer(await self.objects.delete(at, value, options))
-        if at.kind.namespaced and not at.namespace:
-            raise errors.method_not_allowed(request.method)
-        found, _ = await reading.selected(self.store, reading.selection(at, request.query))
+            done = await self.objects.delete(at, asked, options)
+            return answer(done.body, 202 if asked.waits and not done.gone else 200, how=how)
+        items = []
+        found, revision = await reading.selected(self.store, reading.selection(at, request.query))
         for item in found:
-            one = Target(at.kind, at.version, item.key.namespace, item.key.name)
+            one = replace(at, namespace=item.key.namespace, name=item.key.name)
             with contextlib.suppress(errors.Denial):  # gone already, or (a permanent namespace) not to go
-                await self.objects.delete(one, {}, options)
-        return answer({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
+                await self.objects.delete(one, Deletion(asked.policy, item.body["metadata"].get("uid")), options)
+                items.append(shown(at, item.body, item.revision))
+        metadata = {"resourceVersion": str(revision)}
+        return answer(
+            {"kind": f"{at.kind.kind}List", "apiVersion": at.api_version, "metadata": metadata, "items": items}, how=how
+        )
 
-    async def _watch(self, request: web.Request, at: Target, how: reading.Form) -> web.StreamResponse:
+    async def _watch(self, request: web.Request, at: Target, how: Form) -> web.StreamResponse:
         query = request.query
-        watch = Watch(self.store, reading.selection(at, query), query, how)
+        watch = Watch(self.shared, reading.selection(at, query), query, how)
+        await watch.open(time.time())
+        response = web.StreamResponse(headers={"Content-Type": negotiation.JSON, "Cache-Control": "no-cache"})
+        response.enable_chunked_encoding()
+        task = asyncio.current_task()
+        assert task is not None
+        self.watches.add(task)
+
+        async def write(lines: bytes) -> None:
+            async with asyncio.timeout(_LINE_SECONDS):
+                await response.write(lines)
+
         try:
-            await watch.open(time.time())
-            response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache"})
-            response.enable_chunked_encoding()
-            task = asyncio.current_task()
-            assert task is not None
-            self.watches.add(task)
-            try:
-                await response.prepare(request)
-                async with contextlib.aclosing(watch.lines(time.time)) as lines:
-                    async for line in lines:
-                        async with asyncio.timeout(_LINE_SECONDS):
-                            await response.write(line)
-                await response.write_eof()
-            except (ConnectionError, TimeoutError):
-                if request.transport is not None:  # the client is gone, or does not read
-                    request.transport.abort()
-            finally:
-                self.watches.discard(task)
-            return response
+            await response.prepare(request)
+            await watch.run(write, time.time)
+            await response.write_eof()
+        except (ConnectionError, TimeoutError):
+            if request.transport is not None:  # the client is gone, or does not read
+                request.transport.abort()
         finally:
-            await watch.close()
+            self.watches.discard(task)
+        return response
+
+
+def _methods(at: Target) -> Sequence[str]:
+    """What may be done at a path."""
+    if at.subresource:
+        return ("GET", "HEAD", "PUT", "PATCH")
+    if at.name:
+        return ("GET", "HEAD", "PUT", "PATCH", "DELETE")
+    return ("GET", "HEAD", "POST", "DELETE") if at.namespace or not at.kind.namespaced else ("GET", "HEAD")
+
+
+def _patchable(content_type: str, kind: Kind) -> None:
+    accepted = [_JSON_PATCH, _MERGE, *((_STRATEGIC,) if lists.builtin(kind) else ()), _APPLY]
+    if content_type not in accepted:
+        raise errors.unsupported(content_type, accepted)
 
 
 def _change(content_type: str, kind: Kind, value: Any) -> Any:
@@ -171,21 +184,23 @@ def _change(content_type: str, kind: Kind, value: Any) -> Any:
                     changed = patch.merge_patch(live, value)
                 case _:
                     changed = patch.strategic_merge_patch(live, value, lists.strategic(kind))
+        except patch.TooManyOperations as error:
+            raise errors.Denial(413, "RequestEntityTooLarge", str(error)) from error
         except patch.BadPatch as error:
             if error.rejected:
                 raise errors.Denial(422, "Invalid", f"the patch does not fit the object: {error}") from error
             raise errors.bad_request(f"the patch cannot be read: {error}") from error
         return changed  # type: ignore[no-any-return]
 
-    accepted = [_JSON_PATCH, _MERGE, *([_STRATEGIC] if kind.built_in else []), _APPLY]
-    if content_type not in accepted:
-        raise errors.unsupported(content_type, accepted)
     if content_type != _JSON_PATCH and not isinstance(value, dict):
         raise errors.bad_request("the patch cannot be read: needed an object")
     return change
 
 
 async def _body(request: web.Request) -> bytes:
+    """The whole body; one that says that it is too large is not read at all."""
+    if (request.content_length or 0) > request.client_max_size:
+        raise errors.too_large(request.client_max_size)
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             return await request.read()
@@ -193,27 +208,14 @@ async def _body(request: web.Request) -> bytes:
         raise errors.Denial(408, "Timeout", f"the body did not come within {_BODY_SECONDS:.0f} seconds") from error
 
 
-def _object(request: web.Request, data: bytes, options: Writing) -> tuple[Any, list[str]]:
+def _object(request: web.Request, data: bytes, at: Target, options: Writing) -> tuple[Any, list[str]]:
     """The body as an object, whichever of the accepted types it has, and warnings."""
     match request.content_type:
         case "application/json" | "application/octet-stream" | "":
             body = Body(data)
-            return body.value, body.warnings(options.validation)
+            return body.value, body.warnings(at, options.validation)
         case "application/yaml" | "text/yaml":
             return from_yaml(data), []
         case protobuf.MEDIA_TYPE:
             return protobuf.decode(data), []
     raise errors.unsupported(request.content_type, ["application/json", "application/yaml", protobuf.MEDIA_TYPE])
-
-
-def answer(
-    body: Mapping[str, Any], status: int = 200, warnings: Sequence[str] = (), *, content_type: str = "application/json"
-) -> web.Response:
-    """A JSON answer, with a `Warning:` header for each warning."""
-    response = web.Response(body=json.dumps(body, separators=(",", ":")).encode(), status=status)
-    response.headers["Content-Type"] = content_type
-    for warning in dict.fromkeys(warnings):
-        text = "".join(character if character.isprintable() else " " for character in warning)[:2000]
-        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-        response.headers.add("Warning", f'299 - "{escaped}"')
-    return response

@@ -27,9 +27,10 @@ from tulle.api.registry import KINDS
 from tulle.control.apiserver import errors
 from tulle.control.apiserver.auth import Authorizer, FixedAuthorizer, identify
 from tulle.control.apiserver.guard import Guard
+from tulle.control.apiserver.negotiation import answer, refusal
 from tulle.control.apiserver.objects import Admit, Objects
 from tulle.control.apiserver.openapi import OpenApi
-from tulle.control.apiserver.routes import Routes, answer
+from tulle.control.apiserver.routes import Routes
 from tulle.kit.errors import Refused, TulleError
 from tulle.ports import Store
 
@@ -118,6 +119,7 @@ class ApiServer:
             self._server = None
         for watch in list(self.routes.watches):
             watch.cancel()
+        await self.routes.shared.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -132,9 +134,9 @@ class ApiServer:
         try:
             return await handler(request)
         except errors.Denial as denial:
-            return answer(denial.body, denial.http)
+            return refusal(denial)
         except web.HTTPRequestEntityTooLarge:
-            return answer(errors.Denial(413, "RequestEntityTooLarge", f"the body is larger than {_BODY} bytes").body, 413)
+            return refusal(errors.too_large(_BODY))
         except web.HTTPNotFound:
             return answer(errors.no_such_path(request.path).body, 404)
         except web.HTTPMethodNotAllowed:

@@ -1,4 +1,4 @@
-"""Watches: the store's events as a stream of JSON lines, for as long as the client reads.
+"""A watch: the events of a selection as JSON lines, for as long as the client reads.
 
 A watcher is told of objects that come into or go out of its selection as ADDED and DELETED. One that cannot be served from its
 resource version is told so (410) and lists again; bookmarks keep an idle one's version fresh.
@@ -7,105 +7,112 @@ resource version is told so (410) and lists again; bookmarks keep an idle one's 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import contextlib
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from tulle.control.apiserver import errors
+from tulle.control.apiserver import errors, listing_options
 from tulle.control.apiserver.document import shown
-from tulle.control.apiserver.reading import Form, Selection, selected
+from tulle.control.apiserver.negotiation import Form, encode
+from tulle.control.apiserver.reading import Selection, reached, selected
+from tulle.control.apiserver.shared_watch import Entry, Watches
 from tulle.control.apiserver.table import metadata_only, table
-from tulle.control.apiserver.target import number
 from tulle.kit.errors import TulleError
-from tulle.ports import Compacted, Event, Store
+from tulle.ports import Compacted, Event
 
 Raw = dict[str, Any]
+Write = Callable[[bytes], Awaitable[None]]
 
 _BOOKMARK = 60.0  # seconds between bookmarks
-_LONGEST = 3600.0  # seconds after which a watch ends by itself, so that the client comes again
-_IDLE = "_none"  # a resource without objects: listing it gives the store's revision and nothing else
+_SETTLED = 1.0  # seconds without an event after which all of a revision has come
+_SHORTEST = 1800.0  # seconds that a watch lasts, at least, where the client does not say; up to twice that
 
 
 class Watch:
-    """One watch. `lines` gives what to send; `open` first says whether it can be served at all."""
+    """One watch. `open` says whether it can be served at all, `run` serves it."""
 
-    def __init__(self, store: Store, chosen: Selection, query: Mapping[str, str], how: Form) -> None:
-        self.store, self.chosen, self.how = store, chosen, how
-        self.bookmarks = query.get("allowWatchBookmarks") in ("true", "1")
-        self.initial = query.get("sendInitialEvents") in ("true", "1")
-        if self.initial and query.get("resourceVersionMatch") != "NotOlderThan":
-            raise errors.bad_request("sendInitialEvents: needed resourceVersionMatch=NotOlderThan beside it")
-        self.since = number(query, "resourceVersion")
-        self.listed = self.initial or self.since == 0  # what is there comes first
-        self.seconds = min(float(number(query, "timeoutSeconds") or _LONGEST), _LONGEST)
+    def __init__(self, shared: Watches, chosen: Selection, query: Mapping[str, str], how: Form) -> None:
+        self.shared, self.chosen, self.how = shared, chosen, how
+        self.options = listing_options.watching(query)
+        # Not all at once: they come again together.
+        self.seconds = self.options.seconds or _SHORTEST * (1 + random.random())  # noqa: S311
         self.columns = True
+        self.since = 0
         self.first: list[bytes] = []
-        self.events: AsyncIterator[Event] | None = None
-        self.next: asyncio.Task[Event] | None = None
+        self.events: AsyncGenerator[Sequence[Entry], None] | None = None
 
     async def open(self, now: float) -> None:
-        """Take up the store's events. Raises a `Denial` (410) where they are no longer kept."""
-        if self.listed:
-            found, self.since = await selected(self.store, self.chosen)
+        """Take up the events. Raises a `Denial` where the resource version is one of the future."""
+        store, options = self.shared.store, self.options
+        await self.shared.open()
+        if options.since is not None:
+            await reached(store, options.since)
+        self.since = options.since or 0
+        if options.state:
+            found, self.since = await selected(store, self.chosen)
             self.first = [self._line("ADDED", item.body, item.revision, now) for item in found]
-            if self.initial and self.bookmarks:
+            if options.marked:
                 self.first.append(self._bookmark(self.since, {"k8s.io/initial-events-end": "true"}))
-        self.events = self.store.watch(self.since, self.chosen.target.kind.resource)
-        self._ask()
-        assert self.next is not None
-        await asyncio.sleep(0)  # the store says at once when it cannot
-        if self.next.done() and isinstance(error := self.next.exception(), Compacted):
-            raise errors.expired(error.asked, error.oldest)
+        elif options.since is None:
+            _, self.since = await selected(store, self.chosen)
+        self.events = self.shared.after(self.since, self.chosen.target.kind.resource)
 
-    def _ask(self) -> None:
+    async def run(self, write: Write, clock: Callable[[], float]) -> None:
+        """Send until the time is up or the store ends. `clock`: seconds since the epoch."""
         assert self.events is not None
-        self.next = asyncio.ensure_future(anext(self.events))
+        if self.first:
+            await write(b"".join(self.first))
+            self.first = []
+        marks = asyncio.create_task(self._marks(write)) if self.options.bookmarks else None
+        limit = asyncio.timeout(self.seconds)
+        try:
+            async with limit, contextlib.aclosing(self.events) as events:
+                async for batch in events:
+                    now = clock()
+                    if data := b"".join(line for entry in batch if (line := self._event(entry, now))):
+                        await write(data)
+                    self.since = batch[-1].event.revision
+        except Compacted as error:
+            await write(_error(errors.expired(error.asked, error.oldest).body))
+        except TulleError:
+            return  # the server stops; the client comes again
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            if self.options.bookmarks:
+                await self._mark(write)
+        finally:
+            if marks is not None:
+                marks.cancel()
+                await asyncio.gather(marks, return_exceptions=True)
 
-    async def lines(self, clock: Any) -> AsyncGenerator[bytes, None]:
-        """What to send, until the time is up or the store ends. `clock()`: seconds since the epoch."""
-        loop = asyncio.get_running_loop()
-        end, mark, reached = loop.time() + self.seconds, loop.time() + _BOOKMARK, self.since
-        for line in self.first:
-            yield line
-        self.first = []
-        while (left := end - loop.time()) > 0:
-            assert self.next is not None
-            done, _ = await asyncio.wait([self.next], timeout=max(0.0, min(left, mark - loop.time())))
-            if done:
-                try:
-                    event = self.next.result()
-                except Compacted as error:
-                    yield _error(errors.expired(error.asked, error.oldest).body)
-                    return
-                except (TulleError, StopAsyncIteration):
-                    return  # the server stops; the client comes again
-                reached = max(reached, event.revision)
-                self._ask()
-                if made := self._event(event, clock()):
-                    yield made
-            if loop.time() >= mark:
-                # All events up to what was reached at the last mark have been sent since.
-                if self.bookmarks:
-                    yield self._bookmark(reached)
-                mark = loop.time() + _BOOKMARK
-                reached = max(reached, (await self.store.list(_IDLE))[1])
+    async def _marks(self, write: Write) -> None:
+        while True:
+            await asyncio.sleep(_BOOKMARK)
+            await self._mark(write)
 
-    async def close(self) -> None:
-        """Let go of the store's events."""
-        if self.next is not None:
-            self.next.cancel()
-            await asyncio.gather(self.next, return_exceptions=True)
-        if isinstance(self.events, AsyncGenerator):
-            await self.events.aclose()
+    async def _mark(self, write: Write) -> None:
+        """A bookmark at the newest revision, where nothing is under way."""
+        if asyncio.get_running_loop().time() - self.shared.touched >= _SETTLED:
+            await write(self._bookmark(max(self.since, self.shared.position)))
 
-    def _event(self, event: Event, now: float) -> bytes | None:
+    def _event(self, entry: Entry, now: float) -> bytes | None:
+        event = entry.event
         was = event.previous is not None and self._wanted(event, event.previous)
         is_ = event.body is not None and self._wanted(event, event.body)
-        if is_ and event.body is not None:
-            return self._line("MODIFIED" if was else "ADDED", event.body, event.revision, now)
-        if was and event.previous is not None:
-            return self._line("DELETED", event.body or event.previous, event.revision, now)
-        return None
+        if not was and not is_:
+            return None
+        kind = "MODIFIED" if was and is_ else "ADDED" if is_ else "DELETED"
+        target = self.chosen.target
+        shows = (kind, target.version, self.how.kind, self.how.include, self.columns)
+        line = entry.lines.get(shows)
+        if line is None:
+            body = event.body or event.previous
+            assert body is not None
+            line = entry.lines[shows] = self._line(kind, body, event.revision, now)
+        self.columns = False
+        return line
 
     def _wanted(self, event: Event, body: Raw) -> bool:
         chosen = self.chosen
@@ -144,4 +151,4 @@ def _error(status: Raw) -> bytes:
 
 
 def _encoded(event: Raw) -> bytes:
-    return json.dumps(event, separators=(",", ":")).encode() + b"\n"
+    return encode(event) + b"\n"
