@@ -1,4 +1,7 @@
-"""One folder, one feature: `in.yaml` (objects) → `model.yaml`, `xds.yaml`, `status.yaml` (problems); a real Envoy takes it.
+"""One folder, one feature: `in.yaml` (objects) → `model.yaml`, `xds.yaml`, `status.yaml`; a real Envoy takes it.
+
+`status.yaml` has the status of each object that has one, as it would be written once every proxy has acknowledged, without times
+and generations; and the problems.
 
 A case is added by adding a folder with an `in.yaml`; `TULLE_GOLDEN=rewrite pytest tests/golden` (`make golden`) writes the rest,
 and people review what changed. A first line `# layers: a b` limits what `model.yaml` and `xds.yaml` show to those layers; without
@@ -19,6 +22,7 @@ import yaml
 from google.protobuf import json_format
 
 from tests.support.envoy import validate
+from tests.support.statuses import written
 from tulle.api.decode import decode
 from tulle.api.documents import read_documents
 from tulle.api.registry import kind_for
@@ -81,7 +85,10 @@ class Compiled:
         return _yaml(shown)
 
     def status(self) -> str:
-        return _yaml([_problem(problem) for problem in sorted(self.problems, key=str)])
+        rows = {f"{row[0]} {'/'.join(filter(None, row[1]))}": row for row in self.pipeline.statuses.all()}
+        shown = {name: timeless(written(self.pipeline, row)) for name, row in rows.items()}
+        problems = [_problem(problem) for problem in sorted(self.problems, key=str)]
+        return _yaml({"objects": {name: status for name, status in shown.items() if status}, "problems": problems})
 
 
 def readable(resource: Encoded) -> Any:
@@ -90,6 +97,14 @@ def readable(resource: Encoded) -> Any:
         return json.loads(resource.value)
     message = message_class(resource.type_url.rpartition("/")[2]).FromString(resource.value)
     return json_format.MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=pool())
+
+
+def timeless(status: Any) -> Any:
+    """A status without what says only when it was written."""
+    if isinstance(status, dict):
+        when = ("lastTransitionTime", "observedGeneration")
+        return {key: timeless(value) for key, value in status.items() if key not in when}
+    return [timeless(item) for item in status] if isinstance(status, list) else status
 
 
 def _problem(problem: Problem) -> dict[str, str]:

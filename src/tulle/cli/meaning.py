@@ -24,7 +24,8 @@ Row = tuple[str, str, str]  # resource, namespace, name
 
 async def live(api: ApiClient) -> dict[Row, Object]:
     """Every object that the compiler reads, decoded; one that cannot be read is left out, as the control plane leaves it out."""
-    kinds = [kind for kind in KINDS if kind.resource in INPUTS]
+    # Secrets are not read: whoever applies files need not be allowed to.
+    kinds = [kind for kind in KINDS if kind.resource in INPUTS and kind.resource != "secrets"]
     lists = await asyncio.gather(*(api.list(kind) for kind in kinds))
     found: dict[Row, Object] = {}
     for kind, answer in zip(kinds, lists, strict=True):

@@ -1,4 +1,4 @@
-"""Objects in, resources as bytes out: `compile` and `envoy` on one `flow`, and the tables that an xDS server reads.
+"""Objects in, resources as bytes out: `compile`, `envoy` and `status` on one `flow`, and the tables that an xDS server reads.
 
     pipeline = Pipeline()
     published = pipeline.commit({("services", "default", "reviews"): service})  # None: deleted
@@ -19,9 +19,9 @@ from tulle.core.compile.destinations import destination
 from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.gateway_hosts import gateway_virtual_host
 from tulle.core.compile.hosts import ALLOW_ANY, virtual_host
-from tulle.core.compile.layers import Part, allow_any, layer_names, layer_parts, proxy_layers, route_table
+from tulle.core.compile.layers import Part, allow_any, layer_names, layer_parts, proxy_layers, route_table, workload_layer
 from tulle.core.compile.names import name
-from tulle.core.compile.objects import INPUTS, bare, settings
+from tulle.core.compile.objects import INPUTS, row_of, settings
 from tulle.core.compile.outbound import outbound
 from tulle.core.compile.problems import BY_RESOURCE, object_problems
 from tulle.core.compile.workloads import workload
@@ -33,7 +33,9 @@ from tulle.core.envoy.routes import encode_host, encode_table
 from tulle.core.flow import Fetch, Flow, Table
 from tulle.core.flow.tables import Batch
 from tulle.core.model.workload import Workload
-from tulle.kit.problem import Problem
+from tulle.core.status.makers import makers
+from tulle.core.status.statuses import Statuses
+from tulle.kit.problem import Problem, Ref
 
 
 class ObjectKey(Protocol):
@@ -101,6 +103,8 @@ class Pipeline:
         self._revision = 0
         self._watch = self.flow.watch()
         self._problems = self.flow.watch()
+        self.statuses = Statuses(self.flow)
+        self._listened: dict[str, int] = {}
         self._found: dict[tuple[str, tuple[str, str]], tuple[Problem, ...]] = {}
         self._parts: dict[str, tuple[Part, ...]] = {}
         self._layer_of: dict[Part, str] = {}
@@ -129,10 +133,11 @@ class Pipeline:
         batch: Batch = {}
         for key, one in changes.items():
             resource, namespace, object_name = key if isinstance(key, tuple) else (key.resource, key.namespace, key.name)
+            self.statuses.saw(resource, (namespace, object_name), one, self._revision)
             source = INPUTS.get(resource)
             if source is None:
                 continue
-            batch.setdefault(source, {})[namespace, object_name] = None if one is None else bare(one)
+            batch.setdefault(source, {})[namespace, object_name] = None if one is None else row_of(one)
             if resource in BY_RESOURCE:
                 self._ask(resource, (namespace, object_name), one is not None)
         self.flow.commit(batch)
@@ -152,6 +157,18 @@ class Pipeline:
         namespace, _slash, entry = proxy.partition("/")
         return self.flow.get(workload, (namespace, entry))
 
+    def listened(self, proxy: str) -> int:
+        """The revision at which the listeners that a proxy has for itself last changed; 0 where it has none."""
+        return self._listened.get(workload_layer(proxy), 0)
+
+    def made_by(self, proxy: str, type_url: str, resource: str) -> set[Ref]:
+        """The objects that a resource which a proxy sees was made of, as far as they could be to blame for its content."""
+        parts = (part for layer in self.layers(proxy) for part in self._parts.get(layer, ()))
+        for rows, key in parts:
+            if any((one.type_url, one.name) == (type_url, resource) for one in self._resources.get((rows, key), ())):
+                return makers(self.flow, rows, key, resource)
+        return set()
+
     def problems(self) -> list[Problem]:
         """What is wrong with the objects now, by resource and name. Computed when asked for, and only what changed since."""
         for _table, key, found in self._problems.take():
@@ -169,7 +186,7 @@ class Pipeline:
             return []
         row = (name[0], name[1])
         before = self.flow.get(source, row)
-        self.flow.commit({source: {row: bare(one)}})
+        self.flow.commit({source: {row: row_of(one)}})
         try:
             found = self.flow.get(object_problems, (resource, row))
             return list(found or ())
@@ -247,9 +264,12 @@ class Pipeline:
                 new = {name: one for name, one in names.items() if have.get(name) != one}
                 if new:
                     changed.setdefault(layer, {})[type_url] = new
+                    if type_url == type_urls.LISTENER:
+                        self._listened[layer] = self._revision
                     tables[type_url] = {name: one for name, one in {**have, **new}.items() if one is not None}
             if not any(tables.values()) and layer not in self._parts:
                 del self._tables[layer]
+                self._listened.pop(layer, None)
         return changed
 
 

@@ -36,7 +36,7 @@ from collections.abc import Iterable
 
 from tulle.api.object import Object
 from tulle.api.registry import kind_for
-from tulle.core.compile.objects import INPUTS, Settings, bare, settings
+from tulle.core.compile.objects import INPUTS, Settings, row_of, settings
 from tulle.core.compile.problems import object_problems
 from tulle.core.flow import Flow
 from tulle.core.flow.tables import Batch
@@ -57,7 +57,7 @@ def check(objects: Iterable[Object], mesh: Settings | None = None) -> list[Probl
         source = INPUTS.get(kind.resource) if kind else None
         if kind and source:
             key = (one.metadata.namespace, one.metadata.name)
-            batch.setdefault(source, {})[key] = bare(one)
+            batch.setdefault(source, {})[key] = row_of(one)
             asked[kind.resource, key] = None
     flow = Flow()
     flow.commit(batch)

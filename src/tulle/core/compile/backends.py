@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from tulle.api.gateway.shared import BackendObjectRef
 from tulle.core.compile.destination_rules import subset_labels
+from tulle.core.compile.grants import granted, no_grant
 from tulle.core.compile.hostname import Key, full_name, service_key
 from tulle.core.compile.mistakes import error, meant, no_service
 from tulle.core.compile.services import service
 from tulle.core.flow import Fetch
 from tulle.core.model.destination import DestinationKey
+from tulle.core.model.service import Protocol
 from tulle.kit.problem import Problem, Ref
 
 # A destination, or what is wrong with it.
@@ -42,6 +45,34 @@ def find(fetch: Fetch, ref: Ref, path: str, host: str, port: int | None, subset:
             message = f"no DestinationRule defines subset {subset} of {key[0]}/{key[1]}; {has}{meant(subset, known)}"
             return error(ref, f"{path}.subset", "SubsetNotFound", message)
     return DestinationKey(full_name(key), port, subset)
+
+
+def refer(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Found:
+    """The destination that a backendRef at `path` of an HTTPRoute means."""
+    key = target(fetch, ref, backend, path)
+    if isinstance(key, Problem):
+        return key
+    row = fetch(service, key)
+    if row is None:
+        return error(ref, f"{path}.name", "BackendNotFound", no_service(fetch, key))
+    port = row.port(backend.port) if backend.port is not None else None
+    if port is None:
+        return error(ref, f"{path}.port", "PortNotFound", no_port(key, backend.port or 0, [one.number for one in row.ports]))
+    if port.protocol is Protocol.TLS:
+        message = f"port {port.number} of Service {key[0]}/{key[1]} is declared as TLS, which HTTPRoutes cannot speak to yet"
+        return error(ref, f"{path}.port", "UnsupportedProtocol", f"{message}; needed a port of HTTP")
+    return DestinationKey(full_name(key), port.number)
+
+
+def target(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Key | Problem:
+    """The Service that a backendRef at `path` of a route names and may name, whether or not it is there."""
+    if (backend.group, backend.kind) != ("", "Service"):
+        kind = f"{backend.kind}.{backend.group}" if backend.group else backend.kind
+        return error(ref, f"{path}.kind", "InvalidKind", f"found {kind}; needed a Service")
+    key = (backend.namespace or ref.namespace, backend.name)
+    if not granted(fetch, ref.kind, ref.namespace, "Service", key):
+        return error(ref, f"{path}.namespace", "RefNotPermitted", no_grant(ref.kind, ref.namespace, "Service", key))
+    return key
 
 
 def no_port(key: Key, port: int, numbers: list[int]) -> str:

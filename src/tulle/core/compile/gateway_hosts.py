@@ -11,11 +11,8 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from tulle.api.gateway import Gateway, HTTPRoute
-from tulle.api.gateway.gateway import Listener
-from tulle.api.gateway.shared import ParentRef
+from tulle.api.gateway.shared import GROUP_NAME
 from tulle.api.istio.gateway import Server
-from tulle.api.labels import LabelSelector
 from tulle.core.compile.gateways import Bound, bound
 from tulle.core.compile.hostname import Key, full_name, meet, service_key, specificity
 from tulle.core.compile.http_routes import Ranked, http_route_rules, in_order
@@ -24,17 +21,14 @@ from tulle.core.compile.objects import (
     gateways,
     http_routes,
     istio_gateways,
-    namespaces,
-    parent_key,
     virtual_services,
     visible,
 )
+from tulle.core.compile.parents import attachments_of, hostnames
 from tulle.core.compile.routes import reachable
 from tulle.core.compile.virtual_services import virtual_service_routes
 from tulle.core.flow import Fetch, table
 from tulle.core.model.route import Route, RouteTableKey, VirtualHost
-
-GATEWAY_API = "gateway.networking.k8s.io"
 
 
 class Attached(msgspec.Struct, frozen=True, order=True):
@@ -113,65 +107,22 @@ def _http_routes(fetch: Fetch, one: Bound) -> Iterator[Attached]:
     listener = gateway.spec.listeners[one.index]
     if listener.hostname:
         yield Attached(listener.hostname, one, ("", ""), listener.port)
-    for key in fetch.keys(http_routes, "parent", (GATEWAY_API, "Gateway", *one.gateway)):
+    for key in fetch.keys(http_routes, "parent", (GROUP_NAME, "Gateway", *one.gateway)):
         for host in fetch(http_route_hosts, (key, one.gateway, one.index)) or ():
             yield Attached(host, one, key, listener.port)
 
 
 @table
 def http_route_hosts(fetch: Fetch, key: tuple[Key, Key, int]) -> tuple[str, ...]:
-    """The hosts of an HTTPRoute on a Gateway's listener (by its index): none where it does not refer to it or may not."""
+    """The hosts of an HTTPRoute on a Gateway's listener (by its index): none where it is not attached there."""
     name, gateway_name, index = key
     row, gateway = fetch(http_routes, name), fetch(gateways, gateway_name)
     if row is None or gateway is None:
         return ()
-    listener = gateway.spec.listeners[index]
-    if not any(refers(row, parent, gateway_name, listener) for parent in row.spec.parent_refs):
+    attached = fetch(attachments_of, ("HTTPRoute", name)) or ()
+    if not any(one.gateway == gateway_name and index in one.listeners for one in attached):
         return ()
-    return hostnames(listener, row) if allowed(fetch, listener, gateway, name[0]) else ()
-
-
-def refers(row: HTTPRoute, parent: ParentRef, gateway: Key, listener: Listener) -> bool:
-    """Whether a parentRef names this listener of the Gateway."""
-    if parent_key(parent, row.metadata.namespace) != (GATEWAY_API, "Gateway", *gateway):
-        return False
-    return parent.section_name in (None, listener.name) and parent.port in (None, listener.port)
-
-
-def allowed(fetch: Fetch, listener: Listener, gateway: Gateway, namespace: str) -> bool:
-    """Whether a listener takes HTTPRoutes of a namespace."""
-    takes = listener.allowed_routes
-    if takes.kinds and not any((kind.group, kind.kind) == (GATEWAY_API, "HTTPRoute") for kind in takes.kinds):
-        return False
-    if takes.namespaces.from_ == "Same":
-        return namespace == gateway.metadata.namespace
-    if takes.namespaces.from_ == "Selector":
-        row = fetch(namespaces, ("", namespace))
-        labels = {"kubernetes.io/metadata.name": namespace, **(row.metadata.labels if row else {})}
-        return takes.namespaces.selector is not None and _selects(takes.namespaces.selector, labels)
-    return True
-
-
-def _selects(selector: LabelSelector, labels: dict[str, str]) -> bool:
-    for key, value in selector.match_labels.items():
-        if labels.get(key) != value:
-            return False
-    for one in selector.match_expressions:
-        there = one.key in labels
-        if one.operator in ("In", "NotIn"):
-            there = there and labels[one.key] in one.values
-        if there is (one.operator in ("NotIn", "DoesNotExist")):
-            return False
-    return True
-
-
-def hostnames(listener: Listener, row: HTTPRoute) -> tuple[str, ...]:
-    """The names for which a route counts on a listener: where both have some, what they have in common."""
-    if not row.spec.hostnames:
-        return (listener.hostname or "*",)
-    if not listener.hostname:
-        return row.spec.hostnames
-    return tuple(common for name in row.spec.hostnames if (common := meet(listener.hostname, name)) is not None)
+    return hostnames(gateway.spec.listeners[index], row)
 
 
 @table

@@ -11,23 +11,24 @@ from collections.abc import Iterator
 import msgspec
 
 from tulle.api.gateway import Gateway
-from tulle.api.gateway.gateway import Listener
 from tulle.api.istio import Gateway as IstioGateway
 from tulle.api.istio.gateway import Server
-from tulle.core.compile.endpoints import instance
+from tulle.core.compile.gateway_workloads import (
+    LABELS,
+    bound_port,
+    chosen_workloads,
+    gateway_labels,
+    gateway_workloads,
+    is_ours,
+)
 from tulle.core.compile.hostname import Key
+from tulle.core.compile.listeners import gateway_fault, verdicts_of
 from tulle.core.compile.mistakes import not_yet, sorted_problems, unsaid, warning
-from tulle.core.compile.objects import gateways, istio_gateways, labels_of, selects, workload_entries
-from tulle.core.compile.services import service
-from tulle.core.compile.workload_services import services_of
+from tulle.core.compile.objects import gateways, istio_gateways, selects
 from tulle.core.flow import Fetch, table
 from tulle.core.model.route import RouteTableKey
 from tulle.core.model.workload import GatewayListener
 from tulle.kit.problem import Problem, Ref
-
-# The classes of Gateways that are ours, and the label of the workloads that they are bound to.
-CLASSES = ("tulle", "istio")
-LABELS = {"istio": "ingressgateway"}
 
 _HTTP = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
 _ANY = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
@@ -48,24 +49,6 @@ def serves(server: Server) -> bool:
     return server.port.protocol.upper() in _HTTP and server.tls is None and not server.bind.startswith("unix://")
 
 
-def listens(listener: Listener) -> bool:
-    """Whether a listener of the Gateway API is one that the model can say."""
-    return listener.protocol == "HTTP"
-
-
-@table
-def gateway_workloads(fetch: Fetch, _key: None) -> tuple[Key, ...]:
-    """The WorkloadEntries that are gateways."""
-    return fetch.keys(workload_entries, "role", "gateway")
-
-
-@table
-def gateway_labels(fetch: Fetch, key: Key) -> dict[str, str]:
-    """The labels of a gateway workload."""
-    entry = fetch(workload_entries, key)
-    return labels_of(entry) if entry else {}
-
-
 @table
 def bound(fetch: Fetch, key: Key) -> tuple[Bound, ...]:
     """Everything that a gateway workload serves, by port."""
@@ -80,23 +63,20 @@ def bound(fetch: Fetch, key: Key) -> tuple[Bound, ...]:
                     found.append(Bound(port, True, one, index, server.bind or _ANY))
     if selects(LABELS, labels):
         for one in fetch.keys(gateways):
-            gateway = fetch(gateways, one)
-            if gateway and gateway.spec.gateway_class_name in CLASSES:
-                for index, listener in enumerate(gateway.spec.listeners):
-                    if listens(listener):
-                        found.append(Bound(bound_port(fetch, key, listener.port), False, one, index))
+            if key in (fetch(chosen_workloads, one) or ()):
+                found += _listeners(fetch, key, one)
     return tuple(sorted(found))
 
 
-def bound_port(fetch: Fetch, key: Key, number: int) -> int:
-    """The port that a gateway workload binds for the port that a Gateway says."""
-    here = fetch(instance, key)
-    for one in fetch(services_of, key) or ():
-        row = fetch(service, one)
-        port = row.port(number) if row else None
-        if here and port:
-            return here.port(port)
-    return number
+def _listeners(fetch: Fetch, key: Key, name: Key) -> Iterator[Bound]:
+    """The listeners of a Gateway of ours that are served, bound by a gateway workload."""
+    row = fetch(gateways, name)
+    fault, verdicts = fetch(gateway_fault, name), fetch(verdicts_of, name)
+    if row is None or fault:
+        return
+    for index, verdict in enumerate(verdicts or ()):
+        if verdict.served:
+            yield Bound(bound_port(fetch, key, row.spec.listeners[index].port), False, name, index)
 
 
 def table_key(key: Key, port: int) -> RouteTableKey:
@@ -150,15 +130,27 @@ def _no_workload(ref: Ref, path: str, labels: dict[str, str]) -> Problem:
 def gateway_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
     """Listeners that are not supported yet, fields without effect, and a class without a workload."""
     row = fetch(gateways, key)
-    if row is None or row.spec.gateway_class_name not in CLASSES:
+    if row is None or not fetch(is_ours, row.spec.gateway_class_name):
         return ()
-    return sorted_problems(_gateway(fetch, row))
+    return sorted_problems(_gateway(fetch, key, row))
 
 
-def _gateway(fetch: Fetch, row: Gateway) -> Iterator[Problem]:
-    yield from unsaid(row.ref, row.spec, "spec", ("gateway_class_name", "listeners", "infrastructure"))
-    for index, listener in enumerate(row.spec.listeners):
-        if not listens(listener):
-            yield not_yet(row.ref, f"spec.listeners[{index}].protocol", listener.protocol)
+_SAID = ("gateway_class_name", "listeners", "infrastructure", "addresses")
+
+
+def _gateway(fetch: Fetch, key: Key, row: Gateway) -> Iterator[Problem]:
+    yield from unsaid(row.ref, row.spec, "spec", _SAID)
+    if (fault := fetch(gateway_fault, key)) and fault.reason != "ListenersNotValid":
+        yield warning(row.ref, fault.path, fault.reason, f"{fault.message}; nothing of the Gateway is served")
+        return
+    verdicts = fetch(verdicts_of, key)
+    for index, verdict in enumerate(verdicts or ()):
+        path = f"spec.listeners[{index}]"
+        if verdict.conflict:
+            yield warning(row.ref, f"{path}.port", verdict.conflict.reason, f"{verdict.conflict.message}; neither is served")
+        elif verdict.refused and verdict.refused.reason == "PortUnavailable":
+            yield warning(row.ref, f"{path}.port", verdict.refused.reason, verdict.refused.message)
+        elif verdict.refused:
+            yield not_yet(row.ref, f"{path}.protocol", row.spec.listeners[index].protocol)
     if not any(selects(LABELS, labels) for labels in _all_labels(fetch)):
         yield _no_workload(row.ref, "spec.gatewayClassName", LABELS)

@@ -14,10 +14,9 @@ from tulle.api.gateway.http_route import HTTPBackendRef, HTTPRouteFilter, HTTPRo
 from tulle.api.gateway.http_route import Retry as RetrySpec
 from tulle.api.values import seconds
 from tulle.core.compile import backends
-from tulle.core.compile.hostname import Key, full_name
-from tulle.core.compile.mistakes import error, no_service, not_yet, sorted_problems, unsaid, warning
-from tulle.core.compile.objects import age, http_routes, reference_grants
-from tulle.core.compile.services import service
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.mistakes import not_yet, sorted_problems, unsaid, warning
+from tulle.core.compile.objects import age, http_routes
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import (
@@ -50,10 +49,16 @@ class Ranked(msgspec.Struct, frozen=True, order=True):
 
 
 class RankedRoutes(msgspec.Struct, frozen=True):
-    """The routes of an HTTPRoute, and what is wrong with them."""
+    """The routes of an HTTPRoute, and what is wrong with them.
+
+    `refused` are the rules (by their place) of which every request is answered 500 because they say what is not supported yet,
+    `partly` those of which it is the share of some backends.
+    """
 
     routes: tuple[Ranked, ...] = ()
     problems: tuple[Problem, ...] = ()
+    refused: tuple[int, ...] = ()
+    partly: tuple[int, ...] = ()
 
 
 def in_order(ranked: list[Ranked]) -> tuple[Route, ...]:
@@ -77,7 +82,10 @@ def http_route_rules(fetch: Fetch, key: Key) -> RankedRoutes | None:
             match = _match(one)
             rank = (*_specificity(one), *age(row), index, place)
             routes.append(Ranked(rank, msgspec.structs.replace(action, match=match)))
-    return RankedRoutes(tuple(routes), sorted_problems(problems))
+    refused = tuple(index for index, rule in enumerate(row.spec.rules) if rule.filters)
+    backends_refused = (any(one.filters for one in rule.backend_refs) for rule in row.spec.rules)
+    partly = tuple(index for index, some in enumerate(backends_refused) if some and index not in refused)
+    return RankedRoutes(tuple(routes), sorted_problems(problems), refused, partly)
 
 
 def _specificity(one: HTTPRouteMatch) -> tuple[int, int, int, int, int]:
@@ -143,36 +151,8 @@ def _backend(fetch: Fetch, row: HTTPRoute, backend: HTTPBackendRef, path: str) -
     ref = row.ref
     if backend.filters:
         return _filters(ref, backend.filters, f"{path}.filters")
-    if (backend.group, backend.kind) != ("", "Service"):
-        kind = f"{backend.kind}.{backend.group}" if backend.group else backend.kind
-        return [error(ref, f"{path}.kind", "InvalidKind", f"found {kind}; needed a Service")]
-    key = (backend.namespace or row.metadata.namespace, backend.name)
-    if key[0] != row.metadata.namespace and not _granted(fetch, row.metadata.namespace, key):
-        message = (
-            f"Service {key[0]}/{key[1]} is in another namespace; needed a ReferenceGrant in namespace {key[0]} "
-            f"from HTTPRoutes of namespace {row.metadata.namespace}"
-        )
-        return [error(ref, f"{path}.namespace", "RefNotPermitted", message)]
-    found = fetch(service, key)
-    if found is None:
-        return [error(ref, f"{path}.name", "BackendNotFound", no_service(fetch, key))]
-    if backend.port is None or found.port(backend.port) is None:
-        numbers = [port.number for port in found.ports]
-        return [error(ref, f"{path}.port", "PortNotFound", backends.no_port(key, backend.port or 0, numbers))]
-    return DestinationKey(full_name(key), backend.port)
-
-
-def _granted(fetch: Fetch, namespace: str, key: Key) -> bool:
-    """Whether a ReferenceGrant beside the Service lets HTTPRoutes of `namespace` name it."""
-    for grant in fetch.rows(reference_grants, "namespace", key[0]):
-        comes = any((one.group, one.kind, one.namespace) == (_GROUP, "HTTPRoute", namespace) for one in grant.spec.from_)
-        goes = any((one.group, one.kind) == ("", "Service") and one.name in (None, "", key[1]) for one in grant.spec.to)
-        if comes and goes:
-            return True
-    return False
-
-
-_GROUP = "gateway.networking.k8s.io"
+    found = backends.refer(fetch, ref, backend, path)
+    return [found] if isinstance(found, Problem) else found
 
 
 def _filters(ref: Ref, filters: tuple[HTTPRouteFilter, ...], path: str) -> list[Problem]:

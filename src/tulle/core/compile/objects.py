@@ -11,17 +11,30 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tulle.api.gateway import Gateway, HTTPRoute, ReferenceGrant
+from tulle.api.gateway import (
+    BackendTLSPolicy,
+    Gateway,
+    GatewayClass,
+    GRPCRoute,
+    HTTPRoute,
+    ListenerSet,
+    ReferenceGrant,
+    TCPRoute,
+    TLSRoute,
+    UDPRoute,
+)
 from tulle.api.gateway.shared import ParentRef
 from tulle.api.istio import DestinationRule, PeerAuthentication, VirtualService, WorkloadEntry
 from tulle.api.istio import Gateway as IstioGateway
-from tulle.api.kubernetes import Namespace, Service
+from tulle.api.kubernetes import ConfigMap, Namespace, Secret, Service
 from tulle.api.object import Object
+from tulle.core.compile.certificates import Certificates, certificates_in
 from tulle.core.compile.hostname import Key, service_key
 from tulle.core.flow import Fetch, Input
 from tulle.core.model.workload import Capture
 
 T = TypeVar("T")
+Route = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute
 
 NODE = "tulle.dev/node"
 CAPTURE = "tulle.dev/capture"
@@ -145,9 +158,27 @@ def parent_key(parent: ParentRef, namespace: str) -> tuple[str, str, str, str]:
     return parent.group, parent.kind, parent.namespace or namespace, parent.name
 
 
-def _route_parents(key: Key, row: HTTPRoute) -> Iterator[Hashable]:
+def _route_parents(key: Key, row: Route) -> Iterator[Hashable]:
     for parent in row.spec.parent_refs:
         yield parent_key(parent, key[0])
+
+
+def _route_backends(key: Key, row: Route) -> Iterator[Hashable]:
+    for rule in row.spec.rules:
+        for backend in rule.backend_refs:
+            if (backend.group, backend.kind) == ("", "Service"):
+                yield backend.namespace or key[0], backend.name
+
+
+def _policy_targets(key: Key, row: BackendTLSPolicy) -> Iterator[Hashable]:
+    for target in row.spec.target_refs:
+        if (target.group, target.kind) == ("", "Service"):
+            yield key[0], target.name
+
+
+def _set_parent(key: Key, row: ListenerSet) -> list[Hashable]:
+    parent = row.spec.parent_ref
+    return [(parent.namespace or key[0], parent.name)]
 
 
 namespaces: Input[Key, Namespace] = Input("namespaces")
@@ -167,9 +198,27 @@ destination_rules: Input[Key, DestinationRule] = Input(
 istio_gateways: Input[Key, IstioGateway] = Input("istio_gateways", namespace=lambda key, _row: [key[0]])
 peer_authentications: Input[Key, PeerAuthentication] = Input("peer_authentications", namespace=lambda key, _row: [key[0]])
 gateways: Input[Key, Gateway] = Input("gateways", namespace=lambda key, _row: [key[0]])
-http_routes: Input[Key, HTTPRoute] = Input("http_routes", parent=_route_parents)
+gateway_classes: Input[Key, GatewayClass] = Input("gateway_classes")
+listener_sets: Input[Key, ListenerSet] = Input("listener_sets", gateway=_set_parent)
+http_routes: Input[Key, HTTPRoute] = Input("http_routes", parent=_route_parents, backend=_route_backends)
+grpc_routes: Input[Key, GRPCRoute] = Input("grpc_routes", parent=_route_parents)
+tls_routes: Input[Key, TLSRoute] = Input("tls_routes", parent=_route_parents)
+tcp_routes: Input[Key, TCPRoute] = Input("tcp_routes", parent=_route_parents)
+udp_routes: Input[Key, UDPRoute] = Input("udp_routes", parent=_route_parents)
+backend_tls_policies: Input[Key, BackendTLSPolicy] = Input("backend_tls_policies", target=_policy_targets)
 reference_grants: Input[Key, ReferenceGrant] = Input("reference_grants", namespace=lambda key, _row: [key[0]])
+secrets: Input[Key, Certificates] = Input("secrets")
+config_maps: Input[Key, Certificates] = Input("config_maps")
 settings: Input[str, Settings] = Input("settings")
+
+# The kinds of routes of the Gateway API; of these the mesh acts on HTTPRoutes.
+ROUTES: Mapping[str, Input[Key, Any]] = {
+    "HTTPRoute": http_routes,
+    "GRPCRoute": grpc_routes,
+    "TLSRoute": tls_routes,
+    "TCPRoute": tcp_routes,
+    "UDPRoute": udp_routes,
+}
 
 # By `plural.group`, as the store and the registry name them. Other kinds do not concern the model.
 INPUTS: Mapping[str, Input[Key, Any]] = {
@@ -181,7 +230,16 @@ INPUTS: Mapping[str, Input[Key, Any]] = {
     "gateways.networking.istio.io": istio_gateways,
     "peerauthentications.security.istio.io": peer_authentications,
     "gateways.gateway.networking.k8s.io": gateways,
+    "gatewayclasses.gateway.networking.k8s.io": gateway_classes,
+    "listenersets.gateway.networking.k8s.io": listener_sets,
     "httproutes.gateway.networking.k8s.io": http_routes,
+    "grpcroutes.gateway.networking.k8s.io": grpc_routes,
+    "tlsroutes.gateway.networking.k8s.io": tls_routes,
+    "tcproutes.gateway.networking.k8s.io": tcp_routes,
+    "udproutes.gateway.networking.k8s.io": udp_routes,
+    "backendtlspolicies.gateway.networking.k8s.io": backend_tls_policies,
+    "secrets": secrets,
+    "configmaps": config_maps,
     "referencegrants.gateway.networking.k8s.io": reference_grants,
 }
 
@@ -206,6 +264,15 @@ def bare(object_: Object) -> Object:
         }
     )
     return object_.model_copy(update={"status": None, "metadata": metadata})
+
+
+def row_of(object_: Object) -> Any:
+    """What an object is in its input. Of Secrets and ConfigMaps no data are kept, only what kinds of certificates they hold."""
+    if isinstance(object_, Secret):
+        return certificates_in(object_.data, object_.string_data)
+    if isinstance(object_, ConfigMap):
+        return certificates_in({}, object_.data)
+    return bare(object_)
 
 
 def age(object_: Object) -> tuple[str, str, str]:

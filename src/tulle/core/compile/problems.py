@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tulle.api.gateway import HTTPRoute
-from tulle.api.gateway.shared import ParentRef
 from tulle.api.istio import VirtualService
 from tulle.core.compile import virtual_services as rules
-from tulle.core.compile.backends import no_port
 from tulle.core.compile.destination_rules import destination_rule_problems
 from tulle.core.compile.endpoints import workload_entry_problems
-from tulle.core.compile.gateway_hosts import GATEWAY_API, allowed, hostnames, refers, served_hosts
-from tulle.core.compile.gateways import CLASSES, gateway_problems, istio_gateway_problems, serves
+from tulle.core.compile.gateway_hosts import served_hosts
+from tulle.core.compile.gateways import gateway_problems, istio_gateway_problems, serves
 from tulle.core.compile.hostname import Key, service_key
 from tulle.core.compile.hosts import attached_routes, chosen_virtual_service
 from tulle.core.compile.http_routes import http_route_rules, unsaid_fields
@@ -25,9 +22,9 @@ from tulle.core.compile.objects import (
     http_routes,
     in_mesh,
     istio_gateways,
-    parent_key,
     virtual_services,
 )
+from tulle.core.compile.parents import attachments_of
 from tulle.core.compile.services import service, service_problems
 from tulle.core.flow import Fetch, Table, table
 from tulle.kit.problem import Problem
@@ -125,70 +122,11 @@ def http_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
         return ()
     made = fetch(http_route_rules, key)
     problems = [*(made.problems if made else ()), *unsaid_fields(row)]
-    for index, parent in enumerate(row.spec.parent_refs):
-        problems += _parent(fetch, row, parent, f"spec.parentRefs[{index}]")
+    problems += (one.fault.of(row.ref) for one in fetch(attachments_of, ("HTTPRoute", key)) or () if one.fault)
     if not row.spec.parent_refs:
         message = "found none; needed a Gateway, or a Service for the mesh: the route has no effect"
         problems.append(warning(row.ref, "spec.parentRefs", "NoParent", message))
     return sorted_problems(problems)
-
-
-def _parent(fetch: Fetch, row: HTTPRoute, parent: ParentRef, path: str) -> Iterator[Problem]:
-    group, kind, namespace, name = parent_key(parent, row.metadata.namespace)
-    if (group, kind) == ("", "Service"):
-        yield from _service_parent(fetch, row, parent, (namespace, name), path)
-    elif (group, kind) == (GATEWAY_API, "Gateway"):
-        yield from _gateway_parent(fetch, row, parent, (namespace, name), path)
-    else:
-        found = f"{kind}.{group}" if group else kind
-        yield error(row.ref, f"{path}.kind", "InvalidKind", f"found {found}; needed a Gateway, or a Service for the mesh")
-
-
-def _service_parent(fetch: Fetch, row: HTTPRoute, parent: ParentRef, key: Key, path: str) -> Iterator[Problem]:
-    called = fetch(service, key)
-    if called is None:
-        yield error(row.ref, f"{path}.name", "HostNotFound", no_service(fetch, key))
-        return
-    port = called.port(parent.port) if parent.port else None
-    if parent.port and port is None:
-        yield error(row.ref, f"{path}.port", "PortNotFound", no_port(key, parent.port, [one.number for one in called.ports]))
-    elif not any(one.protocol.is_http for one in ([port] if port else called.ports)):
-        which = f"port {parent.port}" if parent.port else "no port"
-        message = f"{which} of Service {key[0]}/{key[1]} is {'not ' if port else ''}declared as HTTP; needed appProtocol: http"
-        yield warning(row.ref, path, "NoHttpPort", message)
-
-
-def _gateway_parent(fetch: Fetch, row: HTTPRoute, parent: ParentRef, key: Key, path: str) -> Iterator[Problem]:
-    gateway = fetch(gateways, key)
-    if gateway is None:
-        near = meant(key[1], (other for _space, other in fetch.keys(gateways, "namespace", key[0])))
-        if fetch(istio_gateways, key):
-            near = "; there is one of networking.istio.io, to which VirtualServices attach"
-        yield error(row.ref, f"{path}.name", "GatewayNotFound", f"no Gateway {key[1]} in namespace {key[0]}{near}")
-        return
-    if gateway.spec.gateway_class_name not in CLASSES:
-        return  # another controller's
-    shown = f"Gateway {key[0]}/{key[1]}"
-    named = [listener for listener in gateway.spec.listeners if refers(row, parent, key, listener)]
-    if not named:
-        has = ", ".join(f"{listener.name} ({listener.port})" for listener in gateway.spec.listeners)
-        field = "sectionName" if parent.section_name else "port"
-        message = f"{parent.section_name or parent.port} is not a listener of {shown}; it has {has}"
-        yield error(row.ref, f"{path}.{field}", "NoMatchingParent", message)
-        return
-    taking = [listener for listener in named if allowed(fetch, listener, gateway, row.metadata.namespace)]
-    if not taking:
-        froms = ", ".join(sorted({listener.allowed_routes.namespaces.from_ for listener in named}))
-        message = (
-            f"{shown} takes no HTTPRoutes of namespace {row.metadata.namespace} (allowedRoutes.namespaces.from: {froms}); "
-            "needed a listener that does"
-        )
-        yield error(row.ref, path, "NotAllowedByListeners", message)
-        return
-    if not any(hostnames(listener, row) for listener in taking):
-        has = ", ".join(sorted({listener.hostname for listener in taking if listener.hostname}))
-        message = f"none of them is a hostname of {shown}; it has {has}"
-        yield error(row.ref, "spec.hostnames", "NoMatchingListenerHostname", message)
 
 
 BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {

@@ -102,10 +102,19 @@ class Watch:
             self._doubtful.pop(node, None)
         self._flow._loose[node] = None
 
-    def take(self) -> list[tuple[Table[Any, Any], Any, Any]]:
-        """Settle every doubtful row; the (table, key, row) of those that are another than at the last take."""
+    @property
+    def waiting(self) -> int:
+        """How many rows are doubtful: what the next `take` looks at."""
+        return len(self._doubtful)
+
+    def take(self, most: int | None = None) -> list[tuple[Table[Any, Any], Any, Any]]:
+        """Settle every doubtful row; the (table, key, row) of those that are another than at the last take.
+
+        With `most`, so many are settled at once and the rest the next time: see `waiting`.
+        """
         changed: list[tuple[Table[Any, Any], Any, Any]] = []
-        while self._doubtful:
+        while self._doubtful and most != 0:
+            most = None if most is None else most - 1
             node = next(iter(self._doubtful))
             if node.doubtful:
                 self._flow._settle(node)

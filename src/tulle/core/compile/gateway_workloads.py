@@ -1,0 +1,87 @@
+"""Gateway workloads: the Envoys to which Gateways are bound, and which ports of theirs a Gateway's ports are."""
+
+from __future__ import annotations
+
+from tulle.core.compile.endpoints import instance
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.objects import PROXY_PORTS, gateway_classes, gateways, json_note, labels_of, selects, workload_entries
+from tulle.core.compile.services import service
+from tulle.core.compile.workload_services import services_of
+from tulle.core.flow import Fetch, table
+from tulle.core.model.workload import ProxyPorts
+
+# What a GatewayClass names for its Gateways to be ours; the first is the name under which we write status.
+CONTROLLERS = ("tulle.dev/gateway-controller", "istio.io/gateway-controller")
+CONTROLLER = CONTROLLERS[0]
+# The classes that are ours without a GatewayClass that says so.
+CLASSES = ("tulle", "istio")
+# The label of the workloads to which the Gateways of our classes are bound.
+LABELS = {"istio": "ingressgateway"}
+
+
+@table
+def is_ours(fetch: Fetch, name: str) -> bool:
+    """Whether Gateways of a class are ours: by its GatewayClass, or where there is none by its name."""
+    row = fetch(gateway_classes, ("", name))
+    if row is None:
+        return name in CLASSES
+    return row.spec.controller_name in CONTROLLERS and row.spec.parameters_ref is None
+
+
+@table
+def gateway_workloads(fetch: Fetch, _key: None) -> tuple[Key, ...]:
+    """The WorkloadEntries that are gateways."""
+    return fetch.keys(workload_entries, "role", "gateway")
+
+
+@table
+def gateway_labels(fetch: Fetch, key: Key) -> dict[str, str]:
+    """The labels of a gateway workload."""
+    entry = fetch(workload_entries, key)
+    return labels_of(entry) if entry else {}
+
+
+@table
+def gateway_address(fetch: Fetch, key: Key) -> str:
+    """The address of a gateway workload; "" where it has no IP address."""
+    here = fetch(instance, key)
+    return here.address if here else ""
+
+
+@table
+def gateway_ports(fetch: Fetch, key: Key) -> ProxyPorts | None:
+    """The proxy's own ports of a gateway workload."""
+    entry = fetch(workload_entries, key)
+    return (json_note(entry, PROXY_PORTS, ProxyPorts) or ProxyPorts()) if entry else None
+
+
+@table
+def chosen_workloads(fetch: Fetch, key: Key) -> tuple[Key, ...]:
+    """The gateway workloads for a Gateway of the Gateway API: all of ours, or those with an address that it asks for."""
+    row = fetch(gateways, key)
+    if row is None or not fetch(is_ours, row.spec.gateway_class_name):
+        return ()
+    wanted = {address.value for address in row.spec.addresses if address.value}
+    found: list[Key] = []
+    for one in fetch(gateway_workloads, None) or ():
+        labels, address = fetch(gateway_labels, one), fetch(gateway_address, one)
+        if selects(LABELS, labels or {}) and (not wanted or address in wanted):
+            found.append(one)
+    return tuple(found)
+
+
+def own_ports(fetch: Fetch, key: Key) -> tuple[int, ...]:
+    """The ports that a gateway workload's proxy has for itself: a listener there could not be opened."""
+    ports = fetch(gateway_ports, key)
+    return (ports.health, ports.metrics) if ports else ()
+
+
+def bound_port(fetch: Fetch, key: Key, number: int) -> int:
+    """The port that a gateway workload binds for the port that a Gateway says."""
+    here = fetch(instance, key)
+    for one in fetch(services_of, key) or ():
+        row = fetch(service, one)
+        port = row.port(number) if row else None
+        if here and port:
+            return here.port(port)
+    return number

@@ -1,0 +1,125 @@
+"""Gateway of the Gateway API → its status: addresses, and for each listener what became of it and how many routes it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tulle.api.gateway import Gateway
+from tulle.api.gateway.shared import GROUP_NAME
+from tulle.core.compile.gateway_workloads import chosen_workloads, gateway_address, gateway_workloads, is_ours
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.listeners import Fault, Verdict, certificate_fault, gateway_fault, verdicts_of
+from tulle.core.compile.objects import ROUTES, gateways
+from tulle.core.compile.parents import attachments_of
+from tulle.core.flow import Fetch, table
+from tulle.core.status.routes import route_fault
+from tulle.core.status.rows import Condition, Part, Status, false, refused, true
+
+_SERVED = "the gateway workload has acknowledged it"
+
+
+@table
+def gateway_status(fetch: Fetch, key: Key) -> Status | None:
+    """The status of a Gateway; None where its class is another controller's."""
+    row = fetch(gateways, key)
+    if row is None or not fetch(is_ours, row.spec.gateway_class_name):
+        return None
+    verdicts = fetch(verdicts_of, key) or ()
+    fault = fetch(gateway_fault, key)
+    programmed = _programmed(fetch, key, row, fault)
+    fields: dict[str, Any] = {"addresses": [{"type": "IPAddress", "value": one} for one in _addresses(fetch, key, fault)]}
+    if row.spec.allowed_listeners is not None:
+        fields["attachedListenerSets"] = 0
+    counts = fetch(attached_counts, key) or ()
+    listeners = (
+        Part(
+            {
+                "name": listener.name,
+                "supportedKinds": [{"group": GROUP_NAME, "kind": kind} for kind in verdict.kinds],
+                "attachedRoutes": counts[index],
+            },
+            _listener(verdict, programmed),
+        )
+        for index, (listener, verdict) in enumerate(zip(row.spec.listeners, verdicts, strict=True))
+    )
+    conditions = (_accepted(row, fault, verdicts), programmed, _resolved(fetch, row, verdicts))
+    return Status(conditions, {"listeners": tuple(listeners)}, fields)
+
+
+def _accepted(row: Gateway, fault: Fault | None, verdicts: tuple[Verdict, ...]) -> Condition:
+    if fault and fault.reason != "ListenersNotValid":
+        return refused("Accepted", fault)
+    wrong = [
+        f"{listener.name}: {verdict.refused.message}"
+        for listener, verdict in zip(row.spec.listeners, verdicts, strict=True)
+        if verdict.refused
+    ]
+    if not wrong:
+        return true("Accepted", message="all listeners are valid")
+    # One that cannot be served leaves the others be; where there are no others, the Gateway is nothing.
+    return Condition("Accepted", "False" if fault else "True", "ListenersNotValid", "; ".join(wrong))
+
+
+def _programmed(fetch: Fetch, key: Key, row: Gateway, fault: Fault | None) -> Condition:
+    if fault:
+        return false("Programmed", "Invalid", "the Gateway is not accepted")
+    chosen = fetch(chosen_workloads, key) or ()
+    there = {fetch(gateway_address, one) for one in chosen}
+    wanted = [address.value for address in row.spec.addresses if address.value]
+    unusable = [address for address in wanted if address not in there]
+    if unusable:
+        message = f"no gateway workload has the address {', '.join(unusable)}; needed an address of one"
+        return false("Programmed", "AddressNotUsable", message)
+    if not chosen:
+        none = "no workload is a gateway" if not fetch(gateway_workloads, None) else "no gateway workload is labelled"
+        return false("Programmed", "NoResources", f"{none} istio: ingressgateway; start one")
+    if not any(there):
+        return false("Programmed", "AddressNotAssigned", "no gateway workload has an IP address")
+    return true("Programmed", message=_SERVED, waits=tuple(f"{namespace}/{name}" for namespace, name in chosen))
+
+
+def _addresses(fetch: Fetch, key: Key, fault: Fault | None) -> Iterator[str]:
+    """The addresses at which a Gateway is served, at most 16."""
+    found = {fetch(gateway_address, one) or "" for one in fetch(chosen_workloads, key) or ()} - {""}
+    yield from () if fault else sorted(found)[:16]
+
+
+def _resolved(fetch: Fetch, row: Gateway, verdicts: tuple[Verdict, ...]) -> Condition:
+    backend = row.spec.tls.backend if row.spec.tls else None
+    if backend and backend.client_certificate_ref:
+        fault = certificate_fault(fetch, row.metadata.namespace, backend.client_certificate_ref, "Gateway")
+        if fault:
+            reason = "RefNotPermitted" if fault.reason == "RefNotPermitted" else "InvalidClientCertificateRef"
+            return false("ResolvedRefs", reason, f"spec.tls.backend.clientCertificateRef: {fault.message}")
+    wrong = [listener.name for listener, verdict in zip(row.spec.listeners, verdicts, strict=True) if verdict.refs]
+    if wrong:
+        return false("ResolvedRefs", "ListenersNotResolved", f"see the listeners {', '.join(wrong)}")
+    return true("ResolvedRefs", message="all references were found and are permitted")
+
+
+def _listener(verdict: Verdict, programmed: Condition) -> tuple[Condition, ...]:
+    conflicted = false("Conflicted", "NoConflicts", "no other listener is in its way")
+    if verdict.conflict:
+        conflicted = true("Conflicted", verdict.conflict.reason, verdict.conflict.message)
+    resolved = true("ResolvedRefs", message="all references were found and are permitted")
+    accepted = true("Accepted", message="the listener is valid")
+    if verdict.refused:
+        accepted = refused("Accepted", verdict.refused)
+        programmed = false("Programmed", "Invalid", "the listener is not accepted")
+    return accepted, conflicted, refused("ResolvedRefs", verdict.refs) if verdict.refs else resolved, programmed
+
+
+@table
+def attached_counts(fetch: Fetch, key: Key) -> tuple[int, ...]:
+    """How many accepted routes, of all kinds, each listener of a Gateway has."""
+    row = fetch(gateways, key)
+    counts = [0] * (len(row.spec.listeners) if row else 0)
+    for kind, source in ROUTES.items():
+        for route in fetch.keys(source, "parent", (GROUP_NAME, "Gateway", *key)):
+            if fetch(route_fault, (kind, route)):
+                continue
+            attached = fetch(attachments_of, (kind, route)) or ()
+            for index in {index for one in attached if one.gateway == key for index in one.listeners}:
+                counts[index] += 1
+    return tuple(counts)

@@ -1,0 +1,56 @@
+"""Objects of Istio's kinds → `status.conditions` and `status.validationMessages`.
+
+`Reconciled`: every connected proxy has what the object changed. `PassedAnalysis`: nothing is wrong with it that would be refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tulle.api.registry import kind_of_resource
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.problems import object_problems
+from tulle.core.flow import Fetch, table
+from tulle.core.status.rows import Condition, Status, false, true
+from tulle.kit.problem import Problem, Severity
+
+# So many messages at most, and the worst first: a status is read by people.
+_MOST_MESSAGES = 32
+
+
+@table
+def istio_status(fetch: Fetch, key: tuple[str, Key]) -> Status:
+    """The status of (resource, object)."""
+    kind = kind_of_resource(key[0])
+    if kind is not None and not kind.acted_on:
+        reason = f"the mesh does not act on objects of kind {kind.kind} yet"
+        return Status((false("Reconciled", "NotYetSupported", reason),), numbered=True)
+    problems = fetch(object_problems, key) or ()
+    reconciled = Condition("Reconciled", "True", "Reconciled", waits=(), kept=True)
+    fields = {"validationMessages": validation_messages(problems)}
+    return Status((reconciled, _passed(problems)), fields=fields, numbered=True)
+
+
+def _passed(problems: Sequence[Problem]) -> Condition:
+    errors = [one for one in problems if one.severity is Severity.ERROR]
+    if errors:
+        message = "; ".join(f"{one.path}: {one.message}" for one in errors[:_MOST_MESSAGES])
+        return false("PassedAnalysis", "ErrorsFound", message)
+    warnings = len(problems)
+    message = f"{warnings} warning{'s' if warnings > 1 else ''}; see validationMessages" if warnings else "nothing is wrong"
+    return true("PassedAnalysis", "WarningsFound" if warnings else "NoProblems", message)
+
+
+def validation_messages(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Problems in the form of Istio's AnalysisMessageBase, with the field and the sentence beside it."""
+    worst = sorted(problems, key=lambda one: (one.severity is not Severity.ERROR, one.path, one.reason, one.message))
+    return [
+        {
+            "type": {"name": one.reason},
+            "level": "ERROR" if one.severity is Severity.ERROR else "WARNING",
+            "path": one.path,
+            "message": one.message,
+        }
+        for one in worst[:_MOST_MESSAGES]
+    ]

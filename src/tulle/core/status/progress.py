@@ -1,0 +1,74 @@
+"""What proxies have acknowledged → the conditions that wait for them, decided. Pure; runs without computing a row again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from tulle.core.status.rows import PENDING, Condition, Part, Status
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a connected proxy is: `synced` the latest revision with nothing outstanding, `refused` what it refuses now, by
+    (type URL, name), with its sentence.
+    """
+
+    proxy: str
+    synced: int = 0
+    refused: dict[tuple[str, str], str] = {}
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a status is decided by.
+
+    `proxies` are the connected ones by id. `since(proxy)` is the revision that a proxy has to have acknowledged for this object.
+    `blame` is (proxy, sentence) where a proxy refuses what this object makes.
+    """
+
+    proxies: Mapping[str, Progress]
+    since: Callable[[str], int]
+    blame: tuple[str, str] | None = None
+
+
+def decided(status: Status, asked: Asked) -> Status:
+    """The status with every condition that waits for proxies decided."""
+    return msgspec.structs.replace(
+        status,
+        conditions=_all(status.conditions, asked),
+        parts={
+            name: tuple(Part(one.fields, _all(one.conditions, asked)) for one in parts) for name, parts in status.parts.items()
+        },
+    )
+
+
+def waits(status: Status) -> bool:
+    """Whether any of it waits for proxies."""
+    conditions = (*status.conditions, *(one for parts in status.parts.values() for part in parts for one in part.conditions))
+    return any(one.waits is not None for one in conditions)
+
+
+def _all(conditions: tuple[Condition, ...], asked: Asked) -> tuple[Condition, ...]:
+    return tuple(_decided(one, asked) if one.waits is not None else one for one in conditions)
+
+
+def _decided(condition: Condition, asked: Asked) -> Condition:
+    everybody = not condition.waits
+    names = sorted(asked.proxies) if everybody else condition.waits or ()
+    connected = [asked.proxies[name] for name in names if name in asked.proxies]
+    done = [one for one in connected if one.synced >= asked.since(one.proxy)]
+    count = f"{len(done)}/{len(connected)} proxies up to date to latest generation"
+
+    def said(status: str, reason: str, message: str) -> Condition:
+        return msgspec.structs.replace(condition, status=status, reason=reason, message=message, waits=None)
+
+    if asked.blame is not None:
+        proxy, why = asked.blame
+        return said("False", "Refused" if everybody else "Invalid", f"{proxy} refuses it: {why}")
+    if not connected:
+        whom = "no proxy is" if everybody else f"the proxy of {', '.join(names)} is not"
+        return said("Unknown", PENDING, f"{whom} connected")
+    if len(done) < len(connected):
+        behind = ", ".join(one.proxy for one in connected if one not in done)
+        return said("False", PENDING, count if everybody else f"waiting for {behind} to acknowledge it")
+    return said("True", condition.reason, count if everybody else condition.message)
