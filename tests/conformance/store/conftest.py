@@ -28,12 +28,19 @@ STORES: Mapping[str, Callable[[Path, Mapping[str, Any]], Store]] = {
 
 
 @pytest.fixture(params=list(STORES))
-async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which of the stores."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def open_store(kind: str, tmp_path: Path) -> AsyncIterator[Open]:
     """Makes stores, and closes them."""
     opened: list[Store] = []
 
     def make(**options: Any) -> Store:
-        store = STORES[request.param](tmp_path / str(len(opened)), options)
+        store = STORES[kind](tmp_path / str(len(opened)), options)
         opened.append(store)
         return store
 
