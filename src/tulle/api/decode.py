@@ -40,7 +40,7 @@ def decode(raw: Mapping[str, Any], locate: Callable[[str], Location | None] | No
     kind = _kind_of(raw, report)
     if kind is None:
         return None, report.in_order()
-    decoded = _typed(dict(raw), kind, report)
+    decoded = _typed(dict(raw), kind, kind.model_in(str(raw["apiVersion"]).rpartition("/")[2]), report)
     for fault in metadata_faults(kind, raw.get("metadata")):
         report.add(("metadata", *fault.at), fault.reason, fault.message)
     if decoded is not None and not report.problems:
@@ -136,24 +136,23 @@ def _unknown_kind(api_version: str, name: str) -> tuple[tuple[str, ...], str, st
     return ("kind",), "UnknownKind", message
 
 
-def _typed(body: dict[str, Any], kind: Kind, report: _Report) -> Object | None:
+def _typed(body: dict[str, Any], kind: Kind, model: type[Object], report: _Report) -> Object | None:
     """The object where its fields are right; broken rules are reported and leave it there."""
     try:
-        decoded = kind.model.model_validate(body, by_alias=True, by_name=False, context=RULES_LATER)
+        decoded = model.model_validate(body, by_alias=True, by_name=False, context=RULES_LATER)
     except ValidationError:
         # Again with the rules of those parts that are right in themselves, so that all mistakes are said at once.
         try:
-            kind.model.model_validate(body, by_alias=True, by_name=False)
+            model.model_validate(body, by_alias=True, by_name=False)
         except ValidationError as error:
-            _report_errors(error, kind, body, report)
+            _report_errors(error, kind, Shape(model), report)
         return None
     for fault in faults_below(decoded):
         report.add(fault.at, fault.reason, fault.message)
     return decoded
 
 
-def _report_errors(error: ValidationError, kind: Kind, body: Mapping[str, Any], report: _Report) -> None:
-    whole = Shape(kind.model)
+def _report_errors(error: ValidationError, kind: Kind, whole: Shape, report: _Report) -> None:
     for one in error.errors(include_url=False):
         at = tuple(step for step in one["loc"] if step != "[key]")
         context: Mapping[str, Any] = one.get("ctx") or {}

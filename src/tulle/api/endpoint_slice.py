@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tulle.api.kubernetes import ObjectReference
+from tulle.api.list_types import UNIQUE
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.rules import distinct
-from tulle.api.values import DNS_LABEL, DNS_SUBDOMAIN, WORDS, Int32, Many, Map
+from tulle.api.values import DNS_LABEL, DNS_SUBDOMAIN, WORDS, Defaulted, Int32, Many, Map
 
 _SUBDOMAIN = re.compile(DNS_SUBDOMAIN)
 _QUALIFIED = re.compile(
@@ -51,7 +52,7 @@ class EndpointHints(Schema):
 class Endpoint(Schema):
     """One instance, by its addresses (which are all the same instance)."""
 
-    addresses: Annotated[Many[str], Field(min_length=1, max_length=100)]
+    addresses: Annotated[Many[str], Field(min_length=1, max_length=100), UNIQUE]
     conditions: EndpointConditions = EndpointConditions()
     hostname: Annotated[str, Field(pattern=DNS_LABEL, max_length=63)] | None = None
     target_ref: ObjectReference | None = None
@@ -64,8 +65,8 @@ class Endpoint(Schema):
 class EndpointPort(Ruled):
     """A port of all endpoints of the slice; all ports where it has no number."""
 
-    name: str = ""
-    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+    name: Defaulted[str] = ""
+    protocol: Defaulted[Literal["TCP", "UDP", "SCTP"]] = "TCP"
     port: Int32 | None = None
     app_protocol: str | None = None
 

@@ -31,8 +31,10 @@ class Column:
 class Kind:
     """One registration: everything that the decoder, the API server and the command line need to serve a kind.
 
-    `versions` are served in this order, the first preferred; all have one schema. `check` finds mistakes that a schema cannot
-    say (a sum of weights); it gets the decoded object. `resource` is `plural.group`. `schema` names the class (`module:Class`).
+    `versions` are served in this order, the first preferred. `schema` names the class (`module:Class`) of the internal form; it
+    takes what any version takes, and versions whose own rules are tighter have a subclass in `tighter`. Objects are stored in a
+    version that has none (`stored`). `check` finds mistakes that a schema cannot say (a sum of weights); it gets the decoded
+    object. `resource` is `plural.group`.
     """
 
     group: str
@@ -47,12 +49,22 @@ class Kind:
     check: Callable[[Any], list[Problem]] = field(default=lambda _object: [])
     names: Literal["subdomain", "label", "rfc1035", "path"] = "subdomain"  # what `metadata.name` must be
     aged: bool = True  # False: `kubectl get` shows when an object was made (a column of its own), not how old it is
+    tighter: Mapping[str, str] = field(default_factory=dict)
     acted_on: bool = True  # False: served and stored, and every object of it warns that the mesh does not act on it yet
 
     @property
     def model(self) -> type[Object]:
-        """The class of the kind's objects. Importing it takes a while, so that it waits until it is needed."""
+        """The class of the kind's objects in their internal form. Importing it takes a while: it waits until it is needed."""
         return _model(self.schema)
+
+    def model_in(self, version: str) -> type[Object]:
+        """The class that reads a version: `model`, or a subclass of it."""
+        return _model(self.tighter.get(version, self.schema))
+
+    @property
+    def stored(self) -> str:
+        """The version that objects are stored in."""
+        return next((version for version in self.versions if version not in self.tighter), self.versions[0])
 
     @property
     def resource(self) -> str:

@@ -10,8 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from tulle.api.conditions import Condition
+from tulle.api.list_types import keyed
 from tulle.api.object import Fault, Object, Ruled, Schema
-from tulle.api.values import DNS_LABEL, Int32, IntOrString, Many, Map, Port
+from tulle.api.times import Time
+from tulle.api.values import DNS_LABEL, Defaulted, Int32, IntOrString, Many, Map, Port
 
 
 class NamespaceSpec(Schema):
@@ -20,19 +23,37 @@ class NamespaceSpec(Schema):
     finalizers: Many[str] = ()
 
 
+class NamespaceCondition(Schema):
+    """One thing that is or is not so."""
+
+    type: str
+    status: str
+    last_transition_time: Time | None = None
+    reason: str = ""
+    message: str = ""
+
+
+class NamespaceStatus(Schema):
+    """Whether a namespace takes objects."""
+
+    phase: Defaulted[Literal["Active", "Terminating"]] = "Active"
+    conditions: Annotated[Many[NamespaceCondition], keyed("type")] = ()
+
+
 class Namespace(Object):
     """A namespace. Its labels may concern the mesh (`istio-injection`)."""
 
     api_version: Literal["v1"] = "v1"
     kind: Literal["Namespace"] = "Namespace"
     spec: NamespaceSpec = NamespaceSpec()
+    status: Defaulted[NamespaceStatus | None] = NamespaceStatus()
 
 
 class ServicePort(Schema):
     """A port that callers use. `target_port` (a number or a port's name) is `port` where it is not written."""
 
     name: Annotated[str, Field(pattern=DNS_LABEL, max_length=63)] | None = None
-    protocol: Literal["TCP", "UDP", "SCTP"] = "TCP"
+    protocol: Defaulted[Literal["TCP", "UDP", "SCTP"]] = "TCP"
     app_protocol: str | None = None
     port: Port
     target_port: IntOrString = None
@@ -55,8 +76,8 @@ class ServiceSpec(Ruled):
     """A Service: `selector` picks the workloads behind it by their labels; `ports` are what callers use."""
 
     selector: Map[str] = Field(default_factory=dict)
-    ports: Many[ServicePort] = ()
-    type: Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"] = "ClusterIP"
+    ports: Annotated[Many[ServicePort], keyed("port", "protocol")] = ()
+    type: Defaulted[Literal["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]] = "ClusterIP"
     cluster_ip: str = Field(default="", alias="clusterIP")
     cluster_ips: Many[str] = Field(default=(), alias="clusterIPs")
     external_ips: Many[str] = Field(default=(), alias="externalIPs")
@@ -72,17 +93,16 @@ class ServiceSpec(Ruled):
     ip_families: Many[Literal["IPv4", "IPv6"]] = ()
     ip_family_policy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] | None = None
     publish_not_ready_addresses: bool = False
-    session_affinity: Literal["None", "ClientIP"] = "None"
+    session_affinity: Defaulted[Literal["None", "ClientIP"]] = "None"
     session_affinity_config: SessionAffinityConfig | None = None
 
     def faults(self) -> Iterator[Fault]:
-        """Ports are told apart by name and by number; a Service needs one unless it is headless or an alias."""
+        """Ports are told apart by name; a Service needs one unless it is headless or an alias."""
         if not self.ports and self.type != "ExternalName" and self.cluster_ip != "None":
             yield Fault(("ports",), "found none; needed at least one port", "Required")
         if self.type == "ExternalName" and not self.external_name:
             yield Fault(("externalName",), "found nothing; needed a DNS name, for the type is ExternalName", "Required")
         names: set[str] = set()
-        numbers: set[tuple[str, int]] = set()
         for index, port in enumerate(self.ports):
             if not port.name and len(self.ports) > 1:
                 yield Fault(
@@ -90,12 +110,39 @@ class ServiceSpec(Ruled):
                 )
             if port.name and port.name in names:
                 yield Fault(("ports", index, "name"), f'found "{port.name}" twice; needed a name of its own', "Duplicate")
-            if (port.protocol, port.port) in numbers:
-                yield Fault(("ports", index, "port"), f"found {port.port} twice; needed a port of its own", "Duplicate")
             if isinstance(port.target_port, int) and not 1 <= port.target_port <= 65535:
                 yield Fault(("ports", index, "targetPort"), f"found {port.target_port}; needed a port from 1 to 65535")
             names.add(port.name or "")
-            numbers.add((port.protocol, port.port))
+
+
+class IngressPort(Schema):
+    """A port of a load balancer."""
+
+    port: Int32
+    protocol: str
+    error: str | None = None
+
+
+class LoadBalancerIngress(Schema):
+    """An address at which a load balancer is reached."""
+
+    ip: str = ""
+    hostname: str = ""
+    ip_mode: str | None = None
+    ports: Many[IngressPort] = ()
+
+
+class LoadBalancerStatus(Schema):
+    """How a Service is reached from outside."""
+
+    ingress: Many[LoadBalancerIngress] = ()
+
+
+class ServiceStatus(Schema):
+    """What is true of a Service."""
+
+    load_balancer: LoadBalancerStatus | None = None
+    conditions: Annotated[Many[Condition], keyed("type")] = ()
 
 
 class Service(Object):
@@ -104,6 +151,7 @@ class Service(Object):
     api_version: Literal["v1"] = "v1"
     kind: Literal["Service"] = "Service"
     spec: ServiceSpec
+    status: ServiceStatus | None = None
 
 
 class ObjectReference(Schema):
@@ -129,7 +177,7 @@ class ServiceAccount(Object):
 
     api_version: Literal["v1"] = "v1"
     kind: Literal["ServiceAccount"] = "ServiceAccount"
-    secrets: Many[ObjectReference] = ()
+    secrets: Annotated[Many[ObjectReference], keyed("name")] = ()
     image_pull_secrets: Many[LocalObjectReference] = ()
     automount_service_account_token: bool | None = None
 
@@ -150,7 +198,7 @@ class Secret(Object):
 
     api_version: Literal["v1"] = "v1"
     kind: Literal["Secret"] = "Secret"
-    type: str = "Opaque"
+    type: Defaulted[str] = "Opaque"
     data: Map[Bytes] = Field(default_factory=dict)
     string_data: Map[str] = Field(default_factory=dict)
     immutable: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from tulle.api.object import Fault, Ruled, Schema
 from tulle.api.values import Many, Map
@@ -20,6 +20,8 @@ class LabelExpression(Schema):
 
 class LabelSelector(Ruled):
     """Objects by their labels; all of it must hold."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
 
     match_labels: Map[str] = Field(default_factory=dict)
     match_expressions: Many[LabelExpression] = ()

@@ -7,16 +7,19 @@ Rules between fields stand in the class they concern (`Ruled.faults`), so that a
 from __future__ import annotations
 
 import functools
+import types
 import typing
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
+from tulle.api.fault import Fault
 from tulle.api.kind import Column, Kind
+from tulle.api.list_types import ListType
 from tulle.api.values import Int64, Many, Map
 from tulle.kit.problem import Ref
 
@@ -48,14 +51,6 @@ class Schema(BaseModel):
         return data
 
 
-class Fault(NamedTuple):
-    """A broken rule: where (`at`: JSON names and list indices below the schema that has the rule), and found and needed."""
-
-    at: tuple[str | int, ...]
-    message: str
-    reason: str = "Invalid"
-
-
 class Ruled(Schema):
     """A schema with rules between its fields. They run when the fields themselves are right."""
 
@@ -78,24 +73,40 @@ def faults_below(schema: Schema, at: tuple[str | int, ...] = ()) -> Iterator[Fau
         for fault in schema.faults():
             yield fault._replace(at=(*at, *fault.at))
     there = schema.model_fields_set
-    for name, alias in _fields_with_rules(type(schema)):
+    for name, alias, list_type in _fields_with_rules(type(schema)):
         if name in there and (value := getattr(schema, name)) is not None:
+            if list_type is not None:
+                for fault in list_type.faults(value):
+                    yield fault._replace(at=(*at, alias, *fault.at))
             yield from _faults_in(value, (*at, alias))
 
 
 @functools.cache
-def _fields_with_rules(model: type[Schema]) -> tuple[tuple[str, str], ...]:
-    """The fields, and their JSON names, below which a rule may be broken: the others need no look at every object."""
-    hints = typing.get_type_hints(model)
-    fields = model.model_fields.items()
-    return tuple((name, field.alias or name) for name, field in fields if _may_have_rules(hints[name], set()))
+def _fields_with_rules(model: type[Schema]) -> tuple[tuple[str, str, ListType | None], ...]:
+    """The fields, with their JSON names, in or below which a rule may be broken: the others need no look at every object."""
+    hints = typing.get_type_hints(model, include_extras=True)
+    fields = [(name, field.alias or name, _list_type(hints[name])) for name, field in model.model_fields.items()]
+    return tuple(field for field in fields if _may_have_rules(hints[field[0]], set()))
 
 
 def _may_have_rules(hint: Any, seen: set[Any]) -> bool:
+    if isinstance(hint, ListType):
+        return True
     if isinstance(hint, type) and issubclass(hint, Schema) and hint not in seen:
         seen.add(hint)
-        return issubclass(hint, Ruled) or any(_may_have_rules(one, seen) for one in typing.get_type_hints(hint).values())
-    return any(_may_have_rules(one, seen) for one in typing.get_args(hint))
+        hints = typing.get_type_hints(hint, include_extras=True).values()
+        return issubclass(hint, Ruled) or any(_may_have_rules(one, seen) for one in hints)
+    return any(_may_have_rules(one, seen) for one in (*typing.get_args(hint), *getattr(hint, "__metadata__", ())))
+
+
+def _list_type(hint: Any) -> ListType | None:
+    """The mark of a list, which may be absent or not be a list at all."""
+    if typing.get_origin(hint) is Annotated:
+        marks = [one for one in hint.__metadata__ if isinstance(one, ListType)]
+        return marks[0] if marks else _list_type(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next((found for one in typing.get_args(hint) if (found := _list_type(one))), None)
+    return None
 
 
 def _faults_in(value: Any, at: tuple[str | int, ...]) -> Iterator[Fault]:
@@ -146,12 +157,11 @@ class Metadata(Schema):
 
 
 class Object(Schema):
-    """An API object. Subclasses add `spec` (or what their kind has instead)."""
+    """An API object. Subclasses add `spec` (or what their kind has instead), and `status` where somebody writes one."""
 
     api_version: str
     kind: str
     metadata: Metadata
-    status: dict[str, Any] | None = None
 
     @property
     def ref(self) -> Ref:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tulle.api.labels import LabelSelector
 from tulle.api.object import Fault, Object, Ruled
-from tulle.api.values import DNS_SUBDOMAIN, WORDS, Many
+from tulle.api.values import DNS_SUBDOMAIN, WORDS, Defaulted, Many
 
 GROUP_NAME = "rbac.authorization.k8s.io"
 _SUBDOMAIN = re.compile(DNS_SUBDOMAIN)
@@ -80,13 +80,13 @@ class ClusterRole(Object):
 class RoleRef(Ruled):
     """The role that is given. It does not change: make another binding instead."""
 
-    api_group: str = GROUP_NAME
+    api_group: Defaulted[str] = GROUP_NAME
     kind: str
     name: str
 
     def faults(self) -> Iterator[Fault]:
         """A role by its name."""
-        if self.api_group != GROUP_NAME:
+        if self.api_group not in ("", GROUP_NAME):
             yield Fault(("apiGroup",), f'found "{self.api_group}"; needed {GROUP_NAME}', "BadEnum")
         yield from path_segment_faults(self.name, "name")
 
@@ -102,7 +102,7 @@ class Subject(Ruled):
     def faults(self) -> Iterator[Fault]:
         """A name, and the API group of the kind (which may be left out)."""
         group = "" if self.kind == "ServiceAccount" else GROUP_NAME
-        if self.api_group is not None and self.api_group != group:
+        if self.api_group and self.api_group != group:
             needed = group or 'none ("" is the group of service accounts)'
             yield Fault(("apiGroup",), f'found "{self.api_group}" with {self.kind}; needed {needed}', "BadEnum")
         if not self.name:

@@ -18,6 +18,19 @@ T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Strict(False)]
 Map = dict[str, T]
 
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """Marks a field whose default is written into objects when they are stored, as the API's own schema says it.
+
+    Other fields have a default too: what it means that they are not there.
+    """
+
+
+Defaulted = Annotated[T, Stated()]
+# A field that may be `null`, and then is as if it were not written.
+Nullable = Annotated[T | None, Field(json_schema_extra={"nullable": True})]
+
 Int32 = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, json_schema_extra={"format": "int32"})]
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, json_schema_extra={"format": "int64"})]
 UInt32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -111,6 +124,7 @@ IntOrString = Annotated[
     Any,
     BeforeValidator(_int_or_string),
     WithJsonSchema({"x-kubernetes-int-or-string": True}),
+    Words("an integer or a string"),
 ]
 
 DnsLabel = Annotated[str, Field(pattern=DNS_LABEL, min_length=1, max_length=63)]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tulle.api.object import Kind
-from tulle.api.openapi import group_versions, openapi_v2, openapi_v3, schema_name
+from tulle.api.openapi import group_versions, openapi_v2, openapi_v3
+from tulle.api.openapi_schemas import schema_name
 from tulle.api.regex import why_not_re2
 from tulle.api.registry import KINDS, kind_for, kind_of_resource
 from tulle.api.values import seconds
@@ -140,7 +141,8 @@ def test_openapi_v2_is_closed() -> None:
     assert references(document) <= set(document["definitions"])
     assert "io.istio.networking.v1alpha3.DestinationRule" in document["definitions"]
     ports = document["definitions"]["io.k8s.api.core.v1.Service.ServicePort"]["properties"]
-    assert ports["targetPort"] == {"type": "string", "format": "int-or-string"}
+    target = {"type": "string", "format": "int-or-string", "x-kubernetes-int-or-string": True}
+    assert ports["targetPort"] == {**target, "description": "An integer or a string."}
 
 
 def test_what_is_not_served_is_empty() -> None:

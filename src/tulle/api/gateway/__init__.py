@@ -3,7 +3,7 @@
 from tulle.api.gateway.backend_tls import BackendTLSPolicy
 from tulle.api.gateway.gateway import Gateway, GatewayClass, ListenerSet, ReferenceGrant
 from tulle.api.gateway.http_route import HTTPRoute
-from tulle.api.gateway.routes import GRPCRoute, TCPRoute, TLSRoute, UDPRoute
+from tulle.api.gateway.routes import GRPCRoute, TCPRoute, TCPRouteV1, TLSRoute, TLSRouteV1, UDPRoute, UDPRouteV1
 
 __all__ = [
     "BackendTLSPolicy",
@@ -14,6 +14,9 @@ __all__ = [
     "ListenerSet",
     "ReferenceGrant",
     "TCPRoute",
+    "TCPRouteV1",
     "TLSRoute",
+    "TLSRouteV1",
     "UDPRoute",
+    "UDPRouteV1",
 ]

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tulle.api.gateway.shared import ExtensionRef
+from tulle.api.gateway.status import PolicyStatus
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.values import Group, Hostname, KindName, Many, Map, ObjectName, PreciseHostname, SectionName, Words
 
@@ -91,3 +92,4 @@ class BackendTLSPolicy(Object):
 
     kind: Literal["BackendTLSPolicy"] = "BackendTLSPolicy"
     spec: BackendTLSPolicySpec
+    status: PolicyStatus | None = None

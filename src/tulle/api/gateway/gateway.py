@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tulle.api.gateway.shared import GROUP_NAME, LocalParametersRef, ObjectRef, ParametersRef, SecretRef, repeats
+from tulle.api.gateway.shared import (
+    ADDRESS_TYPE,
+    CONTROLLER,
+    GROUP_NAME,
+    LocalParametersRef,
+    ObjectRef,
+    ParametersRef,
+    SecretRef,
+    ip_fault,
+)
+from tulle.api.gateway.status import GatewayClassStatus, GatewayStatus, ListenerSetStatus, RouteGroupKind
 from tulle.api.labels import LabelSelector
+from tulle.api.list_types import keyed
 from tulle.api.object import Fault, Object, Ruled, Schema
-from tulle.api.values import HOSTNAME, DnsLabel, Group, Hostname, KindName, Many, Map, ObjectName, Port, SectionName, Words
+from tulle.api.values import (
+    HOSTNAME,
+    Defaulted,
+    DnsLabel,
+    Group,
+    Hostname,
+    KindName,
+    Many,
+    Map,
+    ObjectName,
+    Port,
+    SectionName,
+    Words,
+)
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_PATH = r"[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+"
-CONTROLLER = rf"^{_LABEL}(\.{_LABEL})*\/{_PATH}$"
-ADDRESS_TYPE = rf"^Hostname|IPAddress|NamedAddress|{_LABEL}(\.{_LABEL})*\/{_PATH}$"
 PROTOCOL = rf"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?$|{_LABEL}(\.{_LABEL})*\/[A-Za-z0-9]+$"
 LABEL_VALUE = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
 _KEY = re.compile(rf"({_LABEL}(\.{_LABEL})*/)?([A-Za-z0-9][-A-Za-z0-9_.]{{0,61}})?[A-Za-z0-9]")
@@ -38,33 +58,27 @@ class GatewayClass(Object):
 
     kind: Literal["GatewayClass"] = "GatewayClass"
     spec: GatewayClassSpec
+    status: Defaulted[GatewayClassStatus | None] = GatewayClassStatus()
 
 
 class RouteNamespaces(Schema):
     """The namespaces whose routes may attach."""
 
-    from_: Literal["All", "Selector", "Same"] = Field(default="Same", alias="from")
+    from_: Defaulted[Literal["All", "Selector", "Same"]] = Field(default="Same", alias="from")
     selector: LabelSelector | None = None
-
-
-class RouteGroupKind(Schema):
-    """A kind of routes."""
-
-    group: Group = GROUP_NAME
-    kind: KindName
 
 
 class AllowedRoutes(Schema):
     """The routes that may attach."""
 
-    namespaces: RouteNamespaces = RouteNamespaces()
+    namespaces: Defaulted[RouteNamespaces] = RouteNamespaces()
     kinds: Annotated[Many[RouteGroupKind], Field(max_length=8)] = ()
 
 
 class ListenerTLS(Ruled):
     """TLS of a listener: ended here, or passed through."""
 
-    mode: Literal["Terminate", "Passthrough"] = "Terminate"
+    mode: Defaulted[Literal["Terminate", "Passthrough"]] = "Terminate"
     certificate_refs: Annotated[Many[SecretRef], Field(max_length=64)] = ()
     options: Annotated[Map[Annotated[str, Field(min_length=0, max_length=4096)]], Field(max_length=16)] = Field(
         default_factory=dict
@@ -86,7 +100,7 @@ class Listener(Ruled):
     port: Port
     protocol: Annotated[str, Field(pattern=PROTOCOL, min_length=1, max_length=255), Words("HTTP, HTTPS, TLS, TCP or UDP")]
     tls: ListenerTLS | None = None
-    allowed_routes: AllowedRoutes = AllowedRoutes()
+    allowed_routes: Defaulted[AllowedRoutes] = AllowedRoutes()
 
     def faults(self) -> Iterator[Fault]:
         """TLS and host name as the protocol has them."""
@@ -100,9 +114,11 @@ class Listener(Ruled):
             yield Fault(("hostname",), f"found a host name with the protocol {self.protocol}; needed none", "OneOf")
 
 
+Listeners = Annotated[Many[Listener], Field(min_length=1, max_length=64), keyed("name")]
+
+
 def listener_faults(listeners: tuple[Listener, ...]) -> Iterator[Fault]:
-    """Listeners differ in name, and in port, protocol and host name."""
-    yield from repeats([listener.name for listener in listeners], "listeners", "name")
+    """Listeners differ in port, protocol and host name."""
     bound: dict[tuple[int, str, str], int] = {}
     for index, listener in enumerate(listeners):
         key = (listener.port, listener.protocol, listener.hostname or "")
@@ -115,18 +131,15 @@ def listener_faults(listeners: tuple[Listener, ...]) -> Iterator[Fault]:
 class GatewayAddress(Ruled):
     """An address that is asked for."""
 
-    type: Annotated[
-        str, Field(pattern=ADDRESS_TYPE, min_length=1, max_length=253), Words("IPAddress, Hostname or NamedAddress")
+    type: Defaulted[
+        Annotated[str, Field(pattern=ADDRESS_TYPE, min_length=1, max_length=253), Words("IPAddress, Hostname or NamedAddress")]
     ] = "IPAddress"
     value: Annotated[str, Field(max_length=253)] | None = None
 
     def faults(self) -> Iterator[Fault]:
         """A value of the type."""
         if self.type == "IPAddress" and self.value is not None:
-            try:
-                ipaddress.ip_address(self.value)
-            except ValueError:
-                yield Fault(("value",), f'found "{self.value}"; needed an IP address')
+            yield from ip_fault(self.value, "value")
         if self.type == "Hostname" and self.value is not None and not re.match(HOSTNAME, self.value):
             yield Fault(("value",), f'found "{self.value}"; needed a host name in lower case')
 
@@ -134,14 +147,14 @@ class GatewayAddress(Ruled):
 class ListenerNamespaces(Schema):
     """The namespaces whose ListenerSets may attach."""
 
-    from_: Literal["All", "Selector", "Same", "None"] = Field(default="None", alias="from")
+    from_: Defaulted[Literal["All", "Selector", "Same", "None"]] = Field(default="None", alias="from")
     selector: LabelSelector | None = None
 
 
 class AllowedListeners(Schema):
     """The ListenerSets that may attach."""
 
-    namespaces: ListenerNamespaces = ListenerNamespaces()
+    namespaces: Defaulted[ListenerNamespaces] = ListenerNamespaces()
 
 
 class Infrastructure(Ruled):
@@ -171,7 +184,7 @@ class FrontendValidation(Schema):
     """How certificates of clients are checked."""
 
     ca_certificate_refs: Annotated[Many[ObjectRef], Field(min_length=1, max_length=16)]
-    mode: Literal["AllowValidOnly", "AllowInsecureFallback"] = "AllowValidOnly"
+    mode: Defaulted[Literal["AllowValidOnly", "AllowInsecureFallback"]] = "AllowValidOnly"
 
 
 class FrontendTLSConfig(Schema):
@@ -187,15 +200,11 @@ class PortTLS(Schema):
     tls: FrontendTLSConfig
 
 
-class FrontendTLS(Ruled):
+class FrontendTLS(Schema):
     """TLS towards clients, of all ports or of each."""
 
     default: FrontendTLSConfig
-    per_port: Annotated[Many[PortTLS], Field(max_length=64)] = ()
-
-    def faults(self) -> Iterator[Fault]:
-        """Each port once."""
-        yield from repeats([one.port for one in self.per_port], "perPort", "port")
+    per_port: Annotated[Many[PortTLS], Field(max_length=64), keyed("port")] = ()
 
 
 class BackendTLS(Schema):
@@ -215,7 +224,7 @@ class GatewaySpec(Ruled):
     """Listeners of a class of gateways."""
 
     gateway_class_name: ObjectName
-    listeners: Annotated[Many[Listener], Field(min_length=1, max_length=64)]
+    listeners: Listeners
     addresses: Annotated[Many[GatewayAddress], Field(max_length=16)] = ()
     infrastructure: Infrastructure | None = None
     allowed_listeners: AllowedListeners | None = None
@@ -238,13 +247,14 @@ class Gateway(Object):
 
     kind: Literal["Gateway"] = "Gateway"
     spec: GatewaySpec
+    status: Defaulted[GatewayStatus | None] = GatewayStatus()
 
 
 class GatewayParentRef(Schema):
     """The Gateway to which listeners are added."""
 
-    group: Group = GROUP_NAME
-    kind: KindName = "Gateway"
+    group: Defaulted[Group] = GROUP_NAME
+    kind: Defaulted[KindName] = "Gateway"
     namespace: DnsLabel | None = None
     name: ObjectName
 
@@ -253,7 +263,7 @@ class ListenerSetSpec(Ruled):
     """More listeners for a Gateway."""
 
     parent_ref: GatewayParentRef
-    listeners: Annotated[Many[Listener], Field(min_length=1, max_length=64)]
+    listeners: Listeners
 
     def faults(self) -> Iterator[Fault]:
         """Listeners that differ."""
@@ -265,6 +275,7 @@ class ListenerSet(Object):
 
     kind: Literal["ListenerSet"] = "ListenerSet"
     spec: ListenerSetSpec
+    status: Defaulted[ListenerSetStatus | None] = ListenerSetStatus()
 
 
 class GrantFrom(Schema):

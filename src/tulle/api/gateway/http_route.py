@@ -20,9 +20,12 @@ from tulle.api.gateway.shared import (
     parent_faults,
     repeats,
 )
+from tulle.api.gateway.status import RouteStatus
+from tulle.api.list_types import UNIQUE, keyed
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.regex import regex_fault
 from tulle.api.values import (
+    Defaulted,
     GatewayDuration,
     HeaderName,
     HeaderValue,
@@ -48,8 +51,8 @@ _PATH = re.compile(r"(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+")
 class PathMatch(Ruled):
     """A path: all of it, a prefix that ends at a "/", or an expression."""
 
-    type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
-    value: Annotated[str, Field(max_length=1024)] = "/"
+    type: Defaulted[Literal["Exact", "PathPrefix", "RegularExpression"]] = "PathPrefix"
+    value: Defaulted[Annotated[str, Field(max_length=1024)]] = "/"
 
     def faults(self) -> Iterator[Fault]:
         """A normal, absolute path."""
@@ -71,7 +74,7 @@ class PathMatch(Ruled):
 class HeaderMatch(Ruled):
     """A header's value."""
 
-    type: Literal["Exact", "RegularExpression"] = "Exact"
+    type: Defaulted[Literal["Exact", "RegularExpression"]] = "Exact"
     name: HeaderName
     value: HeaderValue
 
@@ -84,7 +87,7 @@ class HeaderMatch(Ruled):
 class QueryParamMatch(Ruled):
     """A query parameter's value."""
 
-    type: Literal["Exact", "RegularExpression"] = "Exact"
+    type: Defaulted[Literal["Exact", "RegularExpression"]] = "Exact"
     name: HeaderName
     value: Annotated[str, Field(min_length=1, max_length=1024)]
 
@@ -94,18 +97,13 @@ class QueryParamMatch(Ruled):
             yield from regex_fault(self.value, "value")
 
 
-class HTTPRouteMatch(Ruled):
+class HTTPRouteMatch(Schema):
     """All of what is written must hold for a request."""
 
-    path: PathMatch = PathMatch()
-    headers: Annotated[Many[HeaderMatch], Field(max_length=16)] = ()
-    query_params: Annotated[Many[QueryParamMatch], Field(max_length=16)] = ()
+    path: Defaulted[PathMatch] = PathMatch()
+    headers: Annotated[Many[HeaderMatch], Field(max_length=16), keyed("name")] = ()
+    query_params: Annotated[Many[QueryParamMatch], Field(max_length=16), keyed("name")] = ()
     method: Method | None = None
-
-    def faults(self) -> Iterator[Fault]:
-        """Each header and parameter once."""
-        yield from repeats([header.name for header in self.headers], "headers", "name")
-        yield from repeats([parameter.name for parameter in self.query_params], "queryParams", "name")
 
 
 class PathModifier(Ruled):
@@ -132,7 +130,7 @@ class RequestRedirect(Schema):
     hostname: PreciseHostname | None = None
     path: PathModifier | None = None
     port: Port | None = None
-    status_code: Literal[301, 302, 303, 307, 308] = 302
+    status_code: Defaulted[Literal[301, 302, 303, 307, 308]] = 302
 
 
 class URLRewrite(Schema):
@@ -145,21 +143,21 @@ class URLRewrite(Schema):
 class CORS(Ruled):
     """Which other origins' pages may call."""
 
-    allow_origins: Annotated[Many[Origin], Field(max_length=64)] = ()
+    allow_origins: Annotated[Many[Origin], Field(max_length=64), UNIQUE] = ()
     allow_credentials: bool | None = None
-    allow_methods: Annotated[Many[CorsMethod], Field(max_length=9)] = ()
-    allow_headers: Annotated[Many[HeaderName], Field(max_length=64)] = ()
-    expose_headers: Annotated[Many[HeaderName], Field(max_length=64)] = ()
-    max_age: Annotated[int, Field(ge=1, le=2**31 - 1, json_schema_extra={"format": "int32"})] = 5
+    allow_methods: Annotated[Many[CorsMethod], Field(max_length=9), UNIQUE] = ()
+    allow_headers: Annotated[Many[HeaderName], Field(max_length=64), UNIQUE] = ()
+    expose_headers: Annotated[Many[HeaderName], Field(max_length=64), UNIQUE] = ()
+    max_age: Defaulted[Annotated[int, Field(ge=1, le=2**31 - 1, json_schema_extra={"format": "int32"})]] = 5
 
     def faults(self) -> Iterator[Fault]:
-        """A wildcard stands alone; nothing twice."""
-        for field in ("allowOrigins", "allowMethods", "allowHeaders", "exposeHeaders"):
-            values: tuple[str, ...] = getattr(
-                self, {"O": "allow_origins", "M": "allow_methods", "H": "allow_headers"}.get(field[5], "expose_headers")
-            )
-            yield from repeats(values, field)
-            if "*" in values and len(values) > 1 and field != "exposeHeaders":
+        """A wildcard stands alone."""
+        for field, values in (
+            ("allowOrigins", self.allow_origins),
+            ("allowMethods", self.allow_methods),
+            ("allowHeaders", self.allow_headers),
+        ):
+            if "*" in values and len(values) > 1:
                 yield Fault((field,), 'found "*" beside others; needed it alone', "OneOf")
 
 
@@ -172,7 +170,7 @@ class ForwardBody(Schema):
 class GRPCAuth(Schema):
     """Envoy's gRPC protocol of authorization."""
 
-    allowed_headers: Annotated[Many[str], Field(max_length=64)] = ()
+    allowed_headers: Annotated[Many[str], Field(max_length=64), UNIQUE] = ()
 
 
 class HTTPAuth(Schema):
@@ -182,8 +180,8 @@ class HTTPAuth(Schema):
         Annotated[str, Field(pattern=AUTH_PATH, max_length=1024), Words("a path whose other characters are written as %XX")]
         | None
     ) = None
-    allowed_headers: Annotated[Many[str], Field(max_length=64)] = ()
-    allowed_response_headers: Annotated[Many[str], Field(max_length=64)] = ()
+    allowed_headers: Annotated[Many[str], Field(max_length=64), UNIQUE] = ()
+    allowed_response_headers: Annotated[Many[str], Field(max_length=64), UNIQUE] = ()
 
 
 class ExternalAuth(Ruled):
@@ -260,7 +258,7 @@ def filter_faults(filters: tuple[HTTPRouteFilter, ...]) -> Iterator[Fault]:
 class HTTPBackendRef(BackendObjectRef):
     """A backend, its share of the requests, and filters for those that go there."""
 
-    weight: Annotated[int, Field(ge=0, le=1_000_000, json_schema_extra={"format": "int32"})] = 1
+    weight: Defaulted[Annotated[int, Field(ge=0, le=1_000_000, json_schema_extra={"format": "int32"})]] = 1
     filters: Filters = ()
 
     def faults(self) -> Iterator[Fault]:
@@ -269,16 +267,12 @@ class HTTPBackendRef(BackendObjectRef):
         yield from filter_faults(self.filters)
 
 
-class Retry(Ruled):
+class Retry(Schema):
     """When and how often a request is tried again."""
 
-    codes: Many[Annotated[int, Field(ge=400, le=599)]] = ()
+    codes: Annotated[Many[Annotated[int, Field(ge=400, le=599)]], UNIQUE] = ()
     attempts: Annotated[int, Field(ge=1)] | None = None
     backoff: GatewayDuration | None = None
-
-    def faults(self) -> Iterator[Fault]:
-        """Each status once."""
-        yield from repeats(list(self.codes), "codes")
 
 
 class Timeouts(Ruled):
@@ -297,7 +291,7 @@ class HTTPRouteRule(Ruled):
     """Where one of `matches` holds, the filters apply and a backend is chosen by weight."""
 
     name: SectionName | None = None
-    matches: Annotated[Many[HTTPRouteMatch], Field(max_length=64)] = (HTTPRouteMatch(),)
+    matches: Defaulted[Annotated[Many[HTTPRouteMatch], Field(max_length=64)]] = (HTTPRouteMatch(),)
     filters: Filters = ()
     backend_refs: Annotated[Many[HTTPBackendRef], Field(max_length=16)] = ()
     timeouts: Timeouts | None = None
@@ -329,7 +323,7 @@ class HTTPRouteSpec(Ruled):
 
     parent_refs: Annotated[Many[ParentRef], Field(max_length=32)] = ()
     hostnames: Annotated[Many[Hostname], Field(max_length=16)] = ()
-    rules: Annotated[Many[HTTPRouteRule], Field(min_length=1, max_length=16)] = (HTTPRouteRule(),)
+    rules: Defaulted[Annotated[Many[HTTPRouteRule], Field(min_length=1, max_length=16)]] = (HTTPRouteRule(),)
     use_default_gateways: Literal["All", "None"] | None = None
 
     def faults(self) -> Iterator[Fault]:
@@ -345,3 +339,4 @@ class HTTPRoute(Object):
 
     kind: Literal["HTTPRoute"] = "HTTPRoute"
     spec: HTTPRouteSpec
+    status: RouteStatus | None = None

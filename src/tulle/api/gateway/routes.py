@@ -21,9 +21,11 @@ from tulle.api.gateway.shared import (
     parent_faults,
     repeats,
 )
+from tulle.api.gateway.status import RouteStatus
+from tulle.api.list_types import keyed
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.regex import regex_fault
-from tulle.api.values import HeaderName, Hostname, Many, SectionName
+from tulle.api.values import Defaulted, HeaderName, Hostname, Many, SectionName
 
 Weight = Annotated[int, Field(ge=0, le=1_000_000, json_schema_extra={"format": "int32"})]
 Scope = Literal["All", "None"]
@@ -34,13 +36,13 @@ _METHOD = re.compile("[A-Za-z_][A-Za-z_0-9]*")
 class BackendRef(BackendObjectRef):
     """A backend and its share of the connections."""
 
-    weight: Weight = 1
+    weight: Defaulted[Weight] = 1
 
 
 class GRPCMethodMatch(Ruled):
     """A gRPC service, a method of it, or both."""
 
-    type: Literal["Exact", "RegularExpression"] = "Exact"
+    type: Defaulted[Literal["Exact", "RegularExpression"]] = "Exact"
     service: Annotated[str, Field(max_length=1024)] | None = None
     method: Annotated[str, Field(max_length=1024)] | None = None
 
@@ -60,7 +62,7 @@ class GRPCMethodMatch(Ruled):
 class GRPCHeaderMatch(Ruled):
     """A header's value."""
 
-    type: Literal["Exact", "RegularExpression"] = "Exact"
+    type: Defaulted[Literal["Exact", "RegularExpression"]] = "Exact"
     name: HeaderName
     value: Annotated[str, Field(min_length=1, max_length=4096)]
 
@@ -70,15 +72,11 @@ class GRPCHeaderMatch(Ruled):
             yield from regex_fault(self.value, "value")
 
 
-class GRPCRouteMatch(Ruled):
+class GRPCRouteMatch(Schema):
     """All of what is written must hold for a call."""
 
     method: GRPCMethodMatch | None = None
-    headers: Annotated[Many[GRPCHeaderMatch], Field(max_length=16)] = ()
-
-    def faults(self) -> Iterator[Fault]:
-        """Each header once."""
-        yield from repeats([header.name for header in self.headers], "headers", "name")
+    headers: Annotated[Many[GRPCHeaderMatch], Field(max_length=16), keyed("name")] = ()
 
 
 _FILTERS = {
@@ -156,6 +154,7 @@ class GRPCRoute(Object):
 
     kind: Literal["GRPCRoute"] = "GRPCRoute"
     spec: GRPCRouteSpec
+    status: RouteStatus | None = None
 
 
 class L4RouteRule(Schema):
@@ -165,17 +164,40 @@ class L4RouteRule(Schema):
     backend_refs: Annotated[Many[BackendRef], Field(min_length=1, max_length=16)]
 
 
+OneRule = Annotated[Many[L4RouteRule], Field(min_length=1, max_length=1)]
+
+
 class TLSRouteSpec(Ruled):
     """Where TLS connections for some server names go."""
 
     parent_refs: Annotated[Many[ParentRef], Field(max_length=32)] = ()
     hostnames: Annotated[Many[Hostname], Field(max_length=1024)] = ()
-    rules: Annotated[Many[L4RouteRule], Field(min_length=1, max_length=1)]
+    rules: Annotated[Many[L4RouteRule], Field(min_length=1, max_length=16)]
     use_default_gateways: Scope | None = None
 
     def faults(self) -> Iterator[Fault]:
-        """Parents told apart; names, not addresses."""
+        """Parents told apart, and rules by their names."""
         yield from parent_faults(self.parent_refs)
+        yield from repeats([rule.name for rule in self.rules], "rules", "name")
+
+
+class TLSRoute(Object):
+    """A TLSRoute of the Gateway API, with all that any of its versions takes."""
+
+    kind: Literal["TLSRoute"] = "TLSRoute"
+    spec: TLSRouteSpec
+    status: RouteStatus | None = None
+
+
+class TLSRouteV1Spec(TLSRouteSpec):
+    """Where TLS connections for some server names go."""
+
+    hostnames: Annotated[Many[Hostname], Field(min_length=1, max_length=1024)]
+    rules: OneRule
+
+    def faults(self) -> Iterator[Fault]:
+        """Names, not addresses."""
+        yield from super().faults()
         for index, host in enumerate(self.hostnames):
             try:
                 ipaddress.ip_address(host)
@@ -184,39 +206,54 @@ class TLSRouteSpec(Ruled):
             yield Fault(("hostnames", index), f'found the address "{host}"; needed a host name', "BadHost")
 
 
-class TLSRoute(Object, Ruled):
-    """A TLSRoute of the Gateway API."""
+class TLSRouteV1(TLSRoute):
+    """A TLSRoute of v1 and v1alpha3: with host names, and one rule."""
 
-    kind: Literal["TLSRoute"] = "TLSRoute"
-    spec: TLSRouteSpec
-
-    def faults(self) -> Iterator[Fault]:
-        """Host names, which only v1alpha2 does without."""
-        if not self.spec.hostnames and not self.api_version.endswith("/v1alpha2"):
-            yield Fault(("spec", "hostnames"), "found none; needed at least one host name", "Required")
+    spec: TLSRouteV1Spec
 
 
 class L4RouteSpec(Ruled):
     """Where the connections (or datagrams) of parents go."""
 
     parent_refs: Annotated[Many[ParentRef], Field(max_length=32)] = ()
-    rules: Annotated[Many[L4RouteRule], Field(min_length=1, max_length=1)]
+    rules: Annotated[Many[L4RouteRule], Field(min_length=1, max_length=16)]
     use_default_gateways: Scope | None = None
 
     def faults(self) -> Iterator[Fault]:
-        """Parents told apart."""
+        """Parents told apart, and rules by their names."""
         yield from parent_faults(self.parent_refs)
+        yield from repeats([rule.name for rule in self.rules], "rules", "name")
+
+
+class L4RouteV1Spec(L4RouteSpec):
+    """Where the connections (or datagrams) of parents go."""
+
+    rules: OneRule
 
 
 class TCPRoute(Object):
-    """A TCPRoute of the Gateway API."""
+    """A TCPRoute of the Gateway API, with all that any of its versions takes."""
 
     kind: Literal["TCPRoute"] = "TCPRoute"
     spec: L4RouteSpec
+    status: RouteStatus | None = None
+
+
+class TCPRouteV1(TCPRoute):
+    """A TCPRoute of v1: with one rule."""
+
+    spec: L4RouteV1Spec
 
 
 class UDPRoute(Object):
-    """A UDPRoute of the Gateway API."""
+    """A UDPRoute of the Gateway API, with all that any of its versions takes."""
 
     kind: Literal["UDPRoute"] = "UDPRoute"
     spec: L4RouteSpec
+    status: RouteStatus | None = None
+
+
+class UDPRouteV1(UDPRoute):
+    """A UDPRoute of v1: with one rule."""
+
+    spec: L4RouteV1Spec

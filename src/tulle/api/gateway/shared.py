@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from tulle.api.list_types import UNIQUE, keyed
 from tulle.api.object import Fault, Ruled, Schema
 from tulle.api.values import (
+    Defaulted,
     DnsLabel,
     GatewayDuration,
     Group,
@@ -22,6 +25,18 @@ from tulle.api.values import (
 )
 
 GROUP_NAME = "gateway.networking.k8s.io"
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_PATH = r"[A-Za-z0-9\/\-._~%!$&'()*+,;=:]+"
+CONTROLLER = rf"^{_LABEL}(\.{_LABEL})*\/{_PATH}$"
+ADDRESS_TYPE = rf"^Hostname|IPAddress|NamedAddress|{_LABEL}(\.{_LABEL})*\/{_PATH}$"
+
+
+def ip_fault(text: str, *at: str | int) -> Iterator[Fault]:
+    """An address of IPv4 or IPv6."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        yield Fault(at, f'found "{text}"; needed an IP address')
 
 
 class ParametersRef(Schema):
@@ -44,8 +59,8 @@ class LocalParametersRef(Schema):
 class ParentRef(Schema):
     """What a route attaches to: a Gateway (or one of its listeners), or a Service for the mesh."""
 
-    group: Group = GROUP_NAME
-    kind: KindName = "Gateway"
+    group: Defaulted[Group] = GROUP_NAME
+    kind: Defaulted[KindName] = "Gateway"
     namespace: DnsLabel | None = None
     name: ObjectName
     section_name: SectionName | None = None
@@ -76,8 +91,8 @@ def _parent(ref: ParentRef) -> tuple[str, str, str, str]:
 class SecretRef(Schema):
     """A Secret (or what the implementation has instead)."""
 
-    group: Group = ""
-    kind: KindName = "Secret"
+    group: Defaulted[Group] = ""
+    kind: Defaulted[KindName] = "Secret"
     namespace: DnsLabel | None = None
     name: ObjectName
 
@@ -102,8 +117,8 @@ class ExtensionRef(Schema):
 class BackendObjectRef(Ruled):
     """Where requests go: a Service and its port."""
 
-    group: Group = ""
-    kind: KindName = "Service"
+    group: Defaulted[Group] = ""
+    kind: Defaulted[KindName] = "Service"
     namespace: DnsLabel | None = None
     name: ObjectName
     port: Port | None = None
@@ -121,18 +136,12 @@ class Header(Schema):
     value: HeaderValue
 
 
-class HeaderModifier(Ruled):
+class HeaderModifier(Schema):
     """Headers to overwrite, append and remove."""
 
-    set: Annotated[Many[Header], Field(max_length=16)] = ()
-    add: Annotated[Many[Header], Field(max_length=16)] = ()
-    remove: Annotated[Many[str], Field(max_length=16)] = ()
-
-    def faults(self) -> Iterator[Fault]:
-        """Each header once in a list."""
-        for field, headers in (("set", self.set), ("add", self.add)):
-            yield from repeats([header.name for header in headers], field, "name")
-        yield from repeats(list(self.remove), "remove")
+    set: Annotated[Many[Header], Field(max_length=16), keyed("name")] = ()
+    add: Annotated[Many[Header], Field(max_length=16), keyed("name")] = ()
+    remove: Annotated[Many[str], Field(max_length=16), UNIQUE] = ()
 
 
 def repeats(names: Sequence[Any], *at: str) -> Iterator[Fault]:
@@ -148,7 +157,7 @@ class Fraction(Ruled):
     """A share of requests."""
 
     numerator: Annotated[int, Field(ge=0, json_schema_extra={"format": "int32"})]
-    denominator: Annotated[int, Field(ge=1, json_schema_extra={"format": "int32"})] = 100
+    denominator: Defaulted[Annotated[int, Field(ge=1, json_schema_extra={"format": "int32"})]] = 100
 
     def faults(self) -> Iterator[Fault]:
         """At most the whole."""
@@ -172,9 +181,9 @@ class RequestMirror(Ruled):
 class Cookie(Schema):
     """The cookie of a session."""
 
-    lifetime_type: Literal["Permanent", "Session"] = "Session"
+    lifetime_type: Defaulted[Literal["Permanent", "Session"]] = "Session"
     name: HeaderName | None = None
-    path: Annotated[str, Field(max_length=1024)] = "/"
+    path: Defaulted[Annotated[str, Field(max_length=1024)]] = "/"
 
 
 class SessionHeader(Schema):
@@ -187,7 +196,7 @@ class SessionPersistence(Ruled):
     """Requests of a session go to one endpoint."""
 
     absolute_timeout: GatewayDuration | None = None
-    type: Literal["Cookie", "Header"] = "Cookie"
+    type: Defaulted[Literal["Cookie", "Header"]] = "Cookie"
     cookie: Cookie | None = None
     header: SessionHeader | None = None
 
@@ -196,7 +205,7 @@ class SessionPersistence(Ruled):
         for field, value in (("cookie", self.cookie), ("header", self.header)):
             if value is not None and self.type.lower() != field:
                 yield Fault((field,), f"found it with type {self.type}; needed none, or type {field.capitalize()}", "OneOf")
-            if value is None and self.type.lower() == field and "type" in self.model_fields_set:
+            if value is None and self.type.lower() == field:
                 yield Fault((field,), f"found nothing; needed it, for the type is {self.type}", "Required")
         if self.cookie is not None and self.cookie.lifetime_type == "Permanent" and self.absolute_timeout is None:
             yield Fault(("absoluteTimeout",), "found nothing; needed it, for the cookie is Permanent", "Required")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tulle.api.istio.hosts import subnet_fault
+from tulle.api.istio.status import IstioStatus
 from tulle.api.istio.targets import Targeted
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.rules import at_most_one
@@ -174,6 +175,7 @@ class AuthorizationPolicy(Object):
 
     kind: Literal["AuthorizationPolicy"] = "AuthorizationPolicy"
     spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
+    status: IstioStatus | None = None
 
 
 class JWTHeader(Schema):
@@ -235,3 +237,4 @@ class RequestAuthentication(Object):
 
     kind: Literal["RequestAuthentication"] = "RequestAuthentication"
     spec: RequestAuthenticationSpec = RequestAuthenticationSpec()
+    status: IstioStatus | None = None

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from tulle.api.istio.hosts import export_to_faults, host_fault
 from tulle.api.istio.shared import PortSelector, WorkloadSelector
+from tulle.api.istio.status import IstioStatus
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.rules import at_most_one, distinct
-from tulle.api.values import AnyDuration, Double, Duration, Int32, Many, Map, Percent, UInt32, UInt64
+from tulle.api.values import AnyDuration, Double, Duration, Int32, Many, Map, Nullable, Percent, UInt32, UInt64
 
 
 class HTTPCookie(Schema):
@@ -84,7 +85,7 @@ class LocalityLoadBalancer(Ruled):
     distribute: Many[Distribute] = ()
     failover: Many[Failover] = ()
     failover_priority: Many[str] = ()
-    enabled: bool | None = None
+    enabled: Nullable[bool] = None
 
     def faults(self) -> Iterator[Fault]:
         """Shares that add up, failover to somewhere else, one way of the three."""
@@ -107,18 +108,18 @@ class LocalityLoadBalancer(Ruled):
 class ZoneAware(Schema):
     """Preference of the own zone in proportion to what stands there."""
 
-    enabled: bool | None = None
+    enabled: Nullable[bool] = None
     failover: Many[Failover] = ()
     failover_priority: Many[str] = ()
-    min_cluster_size: Annotated[int, Field(ge=1, le=2**32 - 1)] | None = None
+    min_cluster_size: Nullable[Annotated[int, Field(ge=1, le=2**32 - 1)]] = None
 
 
 class Warmup(Schema):
     """New endpoints get their share slowly."""
 
     duration: Duration
-    minimum_percent: Percent | None = None
-    aggression: Annotated[Double, Field(ge=0)] | None = None
+    minimum_percent: Nullable[Percent] = None
+    aggression: Nullable[Annotated[Double, Field(ge=0)]] = None
 
 
 class BackendUtilization(Schema):
@@ -228,9 +229,9 @@ class OutlierDetection(Ruled):
     """Endpoints that fail are left out for a while."""
 
     consecutive_errors: Int32 = 0  # older spelling of consecutiveGatewayErrors
-    consecutive_gateway_errors: UInt32 | None = None
-    consecutive_5xx_errors: UInt32 | None = Field(default=None, alias="consecutive5xxErrors")
-    consecutive_local_origin_failures: UInt32 | None = None
+    consecutive_gateway_errors: Nullable[UInt32] = None
+    consecutive_5xx_errors: Nullable[UInt32] = Field(default=None, alias="consecutive5xxErrors")
+    consecutive_local_origin_failures: Nullable[UInt32] = None
     split_external_local_origin_errors: bool = False
     interval: Duration | None = None
     base_ejection_time: Duration | None = None
@@ -262,7 +263,7 @@ class ClientTLS(Ruled):
     credential_name: str = ""
     subject_alt_names: Many[str] = ()
     sni: str = ""
-    insecure_skip_verify: bool | None = None
+    insecure_skip_verify: Nullable[bool] = None
 
     def faults(self) -> Iterator[Fault]:
         """Certificates where the mode needs them, and none where the mesh has its own."""
@@ -298,7 +299,7 @@ class ProxyProtocol(Schema):
 class RetryBudget(Schema):
     """Retries as a share of the active requests."""
 
-    percent: Percent | None = None
+    percent: Nullable[Percent] = None
     min_retry_concurrency: UInt32 = 0
     budget_interval: AnyDuration | None = None
 
@@ -388,3 +389,4 @@ class DestinationRule(Object):
 
     kind: Literal["DestinationRule"] = "DestinationRule"
     spec: DestinationRuleSpec
+    status: IstioStatus | None = None

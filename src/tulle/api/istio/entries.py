@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tulle.api.istio.hosts import export_to_faults, host_fault, is_host, is_ip, is_subnet
+from tulle.api.istio.status import IstioStatus
+from tulle.api.list_types import keyed
 from tulle.api.object import Fault, Object, Ruled
 from tulle.api.rules import distinct
 from tulle.api.values import Many, Map, UInt32
@@ -61,6 +63,7 @@ class WorkloadEntry(Object):
 
     kind: Literal["WorkloadEntry"] = "WorkloadEntry"
     spec: WorkloadEntrySpec
+    status: IstioStatus | None = None
 
 
 class ServiceEntryPort(Ruled):
@@ -102,7 +105,7 @@ class ServiceEntrySpec(Ruled):
 
     hosts: Annotated[Many[str], Field(min_length=1, max_length=256)]
     addresses: Annotated[Many[Annotated[str, Field(max_length=64)]], Field(max_length=256)] = ()
-    ports: Annotated[Many[ServiceEntryPort], Field(max_length=256)] = ()
+    ports: Annotated[Many[ServiceEntryPort], Field(max_length=256), keyed("name")] = ()
     location: Literal["MESH_EXTERNAL", "MESH_INTERNAL"] = "MESH_EXTERNAL"
     resolution: Literal["NONE", "STATIC", "DNS", "DNS_ROUND_ROBIN", "DYNAMIC_DNS"] = "NONE"
     endpoints: Annotated[Many[WorkloadEntrySpec], Field(max_length=4096)] = ()
@@ -114,7 +117,6 @@ class ServiceEntrySpec(Ruled):
         """Hosts, ports and addresses that fit together."""
         yield from self._host_faults()
         yield from distinct(self.ports, lambda port: port.number, ("ports",), "number")
-        yield from distinct(self.ports, lambda port: port.name, ("ports",), "name")
         if self.workload_selector is not None and "endpoints" in self.model_fields_set:
             yield Fault((), "found endpoints and workloadSelector; needed at most one of the two", "OneOf")
         yield from self._resolution_faults()
@@ -170,3 +172,4 @@ class ServiceEntry(Object):
 
     kind: Literal["ServiceEntry"] = "ServiceEntry"
     spec: ServiceEntrySpec
+    status: IstioStatus | None = None

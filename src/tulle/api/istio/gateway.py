@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tulle.api.istio.hosts import host_fault, is_ip
+from tulle.api.istio.status import IstioStatus
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.rules import distinct
-from tulle.api.values import Many, Map, UInt32
+from tulle.api.values import Many, Map, Nullable, UInt32
 
 Tls = Literal["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"]
 PROTOCOLS = ("HTTP", "HTTPS", "GRPC", "GRPC-WEB", "HTTP2", "MONGO", "REDIS", "MYSQL", "TCP", "TLS", "HTTP_PROXY")
@@ -65,7 +66,7 @@ class ServerTLS(Ruled):
     max_protocol_version: Tls = "TLS_AUTO"
     cipher_suites: Many[str] = ()
     ecdh_curves: Many[str] = ()
-    insecure_skip_verify: bool | None = None
+    insecure_skip_verify: Nullable[bool] = None
 
     def faults(self) -> Iterator[Fault]:
         """One source of certificates, and what the mode needs."""
@@ -163,3 +164,4 @@ class Gateway(Object):
 
     kind: Literal["Gateway"] = "Gateway"
     spec: GatewaySpec
+    status: IstioStatus | None = None

@@ -12,7 +12,7 @@ from tulle.api.istio.shared import Percent, PortSelector, StringMatch
 from tulle.api.object import Fault, Ruled, Schema
 from tulle.api.regex import regex_fault
 from tulle.api.rules import at_most_one
-from tulle.api.values import Duration, Int32, Many, Map, UInt32
+from tulle.api.values import Duration, Int32, Many, Map, Nullable, UInt32
 
 
 class Destination(Ruled):
@@ -198,8 +198,8 @@ class HTTPRetry(Ruled):
     attempts: Int32 = 0
     per_try_timeout: Duration | None = None
     retry_on: str = ""
-    retry_remote_localities: bool | None = None
-    retry_ignore_previous_hosts: bool | None = None
+    retry_remote_localities: Nullable[bool] = None
+    retry_ignore_previous_hosts: Nullable[bool] = None
     backoff: Duration | None = None
 
     def faults(self) -> Iterator[Fault]:
@@ -291,7 +291,7 @@ class CorsPolicy(Ruled):
     allow_headers: Many[str] = ()
     expose_headers: Many[str] = ()
     max_age: Duration | None = None
-    allow_credentials: bool | None = None
+    allow_credentials: Nullable[bool] = None
     unmatched_preflights: Literal["UNSPECIFIED", "FORWARD", "IGNORE"] = "UNSPECIFIED"
 
     def faults(self) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tulle.api.istio.shared import WorkloadSelector
+from tulle.api.istio.status import IstioStatus
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.values import Map
 
@@ -41,3 +42,4 @@ class PeerAuthentication(Object):
 
     kind: Literal["PeerAuthentication"] = "PeerAuthentication"
     spec: PeerAuthenticationSpec = PeerAuthenticationSpec()
+    status: IstioStatus | None = None

@@ -13,9 +13,10 @@ from tulle.api.istio.gateway import PROTOCOLS, ServerTLS
 from tulle.api.istio.hosts import host_fault
 from tulle.api.istio.http import Destination
 from tulle.api.istio.shared import WorkloadSelector
+from tulle.api.istio.status import IstioStatus
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.rules import distinct
-from tulle.api.values import Many, Map, UInt32
+from tulle.api.values import Many, Map, Nullable, UInt32
 
 CaptureMode = Literal["DEFAULT", "IPTABLES", "NONE"]
 
@@ -109,6 +110,7 @@ class Sidecar(Object):
 
     kind: Literal["Sidecar"] = "Sidecar"
     spec: SidecarSpec = SidecarSpec()
+    status: IstioStatus | None = None
 
 
 class ProxyImage(Schema):
@@ -121,7 +123,7 @@ class ProxyConfigSpec(Schema):
     """How the proxies of the selected workloads are started."""
 
     selector: WorkloadSelector | None = None
-    concurrency: Annotated[int, Field(ge=0, le=2**31 - 1, json_schema_extra={"format": "int32"})] | None = None
+    concurrency: Nullable[Annotated[int, Field(ge=0, le=2**31 - 1, json_schema_extra={"format": "int32"})]] = None
     environment_variables: Map[Annotated[str, Field(max_length=2048)]] = Field(default_factory=dict)
     image: ProxyImage | None = None
 
@@ -131,3 +133,4 @@ class ProxyConfig(Object):
 
     kind: Literal["ProxyConfig"] = "ProxyConfig"
     spec: ProxyConfigSpec = ProxyConfigSpec()
+    status: IstioStatus | None = None

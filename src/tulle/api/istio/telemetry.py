@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tulle.api.istio.status import IstioStatus
 from tulle.api.istio.targets import Targeted
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.rules import at_most_one
-from tulle.api.values import Duration, Many, Map, Percent
+from tulle.api.values import Duration, Many, Map, Nullable, Percent
 
 Mode = Literal["CLIENT_AND_SERVER", "CLIENT", "SERVER"]
 NonEmpty = Annotated[str, Field(min_length=1)]
@@ -39,7 +40,7 @@ class AccessLogging(Schema):
 
     match: ModeSelector | None = None
     providers: Many[ProviderRef] = ()
-    disabled: bool | None = None
+    disabled: Nullable[bool] = None
     filter: LogFilter | None = None
 
 
@@ -88,7 +89,7 @@ class MetricsOverride(Schema):
     """What differs for a metric."""
 
     match: MetricSelector | None = None
-    disabled: bool | None = None
+    disabled: Nullable[bool] = None
     tag_overrides: Map[TagOverride] = Field(default_factory=dict)
 
 
@@ -137,12 +138,12 @@ class Tracing(Schema):
 
     match: ModeSelector | None = None
     providers: Many[ProviderRef] = ()
-    random_sampling_percentage: Percent | None = None
-    disable_span_reporting: bool | None = None
-    disable_context_propagation: bool | None = None
+    random_sampling_percentage: Nullable[Percent] = None
+    disable_span_reporting: Nullable[bool] = None
+    disable_context_propagation: Nullable[bool] = None
     custom_tags: Map[CustomTag] = Field(default_factory=dict)
-    use_request_id_for_trace_sampling: bool | None = None
-    enable_istio_tags: bool | None = None
+    use_request_id_for_trace_sampling: Nullable[bool] = None
+    enable_istio_tags: Nullable[bool] = None
 
 
 class TelemetrySpec(Targeted):
@@ -158,3 +159,4 @@ class Telemetry(Object):
 
     kind: Literal["Telemetry"] = "Telemetry"
     spec: TelemetrySpec = TelemetrySpec()
+    status: IstioStatus | None = None

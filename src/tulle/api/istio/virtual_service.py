@@ -27,8 +27,9 @@ from tulle.api.istio.http import (
     RouteDestination,
 )
 from tulle.api.istio.shared import Percent
+from tulle.api.istio.status import IstioStatus
 from tulle.api.object import Fault, Object, Ruled
-from tulle.api.values import Duration, Many, Map, UInt32
+from tulle.api.values import Duration, Many, Map, Nullable, UInt32
 
 __all__ = [
     "Destination",
@@ -59,8 +60,8 @@ class HTTPRoute(Ruled):
     fault: HTTPFaultInjection | None = None
     mirror: Destination | None = None
     mirrors: Many[HTTPMirrorPolicy] = ()
-    mirror_percent: UInt32 | None = None  # older spelling of mirrorPercentage
-    mirror_percent_older: UInt32 | None = Field(default=None, alias="mirror_percent")  # and its own
+    mirror_percent: Nullable[UInt32] = None  # older spelling of mirrorPercentage
+    mirror_percent_older: Nullable[UInt32] = Field(default=None, alias="mirror_percent")  # and its own
     mirror_percentage: Percent | None = None
     cors_policy: CorsPolicy | None = None
     headers: Headers | None = None
@@ -220,3 +221,4 @@ class VirtualService(Object):
 
     kind: Literal["VirtualService"] = "VirtualService"
     spec: VirtualServiceSpec
+    status: IstioStatus | None = None

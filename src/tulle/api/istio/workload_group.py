@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tulle.api.istio.entries import WorkloadEntrySpec
+from tulle.api.istio.status import IstioStatus
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.rules import at_most_one
 from tulle.api.values import Many, Map, UInt32, Words
@@ -119,3 +120,4 @@ class WorkloadGroup(Object):
 
     kind: Literal["WorkloadGroup"] = "WorkloadGroup"
     spec: WorkloadGroupSpec
+    status: IstioStatus | None = None

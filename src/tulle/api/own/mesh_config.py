@@ -8,9 +8,23 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tulle.api.istio.hosts import destination_fault
+from tulle.api.list_types import UNIQUE, keyed
 from tulle.api.object import Fault, Object, Ruled, Schema
-from tulle.api.rules import distinct, exactly_one
-from tulle.api.values import DNS_LABEL, WORDS, AnyDuration, DnsLabel, Duration, Many, Port, PreciseHostname, Words, seconds
+from tulle.api.own.status import MeshConfigStatus
+from tulle.api.rules import exactly_one
+from tulle.api.values import (
+    DNS_LABEL,
+    WORDS,
+    AnyDuration,
+    Defaulted,
+    DnsLabel,
+    Duration,
+    Many,
+    Port,
+    PreciseHostname,
+    Words,
+    seconds,
+)
 
 NAME = "mesh"  # the one MeshConfig's name
 
@@ -18,7 +32,7 @@ NAME = "mesh"  # the one MeshConfig's name
 class OutboundTrafficPolicy(Schema):
     """What happens to calls of names that the mesh does not know: they go out, or they are refused."""
 
-    mode: Literal["ALLOW_ANY", "REGISTRY_ONLY"] = "ALLOW_ANY"
+    mode: Defaulted[Literal["ALLOW_ANY", "REGISTRY_ONLY"]] = "ALLOW_ANY"
 
 
 class ProxySettings(Ruled):
@@ -68,7 +82,7 @@ class GRPCAuthorizer(ServiceProvider):
 class FileLog(Schema):
     """Access logs in a file; `/dev/stdout` is the proxy's own output."""
 
-    path: Annotated[str, Field(min_length=1, max_length=4096)] = "/dev/stdout"
+    path: Defaulted[Annotated[str, Field(min_length=1, max_length=4096)]] = "/dev/stdout"
 
 
 class Nothing(Schema):
@@ -99,19 +113,14 @@ class ExtensionProvider(Ruled):
         yield from exactly_one(self, *names)
 
 
-class MeshConfigSpec(Ruled):
+class MeshConfigSpec(Schema):
     """The mesh's settings. Identities of `trustDomainAliases` count as the mesh's own."""
 
-    trust_domain_aliases: Annotated[Many[PreciseHostname], Field(max_length=64)] = ()
+    trust_domain_aliases: Annotated[Many[PreciseHostname], Field(max_length=64), UNIQUE] = ()
     root_namespace: Annotated[DnsLabel, Words(WORDS[DNS_LABEL])] = "tulle-system"
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     default_config: ProxySettings = ProxySettings()
-    extension_providers: Annotated[Many[ExtensionProvider], Field(max_length=1000)] = ()
-
-    def faults(self) -> Iterator[Fault]:
-        """Names that tell apart."""
-        yield from distinct(self.trust_domain_aliases, lambda alias: alias, ("trustDomainAliases",), "")
-        yield from distinct(self.extension_providers, lambda one: one.name, ("extensionProviders",), "name")
+    extension_providers: Annotated[Many[ExtensionProvider], Field(max_length=1000), keyed("name")] = ()
 
 
 class MeshConfig(Object, Ruled):
@@ -119,6 +128,7 @@ class MeshConfig(Object, Ruled):
 
     kind: Literal["MeshConfig"] = "MeshConfig"
     spec: MeshConfigSpec = MeshConfigSpec()
+    status: MeshConfigStatus | None = None
 
     def faults(self) -> Iterator[Fault]:
         """Only one."""

@@ -9,9 +9,11 @@ from pydantic import Field
 
 from tulle.api.istio.shared import WorkloadSelector
 from tulle.api.object import Fault, Object, Ruled, Schema
+from tulle.api.own.status import RateLimitStatus
 from tulle.api.regex import regex_fault
 from tulle.api.rules import distinct, exactly_one
 from tulle.api.values import (
+    Defaulted,
     DnsLabel,
     Duration,
     Group,
@@ -42,7 +44,7 @@ Limit = Annotated[int, Field(ge=1, le=2**32 - 1, json_schema_extra={"format": "i
 class TargetRef(Ruled):
     """What is limited: a Service, a Gateway or a route of the same namespace; by `sectionName` a port, listener or rule of it."""
 
-    group: Group = ""
+    group: Defaulted[Group] = ""
     kind: KindName
     name: ObjectName
     section_name: SectionName | None = None
@@ -58,8 +60,8 @@ class TargetRef(Ruled):
 class PathMatch(Ruled):
     """A path: all of it, a prefix that ends at a "/", or an RE2 expression of the whole."""
 
-    type: Literal["Exact", "PathPrefix", "RegularExpression"] = "PathPrefix"
-    value: Annotated[str, Field(min_length=1, max_length=1024)] = "/"
+    type: Defaulted[Literal["Exact", "PathPrefix", "RegularExpression"]] = "PathPrefix"
+    value: Defaulted[Annotated[str, Field(min_length=1, max_length=1024)]] = "/"
 
     def faults(self) -> Iterator[Fault]:
         """An absolute path, or an expression."""
@@ -72,7 +74,7 @@ class PathMatch(Ruled):
 class HeaderMatch(Ruled):
     """A header's value."""
 
-    type: Literal["Exact", "RegularExpression"] = "Exact"
+    type: Defaulted[Literal["Exact", "RegularExpression"]] = "Exact"
     name: HeaderName
     value: Annotated[str, Field(min_length=1, max_length=4096)]
 
@@ -128,7 +130,7 @@ class Key(Ruled):
     type: Literal["Identity", "SourceIP", "Header", "Claim", "Route"]
     header: HeaderName | None = None
     claim: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    absent: Literal["Share", "Skip"] = "Share"
+    absent: Defaulted[Literal["Share", "Skip"]] = "Share"
 
     def faults(self) -> Iterator[Fault]:
         """What the type needs, and only that."""
@@ -151,7 +153,7 @@ class Override(Schema):
 class Refusal(Schema):
     """What the refused see (gRPC: RESOURCE_EXHAUSTED). `headers`: RateLimit-Limit, -Remaining, -Reset and Retry-After."""
 
-    status_code: Annotated[int, Field(ge=400, le=599, json_schema_extra={"format": "int32"})] = 429
+    status_code: Defaulted[Annotated[int, Field(ge=400, le=599, json_schema_extra={"format": "int32"})]] = 429
     headers: bool = True
     body: Annotated[str, Field(max_length=4096)] = ""
     content_type: Annotated[str, Field(min_length=1, max_length=256)] = "text/plain"
@@ -167,12 +169,12 @@ class Rule(Ruled):
     name: SectionName | None = None
     match: Annotated[Many[Match], Field(max_length=64)] = ()
     key: Key | None = None
-    unit: Literal["Requests", "Bytes", "Connections"] = "Requests"
+    unit: Defaulted[Literal["Requests", "Bytes", "Connections"]] = "Requests"
     limit: Limit
-    window: Duration = "1s"
+    window: Defaulted[Duration] = "1s"
     burst: UInt32 = 0
-    scope: Literal["local", "global"] = "local"
-    precision: Literal["shares", "exact"] = "shares"
+    scope: Defaulted[Literal["local", "global"]] = "local"
+    precision: Defaulted[Literal["shares", "exact"]] = "shares"
     on_failure: Literal["allow", "deny"] = "allow"
     overrides: Annotated[Many[Override], Field(max_length=256)] = ()
     refusal: Refusal = Refusal()
@@ -236,3 +238,4 @@ class RateLimit(Object):
 
     kind: Literal["RateLimit"] = "RateLimit"
     spec: RateLimitSpec
+    status: RateLimitStatus | None = None

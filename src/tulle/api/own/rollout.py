@@ -11,9 +11,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tulle.api.istio.http import HTTPMatchRequest
+from tulle.api.list_types import keyed
 from tulle.api.object import Fault, Object, Ruled, Schema
-from tulle.api.rules import distinct, exactly_one
-from tulle.api.values import Double, Duration, Group, HeaderName, KindName, Many, Map, ObjectName, SectionName, seconds
+from tulle.api.own.status import RolloutStatus
+from tulle.api.rules import exactly_one
+from tulle.api.values import Defaulted, Double, Duration, Group, HeaderName, KindName, Many, Map, ObjectName, SectionName, seconds
 
 GATEWAY_API = "gateway.networking.k8s.io"
 ISTIO = "networking.istio.io"
@@ -38,8 +40,8 @@ class Version(Ruled):
 class TargetRef(Ruled):
     """The Service that callers name."""
 
-    group: Group = ""
-    kind: KindName = "Service"
+    group: Defaulted[Group] = ""
+    kind: Defaulted[KindName] = "Service"
     name: ObjectName
 
     def faults(self) -> Iterator[Fault]:
@@ -51,8 +53,8 @@ class TargetRef(Ruled):
 class RouteRef(Ruled):
     """The route whose weights are steered; it stays its owner's in all else."""
 
-    group: Group = GATEWAY_API
-    kind: KindName = "HTTPRoute"
+    group: Defaulted[Group] = GATEWAY_API
+    kind: Defaulted[KindName] = "HTTPRoute"
     name: ObjectName
     section_name: SectionName | None = None  # one rule of it, by name
 
@@ -95,7 +97,7 @@ class Metric(Ruled):
     """A measurement: `request-success-rate` (percent), `request-duration` (99th percentile, ms), or a PromQL `query`."""
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
-    interval: Duration = "1m"
+    interval: Defaulted[Duration] = "1m"
     threshold_range: ThresholdRange | None = None
     query: Annotated[str, Field(min_length=1, max_length=16_384)] | None = None
     compare: Comparison | None = None
@@ -137,9 +139,9 @@ class Webhook(Ruled):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
-    type: _HOOKS = "rollout"
+    type: Defaulted[_HOOKS] = "rollout"
     url: Annotated[str, Field(min_length=1, max_length=2048)]
-    timeout: Duration = "10s"
+    timeout: Defaulted[Duration] = "10s"
     retries: Annotated[int, Field(ge=0, le=10, json_schema_extra={"format": "int32"})] = 0
     metadata: Annotated[Map[str], Field(max_length=64)] = Field(default_factory=dict)
     signature_key_ref: SecretKeyRef | None = None
@@ -166,8 +168,8 @@ class Analysis(Ruled):
     checks. Blue-green: none, for `iterations` checks, then all. `mirror` copies requests to the candidate before it gets any.
     """
 
-    interval: Duration = "1m"
-    threshold: Count = 5
+    interval: Defaulted[Duration] = "1m"
+    threshold: Defaulted[Count] = 5
     max_weight: Weight | None = None
     step_weight: Annotated[int, Field(ge=1, le=100, json_schema_extra={"format": "int32"})] | None = None
     step_weights: Annotated[Many[Weight], Field(min_length=1, max_length=100)] | None = None
@@ -177,11 +179,11 @@ class Analysis(Ruled):
     mirror: bool = False
     mirror_weight: Annotated[int, Field(ge=1, le=100, json_schema_extra={"format": "int32"})] = 100
     session_affinity: SessionAffinity | None = None
-    metrics: Annotated[Many[Metric], Field(max_length=32)] = ()
-    webhooks: Annotated[Many[Webhook], Field(max_length=32)] = ()
+    metrics: Annotated[Many[Metric], Field(max_length=32), keyed("name")] = ()
+    webhooks: Annotated[Many[Webhook], Field(max_length=32), keyed("name")] = ()
 
     def faults(self) -> Iterator[Fault]:
-        """One kind of steps, rising; names that tell apart."""
+        """One kind of steps, rising."""
         if self.step_weights is not None:
             for name, value in (("stepWeight", self.step_weight), ("maxWeight", self.max_weight)):
                 if value is not None:
@@ -191,8 +193,6 @@ class Analysis(Ruled):
                     yield Fault(("stepWeights", index + 1), f"found {after} after {before}; needed weights that rise")
         if self.iterations is not None and (self.step_weight is not None or self.step_weights is not None):
             yield Fault(("iterations",), "found it beside steps of weight; needed one of the two", "OneOf")
-        yield from distinct(self.metrics, lambda metric: metric.name, ("metrics",), "name")
-        yield from distinct(self.webhooks, lambda hook: hook.name, ("webhooks",), "name")
 
 
 class Alert(Ruled):
@@ -217,12 +217,12 @@ class RolloutSpec(Ruled):
     stable: Version
     candidate: Version
     route_ref: RouteRef
-    strategy: Literal["Canary", "BlueGreen", "ABTest"] = "Canary"
+    strategy: Defaulted[Literal["Canary", "BlueGreen", "ABTest"]] = "Canary"
     analysis: Analysis
     progress_deadline: Duration | None = None
     skip_analysis: bool = False
     suspend: bool = False
-    alerts: Annotated[Many[Alert], Field(max_length=16)] = ()
+    alerts: Annotated[Many[Alert], Field(max_length=16), keyed("name")] = ()
 
     def faults(self) -> Iterator[Fault]:
         """Two different versions, and the steps that the strategy has."""
@@ -240,7 +240,6 @@ class RolloutSpec(Ruled):
             yield Fault(("analysis", "match"), "found none; needed the requests that get the candidate", "Required")
         if self.strategy != "ABTest" and self.analysis.match:
             yield Fault(("analysis", "match"), f"found it with {self.strategy}; needed none, or the strategy ABTest", "OneOf")
-        yield from distinct(self.alerts, lambda alert: alert.name, ("alerts",), "name")
 
 
 class Rollout(Object):
@@ -248,3 +247,4 @@ class Rollout(Object):
 
     kind: Literal["Rollout"] = "Rollout"
     spec: RolloutSpec
+    status: RolloutStatus | None = None

@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import AsyncIterator
 from typing import Any
 
+from tulle.api.defaults import with_defaults
 from tulle.api.object import Kind
 from tulle.ports import Delete, Key, Put, Store
 
@@ -23,30 +24,9 @@ CLUSTER_IPS = "_clusterips"
 
 def default(kind: Kind, body: Raw) -> None:
     """Fill in what Kubernetes would; what cannot be read is left for the decoder to say."""
-    if kind.resource == "namespaces":
-        metadata = body["metadata"]
-        labels = metadata.get("labels")
-        if labels is None or isinstance(labels, dict):
-            metadata["labels"] = {**(labels or {}), "kubernetes.io/metadata.name": metadata.get("name", "")}
-        body.setdefault("status", {"phase": "Active"})
-    elif kind.resource == "services" and isinstance(body.get("spec"), dict):
-        _default_service(body["spec"])
-    elif kind.resource == "secrets":
-        body.setdefault("type", "Opaque")
+    body.update(with_defaults(kind, str(body.get("apiVersion")).rpartition("/")[2], body))
+    if kind.resource == "secrets":
         _fold_text(body)
-
-
-def _default_service(spec: Raw) -> None:
-    spec.setdefault("type", "ClusterIP")
-    spec.setdefault("sessionAffinity", "None")
-    if spec["type"] != "ExternalName":
-        spec.setdefault("internalTrafficPolicy", "Cluster")
-    ports = spec.get("ports")
-    for port in ports if isinstance(ports, list) else ():
-        if isinstance(port, dict):
-            port.setdefault("protocol", "TCP")
-            if "port" in port and not port.get("targetPort"):
-                port["targetPort"] = port["port"]
 
 
 def _fold_text(body: Raw) -> None:

@@ -23,12 +23,9 @@ _AGGREGATED, _LIST, _AGGREGATES = "apidiscovery.k8s.io", "APIGroupDiscoveryList"
 _STATUS_VERBS = ("get", "patch", "update")
 
 
-_WITHOUT_STATUS = "leases.coordination.k8s.io"  # all of a Lease is observed
-
-
 def has_status(kind: Kind) -> bool:
-    """Whether `status` is written through a path of its own: kinds with a `spec` are said and observed separately."""
-    return kind.resource != _WITHOUT_STATUS and "spec" in kind.model.model_fields
+    """Whether `status` is written through a path of its own: what is wished and what is observed have different writers."""
+    return "status" in kind.model.model_fields
 
 
 class Discovery:

@@ -230,7 +230,8 @@ class Objects:
         warnings = check(target, body, options.validation)
         target = Target(kind, target.version, target.namespace, metadata["name"])
         if not managed:
-            metadata["managedFields"] = after_update(None, body, self._manager(target, options), lists.applied(kind))
+            wished = {key: value for key, value in body.items() if key != "status" or not has_status(kind)}
+            metadata["managedFields"] = after_update(None, wished, self._manager(target, options), lists.applied(kind))
         await self._in_namespace(target)
         if options.guard is not None:
             await options.guard.check("create", target, body, None)
@@ -387,7 +388,7 @@ def _counts(kind: Kind) -> bool:
 
 
 def _stored_version(kind: Kind) -> str:
-    return f"{kind.group}/{kind.versions[0]}" if kind.group else kind.versions[0]
+    return f"{kind.group}/{kind.stored}" if kind.group else kind.stored
 
 
 def _namespace_kind() -> Kind:

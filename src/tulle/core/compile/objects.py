@@ -263,7 +263,8 @@ def bare(object_: Object) -> Object:
             "generate_name": "",
         }
     )
-    return object_.model_copy(update={"status": None, "metadata": metadata})
+    status = {"status": None} if "status" in type(object_).model_fields else {}
+    return object_.model_copy(update={**status, "metadata": metadata})
 
 
 def row_of(object_: Object) -> Any:

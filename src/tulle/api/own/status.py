@@ -1,0 +1,68 @@
+"""What the mesh says of its own kinds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tulle.api.conditions import Condition, Generation
+from tulle.api.list_types import keyed
+from tulle.api.object import Schema
+from tulle.api.times import Time
+from tulle.api.values import Int32, Many
+
+Conditions = Annotated[Many[Condition], Field(max_length=16), keyed("type")]
+
+
+class MeshConfigStatus(Schema):
+    """What is true of the mesh's configuration."""
+
+    observed_generation: Generation | None = None
+    conditions: Conditions = ()
+
+
+class RuleStatus(Schema):
+    """How a rule is enforced: what counts, how far the count may be off (percent of the limit), and what happens without it."""
+
+    name: str
+    enforcement: str = ""
+    error_percent: Int32 | None = None
+    on_failure: str = ""
+
+
+class RateLimitStatus(Schema):
+    """What is true of a rate limit and of each of its rules."""
+
+    observed_generation: Generation | None = None
+    conditions: Conditions = ()
+    rules: Annotated[Many[RuleStatus], Field(max_length=64), keyed("name")] = ()
+
+
+class RolloutStatus(Schema):
+    """How far a rollout is. `weight` is the candidate's share in percent, `failedChecks` counts towards the threshold."""
+
+    observed_generation: Generation | None = None
+    phase: (
+        Literal[
+            "Initialized",
+            "Waiting",
+            "Progressing",
+            "WaitingPromotion",
+            "Promoting",
+            "Finalising",
+            "Succeeded",
+            "Failed",
+            "Paused",
+            "Terminating",
+        ]
+        | None
+    ) = None
+    weight: Int32 | None = None
+    step: Int32 | None = None
+    iterations: Int32 | None = None
+    failed_checks: Int32 | None = None
+    started_at: Time | None = None
+    last_transition_time: Time | None = None
+    message: str = ""
+    conditions: Conditions = ()
