@@ -101,7 +101,8 @@ def _typed(key: Key, body: dict[str, Any] | None) -> Object | None:
     """The stored object, decoded. One that a former version stored and this one cannot read is left out, and said."""
     if body is None:
         return None
-    decoded, problems = decode(body)
+    # The mesh never acts on a status, so that none can keep it from acting.
+    decoded, problems = decode({field: value for field, value in body.items() if field != "status"})
     if decoded is None:
         log.error("a stored object cannot be read; it is left out", object=str(key), problems=[str(it) for it in problems])
     return decoded

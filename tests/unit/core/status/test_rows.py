@@ -291,7 +291,8 @@ def test_a_written_status_and_a_new_label_are_no_news(mesh: Mesh) -> None:
     statuses = mesh.pipeline.statuses
     list(statuses.take(1000))
     raw = gateway().model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
-    raw["status"] = {"conditions": [{"type": "Accepted", "status": "True"}]}
+    since = {"reason": "Accepted", "message": "", "lastTransitionTime": "2026-01-31T23:59:59Z"}
+    raw["status"] = {"conditions": [{"type": "Accepted", "status": "True", **since}]}
     raw["metadata"] |= {"resourceVersion": "77", "managedFields": []}
     raw.setdefault("kind", "Gateway")
     raw.setdefault("apiVersion", "gateway.networking.k8s.io/v1")
