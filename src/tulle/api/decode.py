@@ -47,10 +47,14 @@ def decode(raw: Mapping[str, Any], locate: Callable[[str], Location | None] | No
         for problem in kind.check(decoded):
             report.add(paths.split(problem.path), problem.reason, problem.message, problem.severity)
         if not kind.acted_on:
-            message = f"found a {kind.kind}, which the mesh keeps and does not act on yet; needed nothing"
-            report.add(("kind",), "NotYetSupported", message, Severity.WARNING)
+            report.add(("kind",), "NotYetSupported", unacted(kind), Severity.WARNING)
     failed = any(problem.severity is Severity.ERROR for problem in report.problems)
     return (None if failed else decoded), report.in_order()
+
+
+def unacted(kind: Kind) -> str:
+    """The message for an object of a kind that is kept, and on which the mesh does not act."""
+    return f"found a {kind.kind}, which the mesh keeps and does not act on yet; needed nothing"
 
 
 class _Report:

@@ -91,7 +91,7 @@ def read(names: Sequence[str], namespace: str, *, insist: bool = False) -> tuple
                 here = document.locate("metadata.name")
                 if key in seen:
                     message = f'found "{item.name}" again, first at {seen[key]}; needed each object only once'
-                    problems.append(Problem(item.ref, "metadata.name", "Duplicate", message, location=here))
+                    problems.append(Problem(item.ref, "metadata.name", "DuplicateObject", message, location=here))
                     continue
                 seen[key] = here
                 given.append(item)
@@ -119,7 +119,7 @@ def _decoded(document: Document, namespace: str, insist: bool) -> tuple[Given | 
             ref = Ref(kind.kind, str(metadata["namespace"]), str(metadata.get("name", "")), kind.group)
             message = f'found "{metadata["namespace"]}", needed "{namespace}", the namespace of --namespace'
             mismatch.append(
-                Problem(ref, "metadata.namespace", "Namespace", message, location=document.locate("metadata.namespace"))
+                Problem(ref, "metadata.namespace", "NamespaceMismatch", message, location=document.locate("metadata.namespace"))
             )
         raw["metadata"] = metadata
     decoded, problems = decode(raw, document.locate)

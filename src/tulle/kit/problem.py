@@ -26,10 +26,11 @@ class Ref(msgspec.Struct, frozen=True, order=True):
 
 
 class Severity(StrEnum):
-    """How bad a problem is: an ERROR is refused by `tulle apply`; a WARNING is only said."""
+    """How bad a problem is: an ERROR is refused by `tulle apply`; a WARNING is only said; an INFO only where one analyses."""
 
     ERROR = "error"
     WARNING = "warning"
+    INFO = "info"
 
 
 class Location(msgspec.Struct, frozen=True, order=True):

@@ -6,7 +6,8 @@ from tulle.api.gateway.shared import BackendObjectRef
 from tulle.core.compile.destination_rules import subset_labels
 from tulle.core.compile.grants import granted, no_grant
 from tulle.core.compile.hostname import Key, full_name, service_key
-from tulle.core.compile.mistakes import error, meant, no_service
+from tulle.core.compile.mistakes import error, meant, no_service, not_yet
+from tulle.core.compile.objects import service_entries
 from tulle.core.compile.services import service
 from tulle.core.flow import Fetch
 from tulle.core.model.destination import DestinationKey
@@ -24,6 +25,8 @@ def find(fetch: Fetch, ref: Ref, path: str, host: str, port: int | None, subset:
     """
     key = service_key(host, ref.namespace)
     row = fetch(service, key) if key else None
+    if row is None and fetch.keys(service_entries, "host", host.lower()):
+        return not_yet(ref, f"{path}.host", f"{host} (a host of a ServiceEntry)")
     if key is None or row is None:
         message = no_service(fetch, key) if key else f"found {host}; needed the host of a Service of the mesh"
         return error(ref, f"{path}.host", "HostNotFound", message)

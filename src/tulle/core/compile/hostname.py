@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 # An object's (namespace, name).
@@ -38,6 +39,7 @@ def short_names(key: Key, viewer: str) -> tuple[str, ...]:
     return *own, f"{name}.{namespace}", f"{name}.{namespace}.svc", full_name(key)
 
 
+@functools.lru_cache(maxsize=65536)
 def is_address(host: str) -> bool:
     """Whether the host is an IP address."""
     try:

@@ -22,6 +22,11 @@ def warning(ref: Ref, path: str, reason: str, message: str) -> Problem:
     return Problem(ref=ref, path=path, reason=reason, message=message, severity=Severity.WARNING)
 
 
+def info(ref: Ref, path: str, reason: str, message: str) -> Problem:
+    """Something that one may want to know, and that harms nobody."""
+    return Problem(ref=ref, path=path, reason=reason, message=message, severity=Severity.INFO)
+
+
 def not_yet(ref: Ref, path: str, what: str = "") -> Problem:
     """A field that means something in its API, and nothing here yet."""
     field = path.rpartition(".")[2] or path

@@ -24,7 +24,7 @@ from tulle.api.gateway import (
     UDPRoute,
 )
 from tulle.api.gateway.shared import ParentRef
-from tulle.api.istio import DestinationRule, PeerAuthentication, VirtualService, WorkloadEntry
+from tulle.api.istio import DestinationRule, PeerAuthentication, ServiceEntry, VirtualService, WorkloadEntry
 from tulle.api.istio import Gateway as IstioGateway
 from tulle.api.kubernetes import ConfigMap, Namespace, Secret, Service
 from tulle.api.object import Object
@@ -153,9 +153,25 @@ def _virtual_service_gateways(key: Key, row: VirtualService) -> Iterator[Hashabl
             yield gateway_key(name, key[0])
 
 
+def _virtual_service_gateway_hosts(key: Key, row: VirtualService) -> Iterator[Hashable]:
+    for gateway in _virtual_service_gateways(key, row):
+        yield from ((gateway, host) for host in row.spec.hosts)
+
+
+def _servers(_key: Key, row: IstioGateway) -> Iterator[Hashable]:
+    """Port and host of each server, whatever namespaces it is for."""
+    for server in row.spec.servers:
+        yield from ((server.port.number, host.rpartition("/")[2]) for host in server.hosts)
+
+
 def parent_key(parent: ParentRef, namespace: str) -> tuple[str, str, str, str]:
     """(group, kind, namespace, name) of a route's parent."""
     return parent.group, parent.kind, parent.namespace or namespace, parent.name
+
+
+def _route_parent_hosts(key: Key, row: HTTPRoute | GRPCRoute) -> Iterator[Hashable]:
+    for parent in row.spec.parent_refs:
+        yield from ((*parent_key(parent, key[0]), host) for host in row.spec.hostnames or ("*",))
 
 
 def _route_parents(key: Key, row: Route) -> Iterator[Hashable]:
@@ -181,6 +197,15 @@ def _set_parent(key: Key, row: ListenerSet) -> list[Hashable]:
     return [(parent.namespace or key[0], parent.name)]
 
 
+TCP = ("", "TCP", "MONGO", "REDIS", "MYSQL")  # protocols of a ServiceEntry's ports whose connections name no host
+
+
+def _entry_tcp(_key: Key, row: ServiceEntry) -> Iterator[Hashable]:
+    """The ports to which all connections are the ServiceEntry's."""
+    if not row.spec.addresses:
+        yield from (port.number for port in row.spec.ports if port.protocol.upper() in TCP)
+
+
 namespaces: Input[Key, Namespace] = Input("namespaces")
 services: Input[Key, Service] = Input(
     "services",
@@ -188,20 +213,38 @@ services: Input[Key, Service] = Input(
     selector=_service_selector,
     address=lambda _key, row: [row.spec.cluster_ip],
 )
-workload_entries: Input[Key, WorkloadEntry] = Input("workload_entries", label=_workload_labels, role=_workload_role)
+workload_entries: Input[Key, WorkloadEntry] = Input(
+    "workload_entries",
+    label=_workload_labels,
+    role=_workload_role,
+    namespace=lambda key, _row: [key[0]],
+    outside=lambda key, row: [] if has_proxy(row) else [key[0], ""],  # "": of all namespaces
+)
 virtual_services: Input[Key, VirtualService] = Input(
-    "virtual_services", host=_virtual_service_hosts, gateway=_virtual_service_gateways
+    "virtual_services",
+    host=_virtual_service_hosts,
+    gateway=_virtual_service_gateways,
+    gateway_host=_virtual_service_gateway_hosts,
 )
 destination_rules: Input[Key, DestinationRule] = Input(
     "destination_rules", host=lambda key, row: _mesh_hosts([row.spec.host], key[0])
 )
-istio_gateways: Input[Key, IstioGateway] = Input("istio_gateways", namespace=lambda key, _row: [key[0]])
+service_entries: Input[Key, ServiceEntry] = Input(
+    "service_entries", host=lambda _key, row: [host.lower() for host in row.spec.hosts], tcp=_entry_tcp
+)
+istio_gateways: Input[Key, IstioGateway] = Input("istio_gateways", namespace=lambda key, _row: [key[0]], server=_servers)
 peer_authentications: Input[Key, PeerAuthentication] = Input("peer_authentications", namespace=lambda key, _row: [key[0]])
-gateways: Input[Key, Gateway] = Input("gateways", namespace=lambda key, _row: [key[0]])
+gateways: Input[Key, Gateway] = Input(
+    "gateways",
+    namespace=lambda key, _row: [key[0]],
+    listener=lambda _key, row: [(one.port, one.hostname or "*") for one in row.spec.listeners],
+)
 gateway_classes: Input[Key, GatewayClass] = Input("gateway_classes")
 listener_sets: Input[Key, ListenerSet] = Input("listener_sets", gateway=_set_parent)
-http_routes: Input[Key, HTTPRoute] = Input("http_routes", parent=_route_parents, backend=_route_backends)
-grpc_routes: Input[Key, GRPCRoute] = Input("grpc_routes", parent=_route_parents)
+http_routes: Input[Key, HTTPRoute] = Input(
+    "http_routes", parent=_route_parents, parent_host=_route_parent_hosts, backend=_route_backends
+)
+grpc_routes: Input[Key, GRPCRoute] = Input("grpc_routes", parent=_route_parents, parent_host=_route_parent_hosts)
 tls_routes: Input[Key, TLSRoute] = Input("tls_routes", parent=_route_parents)
 tcp_routes: Input[Key, TCPRoute] = Input("tcp_routes", parent=_route_parents)
 udp_routes: Input[Key, UDPRoute] = Input("udp_routes", parent=_route_parents)
@@ -227,6 +270,7 @@ INPUTS: Mapping[str, Input[Key, Any]] = {
     "workloadentries.networking.istio.io": workload_entries,
     "virtualservices.networking.istio.io": virtual_services,
     "destinationrules.networking.istio.io": destination_rules,
+    "serviceentries.networking.istio.io": service_entries,
     "gateways.networking.istio.io": istio_gateways,
     "peerauthentications.security.istio.io": peer_authentications,
     "gateways.gateway.networking.k8s.io": gateways,

@@ -13,7 +13,7 @@ from tulle.core.compile.gateways import gateway_problems, istio_gateway_problems
 from tulle.core.compile.hostname import Key, service_key
 from tulle.core.compile.hosts import attached_routes, chosen_virtual_service
 from tulle.core.compile.http_routes import http_route_rules, unsaid_fields
-from tulle.core.compile.mistakes import error, meant, no_service, sorted_problems, warning
+from tulle.core.compile.mistakes import error, meant, no_service, not_yet, sorted_problems, warning
 from tulle.core.compile.mtls import peer_authentication_problems
 from tulle.core.compile.objects import (
     MESH,
@@ -22,6 +22,7 @@ from tulle.core.compile.objects import (
     http_routes,
     in_mesh,
     istio_gateways,
+    service_entries,
     virtual_services,
 )
 from tulle.core.compile.parents import attachments_of
@@ -66,6 +67,9 @@ def _mesh(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tup
         if host.startswith("*"):
             continue
         called = fetch(service, target) if target else None
+        if called is None and fetch.keys(service_entries, "host", host.lower()):
+            yield not_yet(row.ref, path, f"{host} (a host of a ServiceEntry)")
+            continue
         if target is None or called is None:
             found = no_service(fetch, target) if target else f"{host} is no Service of the mesh"
             yield warning(row.ref, path, "HostNotFound", f"{found}; nobody calls this host through the mesh until there is one")

@@ -148,7 +148,7 @@ def _matches(row: VirtualService, rule: Rule, path: str, caller: Caller) -> tupl
         ]:
             elsewhere = True
         if not narrowed and not elsewhere:
-            matches.append((_match(one), one.name))
+            matches.append((request_match(one), one.name))
     return matches, problems
 
 
@@ -169,7 +169,8 @@ _MATCHED = (
 _CALLERS = {"source_labels": "sourceLabels", "source_namespace": "sourceNamespace"}
 
 
-def _match(one: HTTPMatchRequest) -> RouteMatch:
+def request_match(one: HTTPMatchRequest) -> RouteMatch:
+    """What a match says of the request itself."""
     pseudo = ((":scheme", one.scheme), (":method", one.method), (":authority", one.authority))
     headers = [NamedMatch(name, _text(said)) for name, said in pseudo if said is not None]
     headers += (NamedMatch(name.lower(), _text(said)) for name, said in one.headers.items())

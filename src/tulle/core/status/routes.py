@@ -105,14 +105,14 @@ def _resolved(fetch: Fetch, kind: str, row: Route, name: Key) -> Condition:
         made = fetch(http_route_rules, name)
         found = [one for one in (made.problems if made else ()) if one.reason in _UNRESOLVED]
     else:
-        found = list(_unresolved(fetch, kind, row))
+        found = list(unresolved(fetch, kind, row))
     if not found:
         return true("ResolvedRefs", message="all references were found and are permitted")
     message = "; ".join(f"{one.path}: {one.message}" for one in found)[:_LONGEST]
     return false("ResolvedRefs", _UNRESOLVED[found[0].reason], message)
 
 
-def _unresolved(fetch: Fetch, kind: str, row: Route) -> Iterator[Problem]:
+def unresolved(fetch: Fetch, kind: str, row: Route) -> Iterator[Problem]:
     """The references of a route of a kind that is not acted on yet."""
     transport = "UDP" if kind == "UDPRoute" else "TCP"
     for number, rule in enumerate(row.spec.rules):

@@ -1,0 +1,120 @@
+"""The findings of a flow, kept up to date; and those of one set of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tulle.api.object import Object
+from tulle.api.registry import kind_for
+from tulle.core.analyze.findings import object_findings
+from tulle.core.analyze.inputs import Scope, analysed, briefs, feed, scope
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.objects import INPUTS, Settings, row_of, settings
+from tulle.core.flow import Flow
+from tulle.core.flow.tables import Batch
+from tulle.kit.problem import Problem
+
+Row = tuple[str, Key]  # resource and object
+_HOUR = 3600.0
+
+
+class Analysis:
+    """What is wrong with the objects of a flow. Computed when asked for, and only what changed since.
+
+    Whoever commits objects to the flow adds what `feed` adds to the batch, and says by `follow` which objects there are.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._watch = flow.watch()
+        self._there: set[Row] = set()
+        self._found: dict[Row, tuple[Problem, ...]] = {}
+
+    def at(self, here: Scope) -> None:
+        """The time, and whether this is a live mesh. Time counts in hours, so that asking often costs nothing."""
+        rounded = Scope(here.now // _HOUR * _HOUR, here.live)
+        if self._flow.get(scope, "") != rounded:
+            self._flow.commit({scope: {"": rounded}})
+
+    def follow(self, resource: str, key: Key, there: bool) -> None:
+        """An object is there now, or no longer."""
+        row = (resource, key)
+        if there and analysed(resource):
+            self._there.add(row)
+            self._watch.add(object_findings, row)
+        elif row in self._there:
+            self._there.remove(row)
+            self._watch.remove(object_findings, row)
+            self._found.pop(row, None)
+
+    def found(self) -> Mapping[Row, tuple[Problem, ...]]:
+        """The problems of every object that has some, as of now; changed by the next call."""
+        for _table, key, problems in self._watch.take():
+            if problems:
+                self._found[key] = problems
+            else:
+                self._found.pop(key, None)
+        return self._found
+
+    def trial(self, changes: Mapping[Row, Object]) -> list[Problem]:
+        """What would be wrong if these objects were written: with them, and what they would newly make wrong elsewhere.
+
+        Nothing is changed.
+        """
+        before = dict(self.found())
+        batch: Batch = {}
+        for (resource, key), one in changes.items():
+            put(batch, resource, key, self._aged(resource, key, one))
+        undo = {source: {key: self._flow.get(source, key) for key in rows} for source, rows in batch.items()}
+        new = [row for row in changes if row not in self._there]
+        self._flow.commit(batch)
+        for resource, key in new:
+            self.follow(resource, key, True)
+        after = dict(self.found())
+        self._flow.commit(undo)
+        for resource, key in new:
+            self.follow(resource, key, False)
+        self.found()
+        problems: list[Problem] = []
+        for row in sorted(after):
+            standing = before.get(row, ()) if row not in changes else ()
+            problems += (one for one in after[row] if one not in standing)
+        return problems
+
+    def _aged(self, resource: str, key: Key, one: Object) -> Object:
+        """The object as old as the one that it would replace: the age decides who wins."""
+        stands = self._flow.get(briefs, (resource, key))
+        if stands is None or stands.created is None or one.metadata.creation_timestamp is not None:
+            return one
+        return one.model_copy(update={"metadata": one.metadata.model_copy(update={"creation_timestamp": stands.created})})
+
+
+def put(batch: Batch, resource: str, key: Key, one: Object | None) -> None:
+    """Add an object (None: deleted) to a batch: for compile, and for the analyzers."""
+    source = INPUTS.get(resource)
+    if source is not None:
+        batch.setdefault(source, {})[key] = None if one is None else row_of(one)
+    feed(batch, resource, key, one)
+
+
+def analyze(objects: Iterable[Object], here: Scope | None = None, mesh: Settings | None = None) -> list[Problem]:
+    """What is wrong with each of the objects, given all of them. Of two with one name the later counts.
+
+    Namespaced objects must have their namespace. What decoding has to say of an object is not repeated.
+    """
+    flow = Flow()
+    batch: Batch = {settings: {"": mesh or Settings()}}
+    analysis = Analysis(flow)
+    there: dict[Row, None] = {}
+    for one in objects:
+        kind = kind_for(one.ref.group, one.kind)
+        if kind:
+            key = (one.metadata.namespace, one.metadata.name)
+            put(batch, kind.resource, key, one)
+            there[kind.resource, key] = None
+    flow.commit(batch)
+    analysis.at(here or Scope())
+    for resource, key in there:
+        analysis.follow(resource, key, True)
+    found = analysis.found()
+    return [problem for row in sorted(found) for problem in found[row]]

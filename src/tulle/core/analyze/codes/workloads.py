@@ -1,0 +1,31 @@
+"""07xx: Services and workloads."""
+
+from __future__ import annotations
+
+from tulle.core.analyze.codes.code import info, warning
+
+CODES = (
+    warning(
+        "TUL0701",
+        "DuplicateAddress",
+        "Another Service has this virtual IP",
+        "Two Services claim one clusterIP; the older has it.",
+        "leave clusterIP out: the API server allots one",
+    ),
+    info(
+        "TUL0702",
+        "NoEndpoints",
+        "No workload is behind the Service",
+        "The Service's selector selects no workload of its namespace. Calls are answered 503.",
+        "start a workload with these labels (tulle run --service NAME), or correct the selector",
+    ),
+    info(
+        "TUL0703",
+        "ProtocolNotDeclared",
+        "What is spoken on the port is not declared",
+        "Neither appProtocol nor the port's name says a protocol, so that the mesh carries bytes: no routes, retries or "
+        "metrics by request.",
+        "write appProtocol: http (http2, grpc, tcp, tls, ...)",
+        istio="IST0118",
+    ),
+)
