@@ -110,7 +110,8 @@ def _words(node: ast.Call, name: str, where: str) -> Iterator[str]:
     if name == "Fault" and where == "core/compile":
         place = 3 if len(node.args) > 3 else 0  # a condition's reason, and after it the problem's own
     arguments = [node.args[place]] if place is not None and place < len(node.args) else []
-    arguments += [keyword.value for keyword in node.keywords if keyword.arg in ("reason", "problem")]
+    if name in REASON:
+        arguments += [keyword.value for keyword in node.keywords if keyword.arg in ("reason", "problem")]
     for argument in arguments:
         for part in ast.walk(argument):
             if isinstance(part, ast.Constant) and isinstance(part.value, str) and _is_word(part.value):
