@@ -16,15 +16,6 @@ MASTERS = "system:masters"
 NODES = "system:nodes"
 AUTHENTICATED = "system:authenticated"
 
-_READ = frozenset({"get", "list", "watch"})
-_WRITE = _READ | {"create", "update", "patch", "delete"}
-_NODE_RULES: Mapping[str, frozenset[str]] = {
-    "services": _WRITE,
-    "serviceaccounts": _WRITE,
-    "workloadentries.networking.istio.io": _WRITE,
-    "namespaces": _READ,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class User:
@@ -109,17 +100,3 @@ def _spiffe_user(uri: str, trust_domain: str) -> User | None:
             groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", AUTHENTICATED)
             return User(f"system:serviceaccount:{namespace}:{account}", groups, uri)
     return None
-
-
-class FixedAuthorizer:
-    """`system:masters` may everything, nodes what nodes need, nobody else anything."""
-
-    async def allowed(self, user: User, request: Attributes) -> Decision:
-        """As `Authorizer`."""
-        if MASTERS in user.groups:
-            return Decision(True, f"{MASTERS} may everything")
-        if NODES in user.groups and not request.subresource:
-            resource = f"{request.resource}.{request.group}" if request.group else request.resource
-            verb = "delete" if request.verb == "deletecollection" else request.verb
-            return Decision(verb in _NODE_RULES.get(resource, frozenset()))
-        return Decision(False)

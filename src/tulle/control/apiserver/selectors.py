@@ -181,3 +181,24 @@ def _at(body: Any, steps: list[str]) -> str:
     if isinstance(body, Mapping):
         body = body.get("component")  # an Event's `source`
     return "" if body is None else str(body)
+
+
+def labels_match(chosen: Raw, labels: Raw) -> bool:
+    """Whether a LabelSelector (`matchLabels`, `matchExpressions`) selects an object with these labels. Empty selects all."""
+    if any(labels.get(key) != value for key, value in (chosen.get("matchLabels") or {}).items()):
+        return False
+    return all(_expression(one, labels) for one in chosen.get("matchExpressions") or ())
+
+
+def _expression(expression: Raw, labels: Raw) -> bool:
+    key, values = str(expression.get("key", "")), expression.get("values") or ()
+    match expression.get("operator"):
+        case "In":
+            return labels.get(key) in values
+        case "NotIn":
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+        case "DoesNotExist":
+            return key not in labels
+    return False
