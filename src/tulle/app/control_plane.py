@@ -147,9 +147,9 @@ class ControlPlane:
             tls=self.tls,
             trust_domain=settings.trust_domain,
             admit=self._warnings,
-            extra_apps={
+            extra_apps={"/tulle/v1": mesh_api(self)},
+            open_apps={
                 IDENTITY_PREFIX: identity_app(self.authority, self.tokens, self.store, settings.certificate_lifetime),
-                "/tulle/v1": mesh_api(self),
             },
         )
         await self.api.prepare()

@@ -43,24 +43,6 @@ async def test_certificates_of_others_do_not_get_in(served: Running) -> None:
         await get(served, "/healthz", context)
 
 
-async def test_nodes_and_workloads(served: Running) -> None:
-    """A node writes workloads; a workload's certificate, which the mesh made too, opens nothing here."""
-    node = served.context(uris=["spiffe://cluster.local/node/n1"])
-    entry = {
-        "apiVersion": "networking.istio.io/v1",
-        "kind": "WorkloadEntry",
-        "metadata": {"name": "w"},
-        "spec": {"address": "10.0.0.1"},
-    }
-    path = "/apis/networking.istio.io/v1/namespaces/default/workloadentries"
-    assert (await get(served, path, node, method="POST", json=entry))[0] == 201
-    status, body = await get(served, "/apis/networking.istio.io/v1/virtualservices", node)
-    assert status == 403
-    assert 'User "system:node:n1" cannot list resource "virtualservices"' in body["message"]
-    workload = served.context("admin", ["system:masters"], ["spiffe://cluster.local/ns/default/sa/x"])
-    assert (await get(served, path, workload))[0] == 403
-
-
 async def test_sub_applications_get_the_peer() -> None:
     """Join and sign authenticate for themselves: they must learn who asks, and be reachable without a certificate."""
 
@@ -74,7 +56,7 @@ async def test_sub_applications_get_the_peer() -> None:
     extra = web.Application()
     extra.router.add_get("/who", who)
     extra.router.add_get("/broken", broken)
-    async with running(extra_apps={"/identity/v1": extra}) as served:
+    async with running(open_apps={"/identity/v1": extra}) as served:
         assert await get(served, "/identity/v1/who") == (200, [None, None])
         identity = "spiffe://cluster.local/node/n1"
         assert await get(served, "/identity/v1/who", served.context(uris=[identity])) == (200, ["system:node:n1", identity])

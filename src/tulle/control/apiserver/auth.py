@@ -66,7 +66,7 @@ class Authorizer(Protocol):
     """Decides from what it knows already; quick enough to ask for every request and every object of one."""
 
     async def allowed(self, user: User, request: Attributes) -> Decision:
-        """Never raises for a user or a request that it does not know: it says no."""
+        """Says no to a user or a request that it does not know. Raises `Unavailable` where it cannot say (yet)."""
         ...
 
 

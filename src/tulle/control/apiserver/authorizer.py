@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import structlog
 
 from tulle.control.apiserver.auth import MASTERS, Attributes, Decision, User
-from tulle.control.apiserver.rbac import RESOURCES, Policy
+from tulle.control.apiserver.rbac import RESOURCES, Granted, Policy, Rule
 from tulle.kit.errors import TulleError, Unavailable
 from tulle.ports import Compacted, Store
 
@@ -24,37 +24,55 @@ class RbacAuthorizer:
     """
 
     def __init__(self, store: Store) -> None:
-        self.store, self.policy = store, Policy()
-        self._since: dict[str, int] = {}
+        self.store = store
+        self._policy: Policy | None = None
+        self._since = 0
 
     async def allowed(self, user: User, request: Attributes) -> Decision:
-        """As `Authorizer`; before the roles are read it raises `Unavailable`, for nobody but `system:masters` is known then."""
+        """As `Authorizer`. Before the roles are read only `system:masters` may anything."""
         if MASTERS in user.groups:
             return Decision(True, f'Group "{MASTERS}" may everything')
-        if not self._since:
+        return self._read.allowed(user, request)
+
+    def role(self, namespace: str, name: str) -> tuple[Rule, ...] | None:
+        """The rules of a Role (of a ClusterRole, where `namespace` is ""), or None where there is none."""
+        return self._read.role(namespace, name)
+
+    def rules(self, user: User, namespace: str) -> tuple[Granted, ...]:
+        """What the user has in a namespace."""
+        return self._read.rules(user, namespace)
+
+    @property
+    def revision(self) -> int:
+        """The newest revision of the store that decisions are by."""
+        return self._since
+
+    @property
+    def _read(self) -> Policy:
+        if self._policy is None:
             raise Unavailable("who may what is not read yet", hint="try again in a moment")
-        return self.policy.allowed(user, request)
+        return self._policy
 
     async def load(self) -> None:
         """Read all roles and bindings. Raises what the store raises."""
-        policy, since = Policy(), {}
+        policy, revisions = Policy(), []
         for resource in RESOURCES:
-            found, since[resource] = await self.store.list(resource)
+            found, revision = await self.store.list(resource)
+            revisions.append(revision)
             for one in found:
                 policy.put(resource, one.key.namespace, one.key.name, one.body)
-        self.policy, self._since = policy, since
+        # What changed while this read is put once more by the watch.
+        self._policy, self._since = policy, min(revisions)
 
     async def run(self) -> None:
         """Follow the store until cancelled."""
         while True:
             try:
-                async with asyncio.TaskGroup() as group:
-                    for resource in RESOURCES:
-                        group.create_task(self._follow(resource))
-            except* Compacted:
+                await self._follow()
+            except Compacted:
                 pass  # read anew at once
-            except* TulleError as errors:
-                log.warning("roles cannot be followed; what was read last holds", error=str(errors.exceptions[0]))
+            except TulleError as error:
+                log.warning("roles cannot be followed; what was read last holds", error=error.message)
                 await asyncio.sleep(_PAUSE)
             # The table may have missed something; it holds until it is read anew.
             while True:
@@ -64,12 +82,13 @@ class RbacAuthorizer:
                 except TulleError:
                     await asyncio.sleep(_PAUSE)
 
-    async def _follow(self, resource: str) -> None:
-        events = self.store.watch(self._since[resource], resource)
+    async def _follow(self) -> None:
+        events = self.store.watch(self._since)
         try:
             async for event in events:
-                self.policy.put(resource, event.key.namespace, event.key.name, event.body)
-                self._since[resource] = event.revision
+                if event.key.resource in RESOURCES:
+                    self._read.put(event.key.resource, event.key.namespace, event.key.name, event.body)
+                self._since = event.revision
         finally:
             if isinstance(events, AsyncGenerator):
                 await events.aclose()

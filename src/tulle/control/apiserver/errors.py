@@ -147,9 +147,9 @@ def bad_request(message: str) -> Denial:
     return Denial(400, "BadRequest", message)
 
 
-def unauthorized() -> Denial:
+def unauthorized(why: str = "needed a client certificate of this mesh or a bearer token that is valid") -> Denial:
     """Nobody has shown who they are."""
-    return Denial(401, "Unauthorized", "Unauthorized: needed a client certificate of this mesh, found none")
+    return Denial(401, "Unauthorized", f"Unauthorized: {why}")
 
 
 def forbidden(message: str, kind: Kind | None = None, name: str = "") -> Denial:

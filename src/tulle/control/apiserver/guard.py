@@ -92,7 +92,8 @@ class Guard:
             await self._no_foreign_role(target, body, old)
 
     async def _no_escalation(self, target: Target, body: Raw, old: Raw | None) -> None:
-        if await self._may("escalate", target.kind.plural, target.namespace, target.name):
+        name = "" if old is None else target.name  # of what is to be made, as Kubernetes has it, names are not known yet
+        if await self._may("escalate", target.kind.plural, target.namespace, name):
             return
         wanted: Sequence[Rule] = rules_of(body)
         if body.get("aggregationRule") or (old or {}).get("aggregationRule"):

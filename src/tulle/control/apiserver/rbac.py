@@ -21,7 +21,7 @@ Raw = Mapping[str, Any]
 GROUP = "rbac.authorization.k8s.io"
 ROLES, CLUSTER_ROLES = f"roles.{GROUP}", f"clusterroles.{GROUP}"
 ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS = f"rolebindings.{GROUP}", f"clusterrolebindings.{GROUP}"
-RESOURCES = (ROLES, CLUSTER_ROLES, ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS)
+RESOURCES = frozenset((ROLES, CLUSTER_ROLES, ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS))
 
 ALL = "*"
 _REMEMBERED = 4096  # users and namespaces whose rules are kept put together
@@ -80,9 +80,7 @@ class Rule:
     @property
     def count(self) -> int:
         """How many `parts` there are."""
-        return len(self.verbs) * (
-            len(self.paths) + math.prod((len(self.groups), len(self.resources), max(1, len(self.names))))
-        )
+        return len(self.verbs) * (len(self.paths) + math.prod((len(self.groups), len(self.resources), max(1, len(self.names)))))
 
     def raw(self) -> dict[str, Any]:
         """As documents have it."""

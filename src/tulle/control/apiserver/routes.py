@@ -13,22 +13,20 @@ from aiohttp import web
 
 from tulle.api.object import Kind
 from tulle.control.apiserver import errors, lists, negotiation, patch, protobuf, reading
-from tulle.control.apiserver.auth import Authorizer, User
+from tulle.control.apiserver.connections import read_body
 from tulle.control.apiserver.deletion import Deletion, deletion
 from tulle.control.apiserver.discovery import Discovery
 from tulle.control.apiserver.document import Body, from_yaml, shown
 from tulle.control.apiserver.guard import Guard
 from tulle.control.apiserver.negotiation import Form, answer
 from tulle.control.apiserver.objects import Objects
+from tulle.control.apiserver.selectors import name_in
 from tulle.control.apiserver.shared_watch import Watches
 from tulle.control.apiserver.target import Target, Writing, flag, target, writing
 from tulle.control.apiserver.watch import Watch
 from tulle.ports import Cause, Store
 
 Raw = dict[str, Any]
-
-_BODY_SECONDS = 30.0  # how long a client may take to send a body
-_LINE_SECONDS = 60.0  # and to take a line of a watch
 
 _JSON_PATCH, _MERGE = "application/json-patch+json", "application/merge-patch+json"
 _STRATEGIC, _APPLY = "application/strategic-merge-patch+json", "application/apply-patch+yaml"
@@ -38,17 +36,15 @@ _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH
 class Routes:
     """The handlers for `/api`, `/apis` and what is below."""
 
-    def __init__(self, store: Store, objects: Objects, kinds: Sequence[Kind], authorizer: Authorizer) -> None:
-        self.store, self.objects, self.kinds, self.authorizer = store, objects, kinds, authorizer
+    def __init__(self, store: Store, objects: Objects, kinds: Sequence[Kind]) -> None:
+        self.store, self.objects, self.kinds = store, objects, kinds
         self.discovery = Discovery(kinds)
         self.shared = Watches(store)
         self.watches: set[asyncio.Task[Any]] = set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request. Raises `Denial`s, which the server's middleware turns into answers."""
-        user: User | None = request.get("user")
-        if user is None:
-            raise errors.unauthorized()
+        guard: Guard = request["guard"]  # the gate lets nobody else in
         path = request.rel_url.raw_path.rstrip("/")
         if path in self.discovery.documents:
             return self.discovery.serve(request, path)
@@ -61,8 +57,8 @@ class Routes:
         verb = "watch" if watching else _VERBS[request.method]
         if verb in ("get", "delete") and not at.name:
             verb = {"get": "list", "delete": "deletecollection"}[verb]
-        guard = Guard(self.authorizer, user)
-        await guard.require(verb, at)
+        one = name_in(query.get("fieldSelector", "")) if verb in ("list", "watch", "deletecollection") else ""
+        await guard.require(verb, at, one)
         headers = request.headers
         how = negotiation.form(
             headers.get("Accept", ""),
@@ -84,7 +80,7 @@ class Routes:
         options = writing(request.query, request.headers.get("User-Agent", ""), request.method, applies=applies)
         cause = Cause(guard.user.author, request.remote or "", time.time(), "apply" if applies else verb)
         options = replace(options, guard=guard, cause=cause)
-        data = await _body(request)
+        data = await read_body(request)
         if verb in ("delete", "deletecollection"):
             return await self._delete(request, verb, at, how, options, data)
         if verb == "create":
@@ -140,17 +136,12 @@ class Routes:
         task = asyncio.current_task()
         assert task is not None
         self.watches.add(task)
-
-        async def write(lines: bytes) -> None:
-            async with asyncio.timeout(_LINE_SECONDS):
-                await response.write(lines)
-
         try:
             await response.prepare(request)
-            await watch.run(write, time.time)
+            await watch.run(response.write, time.time)
             await response.write_eof()
-        except (ConnectionError, TimeoutError):
-            if request.transport is not None:  # the client is gone, or does not read
+        except ConnectionError:
+            if request.transport is not None:  # the client is gone, or was cut for it does not read
                 request.transport.abort()
         finally:
             self.watches.discard(task)
@@ -195,17 +186,6 @@ def _change(content_type: str, kind: Kind, value: Any) -> Any:
     if content_type != _JSON_PATCH and not isinstance(value, dict):
         raise errors.bad_request("the patch cannot be read: needed an object")
     return change
-
-
-async def _body(request: web.Request) -> bytes:
-    """The whole body; one that says that it is too large is not read at all."""
-    if (request.content_length or 0) > request.client_max_size:
-        raise errors.too_large(request.client_max_size)
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            return await request.read()
-    except TimeoutError as error:
-        raise errors.Denial(408, "Timeout", f"the body did not come within {_BODY_SECONDS:.0f} seconds") from error
 
 
 def _object(request: web.Request, data: bytes, at: Target, options: Writing) -> tuple[Any, list[str]]:

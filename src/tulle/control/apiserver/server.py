@@ -4,8 +4,8 @@
     await api.prepare()
     await api.start("127.0.0.1", 15080)
 
-Sub-applications in `extra_apps` authenticate for themselves: they find the caller in `request["user"]` (a `User`, or None), the
-SPIFFE URI of its certificate in `request["identity"]` (or None), and what it may do in `request["guard"]` (a `Guard`, or None).
+Sub-applications find the caller in `request["user"]` (a `User`), the SPIFFE URI of its certificate in `request["identity"]` (or
+None), and what it may do in `request["guard"]` (a `Guard`). `gate.py` has let it in; in `open_apps` nobody may be there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import platform
 import ssl
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -25,34 +25,33 @@ import tulle
 from tulle.api.object import Kind
 from tulle.api.registry import KINDS
 from tulle.control.apiserver import errors
-from tulle.control.apiserver.auth import Authorizer, FixedAuthorizer, identify
-from tulle.control.apiserver.guard import Guard
+from tulle.control.apiserver.authn import Authenticator, Bearers
+from tulle.control.apiserver.authorizer import RbacAuthorizer
+from tulle.control.apiserver.connections import Connections
+from tulle.control.apiserver.gate import OPEN, Gate, Handler
+from tulle.control.apiserver.limits import Limits
 from tulle.control.apiserver.negotiation import answer, refusal
 from tulle.control.apiserver.objects import Admit, Objects
 from tulle.control.apiserver.openapi import OpenApi
+from tulle.control.apiserver.roles import Aggregation, reconcile
 from tulle.control.apiserver.routes import Routes
+from tulle.control.apiserver.tokens import ApiTokens
 from tulle.kit.errors import Refused, TulleError
 from tulle.ports import Store
 
 log = structlog.get_logger("tulle.apiserver")
 
-_BODY = 3 * 2**20  # bytes; Kubernetes' own limit
-_KEEP_ALIVE = 120.0  # seconds; also how long a connection may be open without a request
-_HANDSHAKE = 10.0  # seconds
-_OPEN = ("/healthz", "/readyz", "/livez", "/version")  # for everybody
-
 # `request["user"]` is the contract with sub-applications; typed request keys came after the oldest aiohttp that serves here.
 warnings.filterwarnings("ignore", category=web.NotAppKeyWarning)
-
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ApiServer:
     """Kubernetes-style REST over a store.
 
-    `tls`: a server context with `CERT_OPTIONAL` that trusts the mesh's CA. `extra_apps`: aiohttp applications by path prefix.
-    `admit`: the mesh's own word on every write (see `objects.Admit`). `kinds`: what is served; the registry's unless a test
-    says otherwise.
+    `tls`: a server context with `CERT_OPTIONAL` that trusts the mesh's CA. `extra_apps`: aiohttp applications by path prefix,
+    authorised like everything else (`nonResourceURLs`); those of `open_apps` let in for themselves. `admit`: the mesh's own word
+    on every write (see `objects.Admit`). `foreign`: whose bearer tokens are taken beside the server's own. `kinds`: what is
+    served; the registry's unless a test says otherwise.
     """
 
     def __init__(
@@ -62,25 +61,38 @@ class ApiServer:
         tls: ssl.SSLContext,
         trust_domain: str = "cluster.local",
         extra_apps: Mapping[str, web.Application] | None = None,
+        open_apps: Mapping[str, web.Application] | None = None,
         admit: Admit | None = None,
+        foreign: Bearers | None = None,
         kinds: Sequence[Kind] = KINDS,
+        limits: Limits | None = None,
     ) -> None:
-        self.store, self.trust_domain, self._tls = store, trust_domain, tls
+        self.store, self.kinds, self.limits = store, kinds, limits or Limits()
+        self._tls = tls
+        # Nothing needs a second handshake on a connection, and it costs the server more than the client.
+        tls.options |= ssl.OP_NO_RENEGOTIATION
         self.objects = Objects(store, time.time, admit)
-        self.authorizer: Authorizer = FixedAuthorizer()
-        self.routes = Routes(store, self.objects, kinds, self.authorizer)
+        self.authorizer = RbacAuthorizer(store)
+        self.aggregation = Aggregation(store)
+        self.tokens = ApiTokens(store, time.time)
+        self.routes = Routes(store, self.objects, kinds)
         self.openapi = OpenApi(self.routes.discovery.group_versions)
+        self.authenticator = Authenticator(trust_domain, self.tokens, foreign)
+        open_apps = open_apps or {}
+        self.gate = Gate(self.authenticator, self.authorizer, self.routes.discovery.documents, open_apps, self.limits)
+        self.connections = Connections(self.limits)
         self._stopping = False
-        self._app = self._application(extra_apps or {})
+        self._app = self._application({**(extra_apps or {}), **open_apps})
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.AbstractServer | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
-    def _application(self, extra_apps: Mapping[str, web.Application]) -> web.Application:
-        app = web.Application(client_max_size=_BODY, middlewares=[self._answered, self._identified])
-        for prefix, extra in extra_apps.items():
+    def _application(self, apps: Mapping[str, web.Application]) -> web.Application:
+        app = web.Application(client_max_size=self.limits.body, middlewares=[self._answered, self.gate.middleware])
+        for prefix, extra in apps.items():
             app.add_subapp(prefix, extra)
         for path in ("/healthz", "/readyz", "/livez"):
-            app.router.add_get(path + "{rest:.*}", self._health)
+            app.router.add_get(path, self._health)
+            app.router.add_get(path + "/{rest:.*}", self._health)
         app.router.add_get("/version", self._version)
         app.router.add_get("/openapi/v2", self.openapi.v2)
         app.router.add_get("/openapi/v3", self.openapi.index)
@@ -90,33 +102,35 @@ class ApiServer:
         return app
 
     async def prepare(self) -> None:
-        """Make the objects that are always there. Before `start`."""
+        """Make the objects that are always there, and read who may what. Before `start`."""
         await self.objects.prepare()
+        await reconcile(self.store, self.kinds, time.time())
+        await self.aggregation.settle()
+        await self.authorizer.load()
 
     async def start(self, host: str, port: int) -> int:
         """Serve; the port that is bound (of interest where 0 was asked for). Raises `Refused` where it cannot be."""
-        self._runner = web.AppRunner(
-            self._app, access_log=None, keepalive_timeout=_KEEP_ALIVE, handle_signals=False, shutdown_timeout=2.0
-        )
+        self._runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
         await self._runner.setup()
         handler = self._runner.server
         assert handler is not None
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                handler, host, port, ssl=self._tls, ssl_handshake_timeout=_HANDSHAKE, backlog=512
-            )
-        except OSError as error:
+            bound = self.connections.listen(host, port, handler, self._tls)
+        except Refused:
             await self._runner.cleanup()
-            raise Refused(f"the API server cannot listen on {host}:{port}: {error.strerror}") from error
-        bound: int = self._server.sockets[0].getsockname()[1]
+            self._runner = None
+            raise
+        work = {"roles": self.authorizer.run(), "aggregated roles": self.aggregation.run()}
+        self._tasks = [asyncio.create_task(one, name=name) for name, one in work.items()]
         return bound
 
     async def stop(self) -> None:
         """End the watches, finish the rest, let go of the port. Idempotent."""
         self._stopping = True
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        await self.connections.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for watch in list(self.routes.watches):
             watch.cancel()
         await self.routes.shared.close()
@@ -129,14 +143,14 @@ class ApiServer:
         load(self._tls)
 
     @web.middleware
-    async def _answered(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Whatever goes wrong becomes a `Status`; a bug is logged and answered with 500."""
         try:
             return await handler(request)
         except errors.Denial as denial:
             return refusal(denial)
         except web.HTTPRequestEntityTooLarge:
-            return refusal(errors.too_large(_BODY))
+            return refusal(errors.too_large(self.limits.body))
         except web.HTTPNotFound:
             return answer(errors.no_such_path(request.path).body, 404)
         except web.HTTPMethodNotAllowed:
@@ -152,18 +166,6 @@ class ApiServer:
         except Exception:
             log.exception("a bug answered a request", method=request.method, path=request.path)
             return answer(errors.Denial(500, "InternalError", "the server made a mistake; its log says more").body, 500)
-
-    @web.middleware
-    async def _identified(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        transport = request.transport
-        certificate = transport.get_extra_info("peercert") if transport is not None else None
-        user = identify(certificate, self.trust_domain)
-        request["user"] = user
-        request["identity"] = user.identity or None if user else None
-        request["guard"] = Guard(self.authorizer, user) if user else None
-        if user is None and request.path.startswith("/openapi"):
-            raise errors.unauthorized()
-        return await handler(request)
 
     async def _health(self, request: web.Request) -> web.Response:
         """`ok`; where the process is about to go, `readyz` says so first."""
@@ -187,8 +189,6 @@ class ApiServer:
             }
         )
 
-    async def _paths(self, request: web.Request) -> web.Response:
-        if request.get("user") is None:
-            raise errors.unauthorized()
-        served: dict[str, Any] = {"paths": [*sorted(self.routes.discovery.documents), "/openapi/v2", "/openapi/v3", *_OPEN]}
+    async def _paths(self, _request: web.Request) -> web.Response:
+        served: dict[str, Any] = {"paths": [*sorted(self.routes.discovery.documents), "/openapi/v2", "/openapi/v3", *OPEN]}
         return answer(served)

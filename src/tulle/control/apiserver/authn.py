@@ -1,0 +1,84 @@
+"""Who asks: the client certificate first, then the bearer token, as Kubernetes has it. Nobody is not an error; a bad token is.
+
+connection ──certificate──▶ identify ─┐
+Authorization ──▶ ApiTokens, Oidc ────┴─▶ User ──Impersonate-*──▶ impersonation.py
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from tulle.control.apiserver import errors
+from tulle.control.apiserver.auth import User, identify
+from tulle.control.apiserver.connections import Connection
+from tulle.control.apiserver.tokens import AUDIENCE, ApiTokens
+
+_LONGEST = 64 * 1024  # characters of a token
+
+
+class Bearers(Protocol):
+    """Knows the tokens of somebody else (`oidc.Oidc`)."""
+
+    async def redeem(self, token: str) -> User | None:
+        """The user, or None where it is none of its tokens, or a bad one."""
+        ...
+
+
+class Authenticator:
+    """Tells users from connections and headers. `foreign`: whose tokens are taken beside tulle's own."""
+
+    def __init__(
+        self,
+        trust_domain: str,
+        tokens: ApiTokens,
+        foreign: Bearers | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.trust_domain, self.tokens, self.foreign, self._clock = trust_domain, tokens, foreign, clock
+
+    async def user(self, request: web.Request) -> User | None:
+        """The caller, or None where nobody is named. Raises a `Denial` (401) where a token is shown that is not good."""
+        holder = self._holder(request)
+        if holder is not None:
+            return holder
+        said = request.headers.getall("Authorization", [])
+        if not said:
+            return None
+        scheme, _, token = said[0].strip().partition(" ")
+        if len(said) > 1 or scheme.lower() != "bearer":
+            raise errors.unauthorized()
+        found = await self.redeem(token.strip())
+        if found is None:
+            raise errors.unauthorized()
+        return found[0]
+
+    async def redeem(self, token: str, audiences: Sequence[str] = (AUDIENCE,)) -> tuple[User, tuple[str, ...]] | None:
+        """The user of a bearer token, and for which of `audiences` it is."""
+        if not token or len(token) > _LONGEST or not token.isascii():
+            return None
+        found = await self.tokens.redeem(token, audiences)
+        if found is None and self.foreign is not None and AUDIENCE in audiences:
+            user = await self.foreign.redeem(token)
+            return None if user is None else (user, (AUDIENCE,))
+        return found
+
+    def _holder(self, request: web.Request) -> User | None:
+        """The user of the connection's certificate, for as long as it is valid: a connection may live longer."""
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        if connection.holder is None:
+            certificate = request.get_extra_info("peercert")
+            connection.holder = (identify(certificate, self.trust_domain), _end(certificate))
+        user, end = connection.holder
+        if user is not None and end <= self._clock():
+            raise errors.unauthorized("the client certificate has expired")
+        return user
+
+
+def _end(certificate: Mapping[str, Any] | None) -> float:
+    return float(ssl.cert_time_to_seconds(certificate["notAfter"])) if certificate and "notAfter" in certificate else 0.0
