@@ -103,7 +103,30 @@ def _involved(body: Mapping[str, Any]) -> str:
     return f"{str(involved.get('kind', '')).lower()}/{involved.get('name', '')}"
 
 
-EVENT_OBJECT = Column("Object", _involved)
+def _seen(*fields: str) -> Callable[[Mapping[str, Any]], str]:
+    def value(body: Mapping[str, Any]) -> str:
+        return next((str(body[name]) for name in fields if body.get(name)), "")
+
+    return value
+
+
+def _source(body: Mapping[str, Any]) -> str:
+    source = body.get("source") or {}
+    parts = (source.get("component") or body.get("reportingComponent"), source.get("host"))
+    return ", ".join(str(part) for part in parts if part)
+
+
+EVENT = (
+    Column("Last Seen", _seen("lastTimestamp", "eventTime", "firstTimestamp"), age=True),
+    field("Type", "type"),
+    field("Reason", "reason"),
+    Column("Object", _involved),
+    Column("Source", _source, wide=True),
+    field("Message", "message"),
+    Column("First Seen", _seen("firstTimestamp", "eventTime"), wide=True, age=True),
+    field("Count", "count", wide=True),
+    field("Name", "metadata.name", wide=True),
+)
 
 
 def _phase(body: Mapping[str, Any]) -> str:

@@ -25,6 +25,11 @@ class Column:
     name: str
     value: Callable[[Mapping[str, Any]], str]
     wide: bool = False  # only with -o wide
+    age: bool = False  # the value is a time, and how long ago that was is shown
+
+
+NAME = Column("Name", lambda body: str(body["metadata"]["name"]))
+AGE = Column("Age", lambda body: str(body["metadata"].get("creationTimestamp") or ""), age=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +53,16 @@ class Kind:
     columns: tuple[Column, ...] = ()
     check: Callable[[Any], list[Problem]] = field(default=lambda _object: [])
     names: Literal["subdomain", "label", "rfc1035", "path"] = "subdomain"  # what `metadata.name` must be
+    named: bool = True  # False: `kubectl get` shows no names, for they say nothing (Events)
     aged: bool = True  # False: `kubectl get` shows when an object was made (a column of its own), not how old it is
     tighter: Mapping[str, str] = field(default_factory=dict)
     acted_on: bool = True  # False: served and stored, and every object of it warns that the mesh does not act on it yet
+
+    @property
+    def table(self) -> tuple[Column, ...]:
+        """The columns of `kubectl get` in their order: the name, the kind's own, the age, and what only `-o wide` shows."""
+        own, wide = (tuple(one for one in self.columns if one.wide is more) for more in (False, True))
+        return (*((NAME,) if self.named else ()), *own, *((AGE,) if self.aged else ()), *wide)
 
     @property
     def model(self) -> type[Object]:

@@ -15,6 +15,9 @@ _SUBDOMAIN = re.compile(DNS_SUBDOMAIN.removeprefix("^").removesuffix("$"))
 _RFC1035 = re.compile("[a-z]([-a-z0-9]*[a-z0-9])?")
 _WORD = re.compile("[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?", re.ASCII)
 
+_STANDARD_FINALIZERS = ("kubernetes", "orphan", "foregroundDeletion")
+_ANNOTATIONS = 256 * 1024  # characters of all annotations together
+
 _NAMES = {
     "label": (_LABEL, 63, WORDS[DNS_LABEL]),
     "subdomain": (_SUBDOMAIN, 253, WORDS[DNS_SUBDOMAIN]),
@@ -53,6 +56,8 @@ def metadata_faults(kind: Kind, metadata: Any) -> Iterator[Fault]:
         elif not _LABEL.fullmatch(namespace) or len(namespace) > 63:
             yield Fault(("namespace",), f"found {found(namespace)}; needed {WORDS[DNS_LABEL]}", "BadNamespace")
     yield from _labels(metadata)
+    yield from _finalizers(metadata.get("finalizers"))
+    yield from _owners(metadata.get("ownerReferences"))
 
 
 def _labels(metadata: Mapping[str, Any]) -> Iterator[Fault]:
@@ -60,6 +65,10 @@ def _labels(metadata: Mapping[str, Any]) -> Iterator[Fault]:
         entries = metadata.get(field)
         if not isinstance(entries, Mapping):
             continue
+        if field == "annotations":
+            size = sum(len(str(key)) + len(str(value)) for key, value in entries.items())
+            if size > _ANNOTATIONS:
+                yield Fault((field,), f"found {size} characters; needed at most {_ANNOTATIONS} in all", "TooLong")
         for key, value in entries.items():
             if not isinstance(key, str) or not is_label_name(key):
                 needed = 'a name of at most 63 letters, digits, "-", "_" and ".", perhaps after a DNS name and "/"'
@@ -67,6 +76,31 @@ def _labels(metadata: Mapping[str, Any]) -> Iterator[Fault]:
             if field == "labels" and isinstance(value, str) and value and not is_label_value(value):
                 needed = 'at most 63 letters, digits, "-", "_" and ".", with a letter or digit at both ends'
                 yield Fault((field, str(key)), f"found {found(value)}; needed {needed}", "BadLabel")
+
+
+def _finalizers(finalizers: Any) -> Iterator[Fault]:
+    for index, name in enumerate(finalizers if isinstance(finalizers, list) else ()):
+        if isinstance(name, str) and name not in _STANDARD_FINALIZERS and not ("/" in name and is_label_name(name)):
+            needed = f'a DNS name, "/" and a name, or one of {", ".join(_STANDARD_FINALIZERS)}'
+            yield Fault(("finalizers", index), f"found {found(name)}; needed {needed}", "BadName")
+
+
+def _owners(references: Any) -> Iterator[Fault]:
+    controllers = []
+    for index, one in enumerate(references if isinstance(references, list) else ()):
+        if not isinstance(one, Mapping):
+            continue
+        at = ("ownerReferences", index)
+        for field in ("apiVersion", "kind", "name", "uid"):
+            if one.get(field) == "":
+                yield Fault((*at, field), "found nothing; needed what the owner has", "Required")
+        if (one.get("apiVersion"), one.get("kind")) == ("v1", "Event"):
+            yield Fault(at, "found an Event; needed another kind, for an Event owns nothing")
+        if one.get("controller") is True:
+            controllers.append(index)
+    for index in controllers[1:]:
+        message = "found true in more than one reference; needed it in at most one, for an object has one controller"
+        yield Fault(("ownerReferences", index, "controller"), message)
 
 
 def is_label_name(key: str) -> bool:

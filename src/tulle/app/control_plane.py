@@ -36,6 +36,8 @@ from tulle.control.ca.authority import Authority, KeyPair
 from tulle.control.ca.http import PREFIX as IDENTITY_PREFIX
 from tulle.control.ca.http import identity_app
 from tulle.control.ca.tokens import JoinTokens
+from tulle.control.events import Events
+from tulle.control.garbage import GarbageCollector
 from tulle.control.mesh_api import mesh_api
 from tulle.control.store.sealed import VARIABLE, Keys, SealedStore
 from tulle.control.store.sqlite import SqliteStore
@@ -156,6 +158,10 @@ class ControlPlane:
         self.feed = Feed(self.store, self.pipeline, self.ads.publish)
         revision = await self.feed.load()
         self._tasks.append(asyncio.create_task(self.feed.run(revision), name="feed"))
+        self.events = Events(self.store, time.time)
+        garbage = GarbageCollector(self.store, self.api.objects, self.events)
+        self._tasks.append(asyncio.create_task(self.events.run(), name="events"))
+        self._tasks.append(asyncio.create_task(garbage.run(), name="garbage"))
 
         self.server = grpc.aio.server(options=OPTIONS)
         self.server.add_generic_rpc_handlers(self.ads.handlers)

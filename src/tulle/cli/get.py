@@ -11,7 +11,7 @@ import click
 from tulle.cli.connection import asked, connect, mesh_option, namespace_option
 
 if TYPE_CHECKING:
-    from tulle.api.object import Kind
+    from tulle.api.kind import Column, Kind
     from tulle.client.api import ApiClient
 
 
@@ -162,20 +162,29 @@ class _Printer:
         from tulle.cli.terminal import table
 
         kind = rows[0][0]
-        columns = [column.name for column in kind.columns if not column.wide or self.form == "wide"]
-        header = [*(["namespace"] if self.all_namespaces and kind.namespaced else []), "name", *columns, "age"]
+        columns = [column.name for column in self._columns(kind)]
+        header = [*(["namespace"] if self.all_namespaces and kind.namespaced else []), *columns]
         cells = [self._row(kind, raw) for kind, raw in rows]
         self.widths = [max(len(row[at]) for row in [header, *cells]) for at in range(len(header))]
         click.echo(table(header, cells))
 
     def _row(self, kind: Kind, raw: dict[str, Any]) -> list[str]:
+        from tulle.api.kind import NAME
         from tulle.cli.files import shown
 
-        metadata = raw["metadata"]
-        name = shown(kind, metadata["name"]) if self.several else metadata["name"]
-        cells = [column.value(raw) for column in kind.columns if not column.wide or self.form == "wide"]
-        place = [metadata.get("namespace", "")] if self.all_namespaces and kind.namespaced else []
-        return [*place, name, *cells, age(metadata.get("creationTimestamp"), datetime.now(UTC))]
+        metadata, now = raw["metadata"], datetime.now(UTC)
+        cells = []
+        for column in self._columns(kind):
+            value = column.value(raw)
+            if column.age:
+                value = age(value, now)
+            elif column is NAME and self.several:
+                value = shown(kind, value)
+            cells.append(value)
+        return [*([metadata.get("namespace", "")] if self.all_namespaces and kind.namespaced else []), *cells]
+
+    def _columns(self, kind: Kind) -> list[Column]:
+        return [column for column in kind.table if not column.wide or self.form == "wide"]
 
 
 def age(created: str | None, now: datetime) -> str:

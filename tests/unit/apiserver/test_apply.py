@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -144,3 +145,84 @@ def test_fields_v1_round_trips(paths: set[tuple[str, ...]]) -> None:
 def test_junk_in_managed_fields_is_ignored(junk: Any) -> None:
     """Managed fields come from clients; a bad one must not break every later write."""
     assert fields.decode(junk) == set() or junk == {"f:a": {"x:b": {}}}
+
+
+def test_a_service_s_selector_is_one_value() -> None:
+    """Two managers that each set a label of the selector would make a Service that selects nothing."""
+    live = apply(None, service(ports=[HTTP], selector={"app": "a"}), manager("one"), LISTS, force=False)
+    with pytest.raises(FieldConflict) as conflict:
+        apply(live, service(selector={"version": "v1"}), manager("two"), LISTS, force=False)
+    assert conflict.value.causes == [('"one"', ".spec.selector")]
+    taken = apply(live, service(selector={"version": "v1"}), manager("two"), LISTS, force=True)
+    assert taken["spec"]["selector"] == {"version": "v1"}
+
+
+def test_an_empty_list_of_managers_resets_nothing() -> None:
+    """Clients that do not know the field send none of it; only one empty entry is a reset."""
+    live = apply(None, service(ports=[HTTP]), manager("one"), LISTS, force=False)
+    unaware = {**live, "metadata": {**live["metadata"], "managedFields": []}}
+    assert after_update(live, unaware, manager("edit"), LISTS) == live["metadata"]["managedFields"]
+
+
+def test_an_object_without_managers_is_taken_from_nobody() -> None:
+    """After a reset an apply must not silently change what was there before."""
+    bare = {**service(ports=[HTTP], type="ClusterIP")}
+    with pytest.raises(FieldConflict) as conflict:
+        apply(bare, service(type="NodePort"), manager("one"), LISTS, force=False)
+    assert conflict.value.causes == [('"before-first-apply" using v1 at 2026-01-01T00:00:00Z', ".spec.type")]
+    shared = apply(bare, service(type="ClusterIP"), manager("one"), LISTS, force=False)
+    assert ".spec.type" in owned(shared, "one") & owned(shared, "before-first-apply")
+
+
+def test_what_kubectl_applied_from_the_client_is_kubectl_s() -> None:
+    """People switch to `--server-side`: their own former applies must not conflict, and those of others must."""
+    last = json.dumps(service(type="ClusterIP", sessionAffinity="None"))
+    live = service(type="ClusterIP", sessionAffinity="ClientIP")
+    live["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": last}
+    live["metadata"]["managedFields"] = after_update(None, live, manager("kubectl-client-side-apply"), LISTS)
+    changed = apply(live, service(type="NodePort"), manager("kubectl"), LISTS, force=False)
+    assert changed["spec"]["type"] == "NodePort"
+    noted = json.loads(changed["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"])
+    assert noted == service(type="NodePort")
+    with pytest.raises(FieldConflict):  # somebody else has changed this one since
+        apply(live, service(sessionAffinity="None"), manager("kubectl"), LISTS, force=False)
+    with pytest.raises(FieldConflict):
+        apply(live, service(type="NodePort"), manager("argocd"), LISTS, force=False)
+
+
+def test_managers_of_updates_do_not_grow_without_end() -> None:
+    """A tool that names itself anew at every write would fill the object."""
+    live = service(selector={"app": "a"})
+    live["metadata"]["labels"] = {}
+    live["metadata"]["managedFields"] = []
+    for number in range(30):
+        new = {**live, "metadata": {**live["metadata"], "labels": {**live["metadata"]["labels"], f"l{number}": "x"}}}
+        new["metadata"]["managedFields"] = after_update(live, new, manager(f"m{number}", f"2026-01-01T00:00:{number:02}Z"), LISTS)
+        live = new
+    names = [entry["manager"] for entry in live["metadata"]["managedFields"]]
+    assert len(names) == 10
+    assert set(names) == {"ancient-changes", *(f"m{number}" for number in range(21, 30))}
+    assert owned(live, "ancient-changes") == {f".metadata.labels.l{number}" for number in range(21)}
+
+
+def test_owner_references_are_whole() -> None:
+    """Of a reference no part makes sense without the rest."""
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "1"}
+    config = service()
+    config["metadata"]["ownerReferences"] = [reference]
+    live = apply(None, config, manager("one"), LISTS, force=False)
+    other = service()
+    other["metadata"]["ownerReferences"] = [{**reference, "controller": True}]
+    with pytest.raises(FieldConflict) as conflict:
+        apply(live, other, manager("two"), LISTS, force=False)
+    assert conflict.value.causes == [('"one"', '.metadata.ownerReferences[uid="1"]')]
+    more = service()
+    more["metadata"]["ownerReferences"] = [{**reference, "name": "b", "uid": "2"}]
+    both = apply(live, more, manager("two"), LISTS, force=False)
+    assert [one["uid"] for one in both["metadata"]["ownerReferences"]] == ["1", "2"]
+
+
+def test_true_is_not_one() -> None:
+    """A change from 1 to true is a change, though Python takes them for equal."""
+    assert not same({"spec": {"a": 1}}, {"spec": {"a": True}})
+    assert same({"spec": {"a": 1}}, {"spec": {"a": 1}})

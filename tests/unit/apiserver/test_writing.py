@@ -266,10 +266,7 @@ async def test_status_apply_has_managers_of_its_own(http: Raw) -> None:
     other = {**observed, "status": {"conditions": [{"type": "Ready", "status": "False"}]}}
     conflict = await http("PATCH", f"{ROUTES}/r/status?fieldManager=other", other, APPLY)
     assert refused(conflict) == (409, "Conflict")
-    assert (
-        'conflict with "controller" with subresource "status": .status.conditions[type="Ready"].status'
-        in conflict.body["message"]
-    )
+    assert 'conflict with "controller" with subresource "status": .status.conditions' in conflict.body["message"]
     again = await http("PATCH", f"{ROUTES}/r?fieldManager=person", route(), APPLY)
     assert again.body["status"] == status
 

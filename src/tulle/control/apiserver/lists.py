@@ -6,22 +6,17 @@ All other lists are replaced as a whole. Paths have field names only (`spec.port
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tulle.api.object import Kind
+from pydantic import BaseModel
+
+from tulle.api.kind import Kind
+from tulle.api.list_types import ListType
+from tulle.api.shape import Shape
 
 Path = tuple[str, ...]
-
-
-# Groups of Kubernetes itself; the others are those of custom resources, which know no strategic merge patch.
-_BUILTIN = frozenset(("", "coordination.k8s.io", "discovery.k8s.io", "rbac.authorization.k8s.io"))
-
-
-def builtin(kind: Kind) -> bool:
-    """Whether the kind is one of Kubernetes itself, and not served by a CustomResourceDefinition there."""
-    return kind.group in _BUILTIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,55 +36,63 @@ class Merge:
         return {key: item.get(key, self.defaults.get(key)) for key in self.keys} if isinstance(item, dict) else {}
 
 
-_SET, _ATOMIC = Merge(), Merge(atomic=True)
-_BY_NAME, _BY_TYPE = Merge(("name",)), Merge(("type",))
+_ATOMIC = Merge(atomic=True)
 _EVERY: Mapping[Path, Merge] = {
-    ("metadata", "finalizers"): _SET,
+    ("metadata", "finalizers"): Merge(),
     ("metadata", "ownerReferences"): Merge(("uid",), whole=True),
-    ("status", "conditions"): _BY_TYPE,
 }
-_GATEWAY_API = "gateway.networking.k8s.io"
-_LISTENERS: Mapping[Path, Merge] = {
-    ("spec", "listeners"): _BY_NAME,
-    ("spec", "listeners", "allowedRoutes", "namespaces", "selector"): _ATOMIC,
-    ("status", "listeners"): _BY_NAME,
-    ("status", "listeners", "conditions"): _BY_TYPE,
-}
-_BINDING: Mapping[Path, Merge] = {("roleRef",): _ATOMIC}
-_APPLY: Mapping[tuple[str, str], Mapping[Path, Merge]] = {
-    ("", "Service"): {
+# What Kubernetes' own types say beyond the types of their lists.
+_FURTHER: Mapping[str, Mapping[Path, Merge]] = {
+    "services": {
         ("spec", "ports"): Merge(("port", "protocol"), {"protocol": "TCP"}),
         ("spec", "selector"): _ATOMIC,
     },
-    ("", "ServiceAccount"): {("secrets",): Merge(("name",), whole=True)},
-    ("", "Event"): {("involvedObject",): _ATOMIC, ("related",): _ATOMIC},
-    ("rbac.authorization.k8s.io", "RoleBinding"): _BINDING,
-    ("rbac.authorization.k8s.io", "ClusterRoleBinding"): _BINDING,
-    ("networking.istio.io", "ServiceEntry"): {("spec", "ports"): _BY_NAME},
-    (_GATEWAY_API, "GatewayClass"): {("status", "supportedFeatures"): _BY_NAME},
-    (_GATEWAY_API, "ListenerSet"): _LISTENERS,
-    (_GATEWAY_API, "Gateway"): {
-        **_LISTENERS,
-        ("spec", "allowedListeners", "namespaces", "selector"): _ATOMIC,
-        ("spec", "tls", "frontend", "perPort"): Merge(("port",)),
-    },
+    "serviceaccounts": {("secrets",): Merge(("name",), whole=True)},
+    "events": {("involvedObject",): _ATOMIC, ("related",): _ATOMIC},
+    "rolebindings.rbac.authorization.k8s.io": {("roleRef",): _ATOMIC},
+    "clusterrolebindings.rbac.authorization.k8s.io": {("roleRef",): _ATOMIC},
 }
-_STRATEGIC: Mapping[tuple[str, str], Mapping[Path, Merge]] = {
-    ("", "Service"): {("spec", "ports"): Merge(("port",))},
-    ("", "ServiceAccount"): {("secrets",): _BY_NAME, ("imagePullSecrets",): _BY_NAME},
+_STRATEGIC: Mapping[str, Mapping[Path, Merge]] = {
+    "services": {("spec", "ports"): Merge(("port",)), ("status", "conditions"): Merge(("type",))},
+    "namespaces": {("status", "conditions"): Merge(("type",))},
+    "serviceaccounts": {("secrets",): Merge(("name",)), ("imagePullSecrets",): Merge(("name",))},
 }
-
-
-@functools.cache
-def _tables(group: str, kind: str) -> tuple[Mapping[Path, Merge], Mapping[Path, Merge]]:
-    return {**_EVERY, **_APPLY.get((group, kind), {})}, {**_EVERY, **_STRATEGIC.get((group, kind), {})}
 
 
 def applied(kind: Kind) -> Mapping[Path, Merge]:
-    """The lists that server-side apply merges, and the maps that it does not: as upstream's schemas have them."""
-    return _tables(kind.group, kind.kind)[0]
+    """The lists that server-side apply merges, and the maps that it does not: as the kind's schema has them."""
+    return _applied(kind.model, kind.resource)
+
+
+@functools.cache
+def _applied(model: type[BaseModel], resource: str) -> Mapping[Path, Merge]:
+    return {**dict(_below(Shape(model), (), frozenset())), **_EVERY, **_FURTHER.get(resource, {})}
+
+
+def _below(shape: Shape, path: Path, above: frozenset[type]) -> Iterator[tuple[Path, Merge]]:
+    """What the schema says of the fields at a place and below it. Below a list that is replaced as a whole nothing matters."""
+    model = shape.model
+    if model is None or model in above:
+        return
+    for name, field_shape in shape.fields.items():
+        at = (*path, name)
+        if path == () and name == "metadata":
+            continue
+        mark = next((one for one in field_shape.metadata if isinstance(one, ListType)), None)
+        if mark is not None and field_shape.item is not None:
+            yield at, Merge(mark.keys)
+            yield from _below(field_shape.item, at, above | {model})
+        elif _is_atomic(field_shape.model):
+            yield at, _ATOMIC
+        else:
+            yield from _below(field_shape, at, above | {model})
+
+
+def _is_atomic(model: type[BaseModel] | None) -> bool:
+    extra = model.model_config.get("json_schema_extra") if model is not None else None
+    return isinstance(extra, dict) and extra.get("x-kubernetes-map-type") == "atomic"
 
 
 def strategic(kind: Kind) -> Mapping[Path, Merge]:
     """The lists that a strategic merge patch merges: Kubernetes' own `patchMergeKey`s, on which kubectl builds its patches."""
-    return _tables(kind.group, kind.kind)[1]
+    return {**_EVERY, **_STRATEGIC.get(kind.resource, {})}

@@ -98,7 +98,7 @@ class Objects:
     async def update(self, target: Target, value: Any, options: Writing) -> Written:
         """PUT."""
         body = without_nulls(addressed(target, value))
-        if not body["metadata"].get("resourceVersion") and not lists.builtin(target.kind):
+        if not body["metadata"].get("resourceVersion") and not target.kind.built_in:
             message = "must be specified for an update: found nothing; needed the resourceVersion of the object that was read"
             raise errors.bad_field(target.kind, target.name, "metadata.resourceVersion", message)
         try:
@@ -384,7 +384,7 @@ _CREATED_BY_UPDATE = frozenset(
 
 def _counts(kind: Kind) -> bool:
     """Whether changes of what a person wishes are counted (`metadata.generation`): not in Kubernetes' oldest kinds."""
-    return not lists.builtin(kind) or kind.resource == "endpointslices.discovery.k8s.io"
+    return not kind.built_in or kind.resource == "endpointslices.discovery.k8s.io"
 
 
 def _stored_version(kind: Kind) -> str:

@@ -158,7 +158,7 @@ def _methods(at: Target) -> Sequence[str]:
 
 
 def _patchable(content_type: str, kind: Kind) -> None:
-    accepted = [_JSON_PATCH, _MERGE, *((_STRATEGIC,) if lists.builtin(kind) else ()), _APPLY]
+    accepted = [_JSON_PATCH, _MERGE, *((_STRATEGIC,) if kind.built_in else ()), _APPLY]
     if content_type not in accepted:
         raise errors.unsupported(content_type, accepted)
 

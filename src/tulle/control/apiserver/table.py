@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tulle.api.kind import Column, Kind
+from tulle.api.kind import NAME, Column, Kind
 
 Raw = dict[str, Any]
 
@@ -16,18 +16,9 @@ def table(kind: Kind, bodies: Sequence[Raw], now: float, *, metadata: Raw, inclu
 
     `metadata` is the list's; `columns` False leaves the definitions out, as in all but the first event of a watch.
     """
-    shown = [one for one in kind.columns if not one.wide]
-    wide = [one for one in kind.columns if one.wide]
-    age = [Column("Age", lambda body: _age(body, now))] if kind.aged else []
-    columns_of = [*shown, *age, *wide]
-    definitions = [_column("Name", "string", 0, "name"), *(_column(one.name, "string", int(one.wide)) for one in columns_of)]
-    rows = [
-        {
-            "cells": [body["metadata"]["name"], *(one.value(body) for one in columns_of)],
-            "object": _carried(body, include),
-        }
-        for body in bodies
-    ]
+    shown = kind.table
+    definitions = [_column(one.name, "string", int(one.wide), "name" if one is NAME else "") for one in shown]
+    rows = [{"cells": [cell(one, body, now) for one in shown], "object": _carried(body, include)} for body in bodies]
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
@@ -35,6 +26,12 @@ def table(kind: Kind, bodies: Sequence[Raw], now: float, *, metadata: Raw, inclu
         "columnDefinitions": definitions if columns else [],
         "rows": rows,
     }
+
+
+def cell(column: Column, body: Raw, now: float) -> str:
+    """What a column shows of an object at the time `now`."""
+    value = column.value(body)
+    return _age(value, now) if column.age else value
 
 
 def _column(name: str, kind: str, priority: int, form: str = "") -> Raw:
@@ -52,12 +49,12 @@ def metadata_only(body: Raw) -> Raw:
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": body["metadata"]}
 
 
-def _age(body: Mapping[str, Any], now: float) -> str:
+def _age(time: str, now: float) -> str:
     try:
-        made = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
-    except (KeyError, ValueError, TypeError):
+        then = datetime.fromisoformat(time)
+    except ValueError:
         return "<unknown>"
-    return human(max(0, int(now - made.timestamp())))
+    return human(max(0, int(now - then.timestamp())))
 
 
 def human(seconds: int) -> str:
