@@ -38,6 +38,7 @@ from tulle.control.ca.http import identity_app
 from tulle.control.ca.tokens import JoinTokens
 from tulle.control.events import Events
 from tulle.control.garbage import GarbageCollector
+from tulle.control.history_api import add_history
 from tulle.control.mesh_api import mesh_api
 from tulle.control.store.sealed import VARIABLE, Keys, SealedStore
 from tulle.control.store.sqlite import SqliteStore
@@ -144,12 +145,14 @@ class ControlPlane:
         self.certificate = self._issue()
 
         self.tls = _tls_context(self.certificate, self.authority.bundle)
+        mesh = mesh_api(self)
+        add_history(mesh, lambda: self.api.objects)
         self.api = ApiServer(
             self.store,
             tls=self.tls,
             trust_domain=settings.trust_domain,
             admit=self._warnings,
-            extra_apps={"/tulle/v1": mesh_api(self)},
+            extra_apps={"/tulle/v1": mesh},
             open_apps={
                 IDENTITY_PREFIX: identity_app(self.authority, self.tokens, self.store, settings.certificate_lifetime),
             },

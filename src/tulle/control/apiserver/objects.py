@@ -224,7 +224,7 @@ class Objects:
         if has_status(kind):
             body.pop("status", None)
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(self.now())}
-        if _counts(kind):
+        if counts_generations(kind):
             metadata["generation"] = 1
         admission.default(kind, body)
         warnings = check(target, body, options.validation)
@@ -232,22 +232,22 @@ class Objects:
         if not managed:
             wished = {key: value for key, value in body.items() if key != "status" or not has_status(kind)}
             metadata["managedFields"] = after_update(None, wished, self._manager(target, options), lists.applied(kind))
-        await self._in_namespace(target)
+        await self.in_namespace(target)
         if options.guard is not None:
             await options.guard.check("create", target, body, None)
         if self.admit is not None:
             warnings += await self.admit("create", kind, body, None)
-        body["apiVersion"] = _stored_version(kind)
+        body["apiVersion"] = stored_version(kind)
         try:
             revision = await self._writes.put(target, None, body, 0, options.cause, dry_run=options.dry_run)
         except Conflict as conflict:
             standing = await self.store.get(target.key)
             raise errors.already_exists(kind, target.name, going=standing is not None and is_going(standing.body)) from conflict
         if revision:
-            await self._still_there(target)
+            await self.still_there(target)
         return Written(shown(target, body, revision), warnings, created=True)
 
-    async def _in_namespace(self, target: Target) -> None:
+    async def in_namespace(self, target: Target) -> None:
         """Raises a `Denial` where the target's namespace is not there, or is going."""
         if not target.kind.namespaced:
             return
@@ -257,10 +257,10 @@ class Objects:
         if b"deletionTimestamp" in space.json and is_going(space.body):
             raise errors.terminating(target.kind, target.name, target.namespace)
 
-    async def _still_there(self, target: Target) -> None:
+    async def still_there(self, target: Target) -> None:
         """Take an object back that came into a namespace while that was deleted: nothing may be left in it."""
         try:
-            await self._in_namespace(target)
+            await self.in_namespace(target)
         except errors.Denial:
             stored = await self.store.get(target.key)
             with contextlib.suppress(Conflict):
@@ -285,24 +285,24 @@ class Objects:
 
     async def _replace(self, target: Target, stored: Stored, live: Raw, new: Raw, options: Writing, managed: bool) -> Written:
         kind = target.kind
-        new = _keeping(target, live, new)
+        new = keeping(target, live, new)
         metadata = new["metadata"]
         if kind.resource == "services" and not target.subresource:
             admission.keep_addresses(live, new)
         admission.default(kind, new)
         warnings = check(target, new, options.validation)
-        _immutable(kind, live, new)
+        check_immutable(kind, live, new)
         if not managed:
             metadata["managedFields"] = after_update(live, new, self._manager(target, options), lists.applied(kind))
         if same(live, new):
             return Written(live, warnings)
-        if _counts(kind) and _wish(live) != _wish(new):
+        if counts_generations(kind) and wish(live) != wish(new):
             metadata["generation"] = int(live["metadata"].get("generation") or 0) + 1
         if options.guard is not None:
             await options.guard.check("update", target, new, stored.body)
         if self.admit is not None:
             warnings += await self.admit("update", kind, new, stored.body)
-        new["apiVersion"] = _stored_version(kind)
+        new["apiVersion"] = stored_version(kind)
         metadata.pop("resourceVersion", None)
         if is_going(new) and not metadata.get("finalizers") and kind.resource != NAMESPACES:
             if not options.dry_run:
@@ -321,7 +321,7 @@ _KEPT = (
 )
 
 
-def _keeping(target: Target, live: Raw, new: Raw) -> Raw:
+def keeping(target: Target, live: Raw, new: Raw) -> Raw:
     """The new object with what a write at this path cannot change."""
     before, after = live["metadata"], new["metadata"]
     if after.get("uid") not in (None, "", before.get("uid")):
@@ -347,7 +347,8 @@ def _keeping(target: Target, live: Raw, new: Raw) -> Raw:
     return kept_body
 
 
-def _immutable(kind: Kind, live: Raw, new: Raw) -> None:
+def check_immutable(kind: Kind, live: Raw, new: Raw) -> None:
+    """Raises a `Denial` where a field changes that must not."""
     name = str(live["metadata"].get("name"))
     added = [one for one in finalizers(new) if one not in finalizers(live)]
     if is_going(live) and added:
@@ -362,11 +363,11 @@ def _immutable(kind: Kind, live: Raw, new: Raw) -> None:
         if before and after and before != after:
             wrong = f"found {after}; needed {before}: the address of a Service does not change"
             raise errors.bad_field(kind, name, "spec.clusterIP", wrong)
-    if kind.resource in ("secrets", "configmaps") and live.get("immutable") and _wish(live) != _wish(new):
+    if kind.resource in ("secrets", "configmaps") and live.get("immutable") and wish(live) != wish(new):
         raise errors.bad_field(kind, name, "data", "found a change; needed none, for the object is immutable")
 
 
-def _wish(body: Mapping[str, Any]) -> Raw:
+def wish(body: Mapping[str, Any]) -> Raw:
     """The part that a person wishes: its changes count as generations."""
     return {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata", "status")}
 
@@ -382,12 +383,13 @@ _CREATED_BY_UPDATE = frozenset(
 )
 
 
-def _counts(kind: Kind) -> bool:
+def counts_generations(kind: Kind) -> bool:
     """Whether changes of what a person wishes are counted (`metadata.generation`): not in Kubernetes' oldest kinds."""
     return not kind.built_in or kind.resource == "endpointslices.discovery.k8s.io"
 
 
-def _stored_version(kind: Kind) -> str:
+def stored_version(kind: Kind) -> str:
+    """The `apiVersion` of what is stored, whichever it came in."""
     return f"{kind.group}/{kind.stored}" if kind.group else kind.stored
 
 
