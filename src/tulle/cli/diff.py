@@ -50,11 +50,22 @@ async def _diff(api: ApiClient, given: list[Given]) -> int:
             before = None
         after = await api.apply(item.raw, field_manager=MANAGER, force=True, dry_run=True)
         where = f"{item.kind.resource}/{item.namespace + '/' if item.namespace else ''}{item.name}"
-        lines = list(difflib.unified_diff(_lines(before), _lines(after), f"live/{where}", f"applied/{where}", lineterm=""))
-        changed |= bool(lines)
-        for line in lines:
-            click.echo(click.style(line, fg=COLOURS.get(line[:1])), color=False if plain() else None)
+        changed |= show(before, after, f"live/{where}", f"applied/{where}")
     return int(changed)
+
+
+def show(before: dict[str, Any] | None, after: dict[str, Any] | None, left: str, right: str) -> bool:
+    """Print a change as a unified diff of YAML, of a Secret without its values; whether there is one.
+
+    `left` and `right` are what the sides are called.
+    """
+    from tulle.api.redaction import redacted
+
+    before, after = redacted(before, after)
+    lines = list(difflib.unified_diff(_lines(before), _lines(after), left, right, lineterm=""))
+    for line in lines:
+        click.echo(click.style(line, fg=COLOURS.get(line[:1])), color=False if plain() else None)
+    return bool(lines)
 
 
 def _lines(raw: dict[str, Any] | None) -> list[str]:

@@ -26,6 +26,8 @@ COMMANDS = {
     "get": Entry("tulle.cli.get:get", "Show objects"),
     "delete": Entry("tulle.cli.delete:delete", "Delete objects"),
     "diff": Entry("tulle.cli.diff:diff", "What apply would change"),
+    "history": Entry("tulle.cli.history:history", "Who changed what, and how it was before"),
+    "rollback": Entry("tulle.cli.rollback:rollback", "Bring an object, or the whole mesh, back to how it was"),
     "wait": Entry("tulle.cli.wait:wait", "Wait until every proxy has what was written"),
     "kubeconfig": Entry("tulle.cli.kubeconfig:kubeconfig", "Print the path of the kubeconfig for kubectl"),
     "check": Entry("tulle.cli.check:check", "Look for what is wrong with this machine and this mesh"),
@@ -36,7 +38,7 @@ COMMANDS = {
 SECTIONS = {
     "Start": ("demo", "run", "exec"),
     "Programs": ("control-plane", "node", "token"),
-    "Objects": ("apply", "get", "delete", "diff", "wait", "kubeconfig"),
+    "Objects": ("apply", "get", "delete", "diff", "history", "rollback", "wait", "kubeconfig"),
     "Look inside": ("check", "proxy"),
     "About": ("version", "completion"),
 }

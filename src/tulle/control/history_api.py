@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tulle.api.redaction import redacted
 from tulle.api.registry import kind_of_resource
 from tulle.control.apiserver import errors
 from tulle.control.apiserver.guard import Guard
@@ -24,8 +25,6 @@ from tulle.ports import Cause, Change, Key
 Raw = dict[str, Any]
 
 _LIMIT = 100  # changes that are shown unless more are asked for
-REDACTED, CHANGED = "[redacted]", "[redacted, changed]"
-_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # kubectl's copy of the whole object, values included
 
 
 def add_history(app: web.Application, objects: Callable[[], Objects]) -> None:
@@ -134,14 +133,14 @@ def _place(key: Key) -> Raw:
 def _change(change: Change) -> Raw:
     cause = change.cause
     who = {"revision": change.revision, "time": cause.time, "author": cause.author, "address": cause.address, "verb": cause.verb}
-    before, after = redacted(change.key, change.previous, change.body)
+    before, after = redacted(change.previous, change.body)
     return {**who, **_place(change.key), "before": before, "after": after}
 
 
 def _plan(plan: Plan) -> Raw:
     steps = []
     for step in plan.steps:
-        before, after = redacted(step.target.key, step.before, step.after)
+        before, after = redacted(step.before, step.after)
         steps.append({"action": step.action, **_place(step.target.key), "before": before, "after": after})
     return {
         "to": plan.to,
@@ -151,24 +150,3 @@ def _plan(plan: Plan) -> Raw:
         "left": [_place(key) for key in plan.left],
         "warnings": list(plan.warnings),
     }
-
-
-def redacted(key: Key, before: Raw | None, after: Raw | None) -> tuple[Raw | None, Raw | None]:
-    """Both sides of a change without a Secret's values; which of them differ is still to be seen."""
-    if key.resource != "secrets":
-        return before, after
-    return _without_values(before, None), _without_values(after, before)
-
-
-def _without_values(body: Raw | None, other: Raw | None) -> Raw | None:
-    if body is None:
-        return None
-    result = {**body, "metadata": dict(body.get("metadata") or {})}
-    for name in ("data", "stringData"):
-        if isinstance(values := body.get(name), dict):
-            others = (other or {}).get(name) or {}
-            differs = {key for key, value in values.items() if key in others and others[key] != value}
-            result[name] = {key: CHANGED if key in differs else REDACTED for key in values}
-    if _APPLIED in (annotations := result["metadata"].get("annotations") or {}):
-        result["metadata"]["annotations"] = {**annotations, _APPLIED: REDACTED}
-    return result

@@ -260,15 +260,20 @@ class _Planning:
         action: Action = "delete" if after is None else "create" if before is None else "update"
         if after is not None:
             admission.default(target.kind, after)
-            self.warnings += [f"{key.resource}/{key.name}: {said}" for said in check(target, after, "Warn")]
+            self.warnings += [f"{key.resource}/{key.name}: {warning}" for warning in check(target, after, "Warn")]
             if before is None:
                 await self._has_namespace(target)
             elif counts_generations(target.kind) and wish(before) != wish(after):
                 after["metadata"]["generation"] = int(before["metadata"].get("generation") or 0) + 1
-        await self.permit.require(action, target)
-        await self.permit.check(action, target, after, before)
+        writes: list[tuple[Action, Raw | None, Raw | None]] = [(action, after, before)]
+        if before is not None and after is not None and before["metadata"].get("uid") != after["metadata"].get("uid"):
+            writes = [("delete", None, before), ("create", after, None)]  # another object of that name
+        for verb, new, old in writes:
+            await self.permit.require(verb, target)
+            await self.permit.check(verb, target, new, old)
         if self.objects.admit is not None:
-            self.warnings += await self.objects.admit(action, target.kind, after, before)
+            said = await self.objects.admit(action, target.kind, after, before)
+            self.warnings += said if len(self.after) == 1 else []  # else seen without the others, which come back with it
         return Step(action, target, before, after, expect)
 
     async def _has_namespace(self, target: Target) -> None:
@@ -322,4 +327,4 @@ def _kind(key: Key) -> Kind:
 
 def _target(key: Key) -> Target:
     kind = _kind(key)
-    return Target(kind, kind.versions[0], key.namespace, key.name)
+    return Target(kind, kind.stored, key.namespace, key.name)
