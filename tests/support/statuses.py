@@ -9,7 +9,8 @@ from tulle.api.object import Object
 from tulle.api.registry import kind_for
 from tulle.core.pipeline import Pipeline
 from tulle.core.status.merge import merged
-from tulle.core.status.progress import Asked, Progress, decided
+from tulle.core.status.progress import Asked, decided
+from tulle.xds.status import Progress
 
 Raw = dict[str, Any]
 NOW = "2026-01-02T03:04:05Z"

@@ -40,15 +40,17 @@ from tulle.control.events import Events
 from tulle.control.garbage import GarbageCollector
 from tulle.control.history_api import add_history
 from tulle.control.mesh_api import mesh_api
+from tulle.control.status import StatusWriter
 from tulle.control.store.sealed import VARIABLE, Keys, SealedStore
 from tulle.control.store.sqlite import SqliteStore
+from tulle.core.encoded import Published
 from tulle.core.pipeline import Pipeline
 from tulle.kit.errors import Refused
 from tulle.kit.problem import Problem
 from tulle.ports import Event, Key, Store
 from tulle.xds.credentials import ServerCredentials
-from tulle.xds.server import OPTIONS, AdsServer
-from tulle.xds.status import ProxyStatus
+from tulle.xds.server import OPTIONS, AdsServer, Observer
+from tulle.xds.status import Nack, ProxyStatus
 
 log = structlog.get_logger("tulle.control-plane")
 
@@ -60,11 +62,18 @@ _BATCH = 10_000  # events in one commit, at most: a bound for memory, never reac
 class Feed:
     """Keeps the pipeline at the store's revision, and tells the xDS server of every step.
 
-    Events that are there already go into one commit; a lone change is not delayed.
+    Events that are there already go into one commit; a lone change is not delayed. What is only a status is compiled by nobody:
+    `overwritten` hears of it.
     """
 
-    def __init__(self, store: Store, pipeline: Pipeline, publish: Callable[[Any], None]) -> None:
-        self.store, self.pipeline, self.publish = store, pipeline, publish
+    def __init__(
+        self,
+        store: Store,
+        pipeline: Pipeline,
+        publish: Callable[[Any], None],
+        overwritten: Callable[[Sequence[Key]], None] = lambda keys: None,
+    ) -> None:
+        self.store, self.pipeline, self.publish, self.overwritten = store, pipeline, publish, overwritten
         self._waiting: asyncio.Queue[Event] = asyncio.Queue()
 
     async def load(self) -> int:
@@ -86,11 +95,11 @@ class Feed:
     async def _work(self) -> None:
         while True:
             event = await self._waiting.get()
-            bodies = {event.key: event.body}
-            while not self._waiting.empty() and len(bodies) < _BATCH:
-                event = self._waiting.get_nowait()
-                bodies[event.key] = event.body
-            self._commit(bodies, event.revision)
+            events = [event]
+            while not self._waiting.empty() and len(events) < _BATCH:
+                events.append(self._waiting.get_nowait())
+            self._commit({one.key: one.body for one in events if not only_status(one)}, events[-1].revision)
+            self.overwritten([one.key for one in events if only_status(one)])
 
     def _commit(self, bodies: Mapping[Key, dict[str, Any] | None], revision: int) -> None:
         changes = {}
@@ -98,6 +107,18 @@ class Feed:
             if kind_of_resource(key.resource) is not None:
                 changes[key.resource, key.namespace, key.name] = _typed(key, body)
         self.publish(self.pipeline.commit(changes, revision))
+
+
+def only_status(event: Event) -> bool:
+    """Whether an event changed nothing of an object but its status (and who wrote which field)."""
+    if event.body is None or event.previous is None:
+        return False
+    return _without_status(event.body) == _without_status(event.previous)
+
+
+def _without_status(body: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {key: value for key, value in body.get("metadata", {}).items() if key not in ("managedFields", "resourceVersion")}
+    return {**body, "metadata": metadata, "status": None}
 
 
 def _typed(key: Key, body: dict[str, Any] | None) -> Object | None:
@@ -109,6 +130,29 @@ def _typed(key: Key, body: dict[str, Any] | None) -> Object | None:
     if decoded is None:
         log.error("a stored object cannot be read; it is left out", object=str(key), problems=[str(it) for it in problems])
     return decoded
+
+
+class _Moves(Observer):
+    """Tells that a proxy moved: that is all that the status writer has to hear."""
+
+    def __init__(self, moved: Callable[[], None]) -> None:
+        self._moved = moved
+
+    def connected(self, proxy: str, stream: int) -> None:
+        """It came."""
+        self._moved()
+
+    def disconnected(self, proxy: str, stream: int) -> None:
+        """It went."""
+        self._moved()
+
+    def nacked(self, proxy: str, stream: int, nack: Nack) -> None:
+        """It refused something."""
+        self._moved()
+
+    def synced(self, proxy: str, stream: int, revision: int) -> None:
+        """It has acknowledged everything."""
+        self._moved()
 
 
 class ControlPlane:
@@ -141,7 +185,9 @@ class ControlPlane:
         self.authority = Authority.open(settings.state_dir / "ca", settings.trust_domain)
         self.tokens = JoinTokens(self.store, lambda: self.authority.pin)
         self.pipeline = Pipeline(trust_domain=settings.trust_domain)
-        self.ads = AdsServer(self.pipeline, authorize=self._authorize)
+        moves = _Moves(lambda: self.status_writer.proxies_moved())
+        self.ads = AdsServer(self.pipeline, authorize=self._authorize, observer=moves)
+        self.status_writer = StatusWriter(self.store, self.pipeline, self.ads.progress, time.time)
         self.certificate = self._issue()
 
         self.tls = _tls_context(self.certificate, self.authority.bundle)
@@ -158,13 +204,14 @@ class ControlPlane:
             },
         )
         await self.api.prepare()
-        self.feed = Feed(self.store, self.pipeline, self.ads.publish)
+        self.feed = Feed(self.store, self.pipeline, self._publish, self.status_writer.overwritten)
         revision = await self.feed.load()
         self._tasks.append(asyncio.create_task(self.feed.run(revision), name="feed"))
         self.events = Events(self.store, time.time)
         garbage = GarbageCollector(self.store, self.api.objects, self.events)
         self._tasks.append(asyncio.create_task(self.events.run(), name="events"))
         self._tasks.append(asyncio.create_task(garbage.run(), name="garbage"))
+        self._tasks.append(asyncio.create_task(self.status_writer.run(), name="status"))
 
         self.server = grpc.aio.server(options=OPTIONS)
         self.server.add_generic_rpc_handlers(self.ads.handlers)
@@ -196,6 +243,10 @@ class ControlPlane:
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+
+    def _publish(self, published: Published) -> None:
+        self.ads.publish(published)
+        self.status_writer.published()
 
     def _issue(self) -> KeyPair:
         names = {"localhost", "127.0.0.1", "::1", socket.gethostname(), "tulle.tulle-system.svc", *self.settings.advertise}

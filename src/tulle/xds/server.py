@@ -24,7 +24,7 @@ from tulle.xds import sotw
 from tulle.xds.events import Acked, Action, Changed, Event, Overdue, Refused, Settled, Subscribed, Synced
 from tulle.xds.messages import Request, Send, parse_request
 from tulle.xds.sotw import SotwRequest, SotwSend, SotwStream
-from tulle.xds.status import Nack, ProxyStatus
+from tulle.xds.status import Nack, Progress, ProxyStatus
 from tulle.xds.stream import DeltaStream
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -158,6 +158,15 @@ class AdsServer:
                 types=session.protocol.status(),
             )
             for session in sorted(self._sessions.values(), key=lambda session: (session.proxy, session.number))
+        ]
+
+    def progress(self) -> list[Progress]:
+        """How far every connected proxy that the source knows is, by its newest stream; quicker than `proxies`."""
+        newest = {session.proxy: session for _number, session in sorted(self._sessions.items())}
+        return [
+            Progress(session.proxy, session.protocol.synced, session.protocol.refused)
+            for session in newest.values()
+            if not session.protocol.held
         ]
 
     async def wait_synced(self, revision: int, timeout: float) -> list[str]:

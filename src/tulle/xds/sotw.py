@@ -92,6 +92,11 @@ class SotwStream:
         """As in `DeltaStream`."""
         return self._delta.outstanding
 
+    @property
+    def refused(self) -> dict[tuple[str, str], str]:
+        """As in `DeltaStream`."""
+        return self._delta.refused
+
     def status(self) -> tuple[TypeStatus, ...]:
         """What each subscribed type stands at."""
         return self._delta.status()

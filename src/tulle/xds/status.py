@@ -26,6 +26,16 @@ class TypeStatus(msgspec.Struct, frozen=True):
     refused: dict[str, str] = {}
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far a connected proxy is: `synced` the latest revision with nothing outstanding, `refused` what it refuses now, by
+    (type URL, name), and why.
+    """
+
+    proxy: str
+    synced: int = 0
+    refused: dict[tuple[str, str], str] = {}
+
+
 class ProxyStatus(msgspec.Struct, frozen=True):
     """One stream of one proxy.
 

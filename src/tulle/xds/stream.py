@@ -75,6 +75,11 @@ class DeltaStream:
         unanswered = {url for url, kind in self._types.items() if kind.flight is not None and not kind.late}
         return tuple(url for url in ORDER if url in unanswered or any(url == ref[0] for ref in self._awaited))
 
+    @property
+    def refused(self) -> dict[tuple[str, str], str]:
+        """What the proxy refuses now, by (type URL, name), and why."""
+        return {(url, name): why for url, kind in self._types.items() for name, why in kind.refused.items()}
+
     def status(self) -> tuple[TypeStatus, ...]:
         """What each subscribed type stands at."""
         return tuple(

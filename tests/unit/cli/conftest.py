@@ -56,6 +56,20 @@ class Shell:
         done = self("get", *what, "-o", "json")
         return str(json.loads(done.stdout)["metadata"]["resourceVersion"]) if done.returncode == 0 else ""
 
+    def judged(self, namespace: str, *what: str) -> None:
+        """Wait until the objects have their status: it is written a moment after they are, as in Kubernetes."""
+        import json
+
+        deadline = time.monotonic() + 20
+        for one in what:
+            while time.monotonic() < deadline:
+                body = json.loads(self("get", *one.split("/"), "-n", namespace, "-o", "json").stdout)
+                conditions = body.get("status", {}).get("conditions", [])
+                if any((found["type"], found["status"]) == ("PassedAnalysis", "True") for found in conditions):
+                    break
+            else:
+                raise AssertionError(f"{one} got no status")
+
 
 @pytest.fixture
 def nowhere(tmp_path: Path) -> Shell:

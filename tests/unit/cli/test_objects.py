@@ -58,6 +58,7 @@ def test_created_unchanged_configured(shell: Shell, namespace: str) -> None:
         "destinationrule.networking.istio.io/reviews created",
         "virtualservice.networking.istio.io/reviews created",
     ]
+    shell.judged(namespace, "vs/reviews")
     before = shell.revision("vs", "reviews", "-n", namespace)
     second = shell("apply", "-n", namespace, "-f", "-", stdin=ALL)
     assert all(line.endswith(" unchanged") for line in second.stdout.splitlines())
@@ -163,6 +164,7 @@ def test_get_in_every_form(shell: Shell, namespace: str) -> None:
 def test_what_get_prints_apply_takes(shell: Shell, namespace: str) -> None:
     """Edit and put back, the oldest habit, would be refused."""
     shell("apply", "-n", namespace, "-f", "-", stdin=ALL)
+    shell.judged(namespace, "dr/reviews", "vs/reviews")
     for form in ("yaml", "json"):
         shown = shell("get", "vs,dr,svc", "-n", namespace, "-o", form).stdout
         done = shell("apply", "-f", "-", stdin=shown)

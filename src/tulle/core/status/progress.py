@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import msgspec
 
 from tulle.core.status.rows import PENDING, Condition, Part, Status
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """How far a connected proxy is: `synced` the latest revision with nothing outstanding, `refused` what it refuses now, by
-    (type URL, name), with its sentence.
-    """
+class Progress(Protocol):
+    """How far a connected proxy is, as `xds.status.Progress` tells it."""
 
-    proxy: str
-    synced: int = 0
-    refused: dict[tuple[str, str], str] = {}
+    @property
+    def proxy(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def synced(self) -> int:
+        """The latest revision with nothing outstanding."""
+        ...
+
+    @property
+    def refused(self) -> Mapping[tuple[str, str], str]:
+        """What it refuses now, by (type URL, name), and why."""
+        ...
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -44,8 +54,17 @@ def decided(status: Status, asked: Asked) -> Status:
 
 def waits(status: Status) -> bool:
     """Whether any of it waits for proxies."""
-    conditions = (*status.conditions, *(one for parts in status.parts.values() for part in parts for one in part.conditions))
-    return any(one.waits is not None for one in conditions)
+    return any(one.waits is not None for one in _conditions(status))
+
+
+def pending(status: Status) -> bool:
+    """Whether any of a decided status is still to come."""
+    return any(one.reason == PENDING for one in _conditions(status))
+
+
+def _conditions(status: Status) -> Iterator[Condition]:
+    yield from status.conditions
+    yield from (one for parts in status.parts.values() for part in parts for one in part.conditions)
 
 
 def _all(conditions: tuple[Condition, ...], asked: Asked) -> tuple[Condition, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tulle.core.status.progress import Asked, Progress, decided
+from tulle.core.status.progress import Asked, decided
 from tulle.core.status.rows import Condition, Status, false, true
+from tulle.xds.status import Progress
 
 GATEWAY = Status((true("Programmed", message="has it", waits=("a/gw", "b/gw")),))
 MESH = Status((Condition("Reconciled", "True", "Reconciled", waits=(), kept=True),))
