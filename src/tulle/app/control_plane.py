@@ -98,8 +98,15 @@ class Feed:
             events = [event]
             while not self._waiting.empty() and len(events) < _BATCH:
                 events.append(self._waiting.get_nowait())
-            self._commit({one.key: one.body for one in events if not only_status(one)}, events[-1].revision)
-            self.overwritten([one.key for one in events if only_status(one)])
+            bodies: dict[Key, dict[str, Any] | None] = {}
+            statuses: list[Key] = []
+            for one in events:
+                if only_status(one):
+                    statuses.append(one.key)
+                else:
+                    bodies[one.key] = one.body
+            self._commit(bodies, events[-1].revision)
+            self.overwritten(statuses)
 
     def _commit(self, bodies: Mapping[Key, dict[str, Any] | None], revision: int) -> None:
         changes = {}

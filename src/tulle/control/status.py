@@ -27,7 +27,7 @@ from tulle.core.status.rows import Status
 from tulle.core.status.statuses import Row
 from tulle.core.status.transitions import Turn, turns
 from tulle.kit.errors import TulleError
-from tulle.ports import Key, Store
+from tulle.ports import Key, Store, Stored
 
 log = structlog.get_logger("tulle.status")
 
@@ -174,9 +174,10 @@ class StatusWriter:
         stored = await self.objects.store.get(key)
         if stored is None or change(stored.body) is stored.body:
             return False
-        return await self._write(key, change, standing)
+        return await self._write(stored, change, standing)
 
-    async def _write(self, key: Key, change: Callable[[Raw], Raw], standing: list[Raw]) -> bool:
+    async def _write(self, stored: Stored, change: Callable[[Raw], Raw], standing: list[Raw]) -> bool:
+        key = stored.key
         kind = kind_of_resource(key.resource)
         assert kind is not None
         target = Target(kind, kind.versions[0], key.namespace, key.name, "status")
@@ -189,6 +190,8 @@ class StatusWriter:
                 log.warning("an object cannot have its status written", object=str(key), why=str(denial))
                 return False
             raise
+        if written.body["metadata"]["resourceVersion"] == str(stored.revision):
+            return False  # the API took out what was new
         self.written += 1
         if self.record is not None and standing:
             for turn in turns(standing[0], written.body.get("status") or {}):

@@ -12,6 +12,7 @@ import pytest
 from tests.support.statuses import condition
 from tulle.api.registry import kind_for
 from tulle.app.control_plane import Feed, only_status
+from tulle.control.apiserver.deletion import Deletion
 from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.target import Target, Writing
 from tulle.control.status import StatusWriter
@@ -19,7 +20,7 @@ from tulle.control.store.memory import MemoryStore
 from tulle.core import type_urls
 from tulle.core.pipeline import Pipeline
 from tulle.core.status.transitions import Turn
-from tulle.ports import Event, Key
+from tulle.ports import Event, Key, Put
 from tulle.xds.status import Progress
 
 Raw = dict[str, Any]
@@ -104,7 +105,7 @@ class Plane:
         await self.settled()
 
     async def delete(self, body: Raw) -> None:
-        await self.objects.delete(self.target(body), None, Writing("test"))
+        await self.objects.delete(self.target(body), Deletion(), Writing("test"))
         await self.settled()
 
     async def read(self, body: Raw) -> Raw:
@@ -224,7 +225,8 @@ async def test_a_backend_that_comes_mends_the_route(plane: Plane) -> None:
 async def test_what_others_overwrite_is_put_right_and_what_is_theirs_stays(plane: Plane) -> None:
     """A status that somebody cleared would never come back; another controller's entry would vanish."""
     await plane.apply(service(), workload(), gateway(), route())
-    theirs = {"parentRef": {"name": "gw"}, "controllerName": "example.com/c", "conditions": []}
+    one = {"type": "Accepted", "status": "True", "reason": "A", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    theirs = {"parentRef": {"name": "gw"}, "controllerName": "example.com/c", "conditions": [one]}
     await plane.objects.patch(
         plane.target(route(), "status"), lambda live: {**live, "status": {"parents": [theirs]}}, Writing("other")
     )
@@ -245,7 +247,7 @@ async def test_observed_generation_follows(plane: Plane) -> None:
 async def test_an_object_that_is_made_anew_gets_a_status(plane: Plane) -> None:
     """An object deleted and created within one commit would stay without."""
     await plane.apply(service(), workload(), gateway())
-    await plane.objects.delete(plane.target(gateway()), None, Writing("test"))
+    await plane.objects.delete(plane.target(gateway()), Deletion(), Writing("test"))
     await plane.objects.create(plane.target(gateway()), gateway(), Writing("test"))
     await plane.settled()
     assert await plane.said(gateway(), "Accepted") == "True Accepted"
@@ -256,8 +258,10 @@ async def test_deleted_and_foreign_objects_are_left_alone(plane: Plane) -> None:
     foreign = {**gateway("foreign"), "spec": {**gateway()["spec"], "gatewayClassName": "nginx"}}
     await plane.apply(service(), workload(), gateway(), foreign)
     await plane.delete(gateway())
-    assert "status" not in await plane.read(foreign)
     await plane.acknowledge(INGRESS)
+    body = await plane.read(foreign)
+    assert await plane.said(foreign, "Accepted") == "Unknown Pending", "as the API itself states it"
+    assert "tulle-status" not in [one["manager"] for one in body["metadata"]["managedFields"]]
 
 
 async def test_writers_at_the_same_time_do_not_lose_each_others_writes(plane: Plane) -> None:
@@ -272,6 +276,21 @@ async def test_writers_at_the_same_time_do_not_lose_each_others_writes(plane: Pl
     body = await plane.read(route())
     assert body["spec"]["hostnames"] == ["h19.example.com"]
     assert {one["observedGeneration"] for one in body["status"]["parents"][0]["conditions"]} == {body["metadata"]["generation"]}
+
+
+async def test_a_change_beside_a_status_of_the_same_object_is_not_passed_over(plane: Plane) -> None:
+    """Of two events that come together the one that matters would be lost behind the one that does not."""
+    await plane.apply(service(), workload(), gateway(), route())
+    target = plane.target(route())
+    stored = await plane.store.get(target.key)
+    assert stored
+    changed = {**stored.body, "spec": {**stored.body["spec"], "hostnames": ["b.example.com"]}}
+    changed["metadata"] = {**stored.body["metadata"], "generation": 2}
+    revision = await plane.store.write([Put(target.key, changed, stored.revision)])
+    await plane.store.write([Put(target.key, {**changed, "status": {"parents": []}}, revision)])
+    await plane.settled()
+    body = await plane.read(route())
+    assert {one["observedGeneration"] for one in body["status"]["parents"][0]["conditions"]} == {2}
 
 
 def test_what_is_only_a_status() -> None:

@@ -290,6 +290,8 @@ class Objects:
         if kind.resource == "services" and not target.subresource:
             admission.keep_addresses(live, new)
         admission.default(kind, new)
+        if target.subresource:  # who writes a status wishes nothing: a default that is newer than the object is not added by it
+            new.update({field: live[field] for field in live if field not in ("apiVersion", "metadata", "status")})
         warnings = check(target, new, options.validation)
         check_immutable(kind, live, new)
         if not managed:

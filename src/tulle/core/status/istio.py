@@ -1,6 +1,7 @@
 """Objects of Istio's kinds → `status.conditions` and `status.validationMessages`.
 
-`Reconciled`: every connected proxy has what the object changed. `PassedAnalysis`: nothing is wrong with it that would be refused.
+`Reconciled`: every connected proxy has what the object changed. `PassedAnalysis`: nothing is wrong with it that would be refused;
+its message has the field and the sentence of each validation message, which Istio's own form has no place for.
 """
 
 from __future__ import annotations
@@ -33,24 +34,22 @@ def istio_status(fetch: Fetch, key: tuple[str, Key]) -> Status:
 
 
 def _passed(problems: Sequence[Problem]) -> Condition:
-    errors = [one for one in problems if one.severity is Severity.ERROR]
-    if errors:
-        message = "; ".join(f"{one.path}: {one.message}" for one in errors[:_MOST_MESSAGES])
+    if not problems:
+        return true("PassedAnalysis", "NoProblems", "nothing is wrong")
+    worst = _worst(problems)
+    message = "; ".join(f"{one.path}: {one.message}" for one in worst)
+    if worst[0].severity is Severity.ERROR:
         return false("PassedAnalysis", "ErrorsFound", message)
-    warnings = len(problems)
-    message = f"{warnings} warning{'s' if warnings > 1 else ''}; see validationMessages" if warnings else "nothing is wrong"
-    return true("PassedAnalysis", "WarningsFound" if warnings else "NoProblems", message)
+    return true("PassedAnalysis", "WarningsFound", message)
+
+
+def _worst(problems: Sequence[Problem]) -> list[Problem]:
+    """The worst first, as many as are shown."""
+    ordered = sorted(problems, key=lambda one: (one.severity is not Severity.ERROR, one.path, one.reason, one.message))
+    return ordered[:_MOST_MESSAGES]
 
 
 def validation_messages(problems: Sequence[Problem]) -> list[dict[str, Any]]:
-    """Problems in the form of Istio's AnalysisMessageBase, with the field and the sentence beside it."""
-    worst = sorted(problems, key=lambda one: (one.severity is not Severity.ERROR, one.path, one.reason, one.message))
-    return [
-        {
-            "type": {"name": one.reason},
-            "level": "ERROR" if one.severity is Severity.ERROR else "WARNING",
-            "path": one.path,
-            "message": one.message,
-        }
-        for one in worst[:_MOST_MESSAGES]
-    ]
+    """Problems in the form of Istio's AnalysisMessageBase."""
+    levels = {Severity.ERROR: "ERROR", Severity.WARNING: "WARNING"}
+    return [{"type": {"name": one.reason}, "level": levels[one.severity]} for one in _worst(problems)]

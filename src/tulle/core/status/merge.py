@@ -32,6 +32,7 @@ OURS = frozenset(
 _NAMES = {"listeners": "name", "parents": "parentRef", "ancestors": "ancestorRef"}
 _MOST = {"listeners": 64, "parents": 32, "ancestors": 16}
 _MOST_CONDITIONS = 8
+_LONGEST = 32_768  # characters of a message
 
 
 def merged(old: Mapping[str, Any] | None, new: Status | None, generation: int, now: str) -> Raw:
@@ -104,7 +105,7 @@ def _condition(old: Mapping[str, Any], new: Condition, generation: int, now: str
         "type": new.type,
         "status": new.status,
         "reason": new.reason,
-        "message": new.message,
+        "message": new.message[:_LONGEST],
         "observedGeneration": generation,
         "lastTransitionTime": old["lastTransitionTime"]
         if old.get("status") == new.status and "lastTransitionTime" in old

@@ -42,6 +42,10 @@ BY_RESOURCE: Mapping[str, _Make] = {
 }
 
 
+# Those whose status counts and names many others.
+SUMS = frozenset({f"gateways.{GATEWAY_API}", f"backendtlspolicies.{GATEWAY_API}"})
+
+
 @table
 def object_status(fetch: Fetch, key: tuple[str, Key]) -> Status | None:
     """The status of (resource, object); None where it is not ours to write."""

@@ -27,7 +27,6 @@ _UNRESOLVED = {
     "UnsupportedProtocol": "UnsupportedProtocol",
 }
 _MOST_PARENTS = 32
-_LONGEST = 32_768  # characters in a message
 
 
 @table
@@ -97,7 +96,7 @@ def _without_effect(fetch: Fetch, kind: str, name: Key) -> str:
 def _said(problems: Any, reason: str, field: str = "") -> str:
     """The problems of a reason (below a field) as one sentence."""
     chosen = (f"{one.path}: {one.message}" for one in problems if one.reason == reason and field in one.path)
-    return "; ".join(chosen)[:_LONGEST]
+    return "; ".join(chosen)
 
 
 def _resolved(fetch: Fetch, kind: str, row: Route, name: Key) -> Condition:
@@ -108,7 +107,7 @@ def _resolved(fetch: Fetch, kind: str, row: Route, name: Key) -> Condition:
         found = list(unresolved(fetch, kind, row))
     if not found:
         return true("ResolvedRefs", message="all references were found and are permitted")
-    message = "; ".join(f"{one.path}: {one.message}" for one in found)[:_LONGEST]
+    message = "; ".join(f"{one.path}: {one.message}" for one in found)
     return false("ResolvedRefs", _UNRESOLVED[found[0].reason], message)
 
 

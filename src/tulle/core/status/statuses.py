@@ -8,8 +8,8 @@ import msgspec
 
 from tulle.api.object import Object
 from tulle.core.compile.hostname import Key
-from tulle.core.flow import Flow
-from tulle.core.status.objects import BY_RESOURCE, object_status
+from tulle.core.flow import Flow, Watch
+from tulle.core.status.objects import BY_RESOURCE, SUMS, object_status
 from tulle.core.status.rows import Status
 
 Row = tuple[str, Key]  # resource, object
@@ -29,6 +29,7 @@ class Statuses:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._watch = flow.watch()
+        self._last = flow.watch()  # objects whose status sums up that of others: theirs first, so that no row takes long
         self._seen: dict[Row, Seen] = {}
         self._renewed: dict[Row, None] = {}
 
@@ -38,11 +39,11 @@ class Statuses:
             return
         row = (resource, key)
         if one is None:
-            self._watch.remove(object_status, row)
+            self._watch_of(resource).remove(object_status, row)
             self._seen.pop(row, None)
             self._renewed.pop(row, None)
             return
-        self._watch.add(object_status, row)
+        self._watch_of(resource).add(object_status, row)
         metadata, before = one.metadata, self._seen.get(row)
         if before is None or (before.uid, before.generation) != (metadata.uid, metadata.generation):
             self._seen[row] = Seen(metadata.uid, metadata.generation, revision)
@@ -62,11 +63,15 @@ class Statuses:
 
     def take(self, most: int) -> Iterator[Row]:
         """Objects whose status, or generation, became another since they were last taken. Computes at most so many rows."""
-        changed = dict.fromkeys(key for _table, key, _row in self._watch.take(most))
+        watch = self._watch if self._watch.waiting else self._last
+        changed = dict.fromkeys(key for _table, key, _row in watch.take(most))
         renewed, self._renewed = self._renewed, {}
         yield from {**changed, **renewed}
 
     @property
     def waiting(self) -> bool:
         """Whether there is more to take."""
-        return bool(self._watch.waiting or self._renewed)
+        return bool(self._watch.waiting or self._last.waiting or self._renewed)
+
+    def _watch_of(self, resource: str) -> Watch:
+        return self._last if resource in SUMS else self._watch
