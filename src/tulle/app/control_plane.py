@@ -194,7 +194,8 @@ class ControlPlane:
         self.pipeline = Pipeline(trust_domain=settings.trust_domain)
         moves = _Moves(lambda: self.status_writer.proxies_moved())
         self.ads = AdsServer(self.pipeline, authorize=self._authorize, observer=moves)
-        self.status_writer = StatusWriter(self.store, self.pipeline, self.ads.progress, time.time)
+        self.events = Events(self.store, time.time)
+        self.status_writer = StatusWriter(self.store, self.pipeline, self.ads.progress, time.time, self.events)
         self.certificate = self._issue()
 
         self.tls = _tls_context(self.certificate, self.authority.bundle)
@@ -214,7 +215,6 @@ class ControlPlane:
         self.feed = Feed(self.store, self.pipeline, self._publish, self.status_writer.overwritten)
         revision = await self.feed.load()
         self._tasks.append(asyncio.create_task(self.feed.run(revision), name="feed"))
-        self.events = Events(self.store, time.time)
         garbage = GarbageCollector(self.store, self.api.objects, self.events)
         self._tasks.append(asyncio.create_task(self.events.run(), name="events"))
         self._tasks.append(asyncio.create_task(garbage.run(), name="garbage"))

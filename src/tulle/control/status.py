@@ -10,7 +10,7 @@ the control plane writes nothing. A status is written only over the generation t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -20,19 +20,19 @@ from tulle.control.apiserver.errors import Denial
 from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target, Writing
+from tulle.control.events import Events
 from tulle.core.pipeline import Pipeline
 from tulle.core.status.merge import merged
 from tulle.core.status.progress import Asked, Progress, decided, pending, waits
 from tulle.core.status.rows import Status
 from tulle.core.status.statuses import Row
-from tulle.core.status.transitions import Turn, turns
+from tulle.core.status.transitions import turns
 from tulle.kit.errors import TulleError
 from tulle.ports import Key, Store, Stored
 
 log = structlog.get_logger("tulle.status")
 
 Raw = dict[str, Any]
-Record = Callable[[Raw, Turn], Awaitable[None]]
 
 MANAGER = "tulle-status"
 _WRITING = Writing(MANAGER)
@@ -43,8 +43,8 @@ _PATIENCE = 1.0  # seconds before what could not be written is tried again
 
 
 class StatusWriter:
-    """`run` until cancelled. `progress` gives how far the connected proxies are, `now` seconds since the epoch, `record` tells
-    people of a condition that turned (an Event). What moves within a `moment` (seconds) is looked at once.
+    """`run` until cancelled. `progress` gives how far the connected proxies are, `now` seconds since the epoch; `events` is
+    told of conditions that turned. What moves within a `moment` (seconds) is looked at once.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class StatusWriter:
         pipeline: Pipeline,
         progress: Callable[[], Iterable[Progress]],
         now: Callable[[], float],
-        record: Record | None = None,
+        events: Events | None = None,
         moment: float = 0.05,
     ) -> None:
         # Writes of our own are not asked about: that would compile what is already compiled.
         self.objects = Objects(store, now)
-        self.pipeline, self.progress, self.now, self.record = pipeline, progress, now, record
+        self.pipeline, self.progress, self.now, self.events = pipeline, progress, now, events
         self._moment = moment
         self.written = 0  # so many statuses since the start
         self._wake = asyncio.Event()
@@ -193,9 +193,9 @@ class StatusWriter:
         if written.body["metadata"]["resourceVersion"] == str(stored.revision):
             return False  # the API took out what was new
         self.written += 1
-        if self.record is not None and standing:
+        if self.events is not None and standing:
             for turn in turns(standing[0], written.body.get("status") or {}):
-                await self.record(written.body, turn)
+                await self.events.record(written.body, "Warning" if turn.bad else "Normal", turn.reason, turn.message)
         return True
 
 

@@ -15,11 +15,11 @@ from tulle.app.control_plane import Feed, only_status
 from tulle.control.apiserver.deletion import Deletion
 from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.target import Target, Writing
+from tulle.control.events import Events
 from tulle.control.status import StatusWriter
 from tulle.control.store.memory import MemoryStore
 from tulle.core import type_urls
 from tulle.core.pipeline import Pipeline
-from tulle.core.status.transitions import Turn
 from tulle.ports import Event, Key, Put
 from tulle.xds.status import Progress
 
@@ -66,12 +66,9 @@ class Plane:
         self.objects = Objects(store, lambda: self.time)
         self.pipeline = Pipeline()
         self.proxies: dict[str, Progress] = {}
-        self.turns: list[tuple[str, Turn]] = []
-        self.writer = StatusWriter(store, self.pipeline, lambda: self.proxies.values(), lambda: self.time, self._record, moment=0)
+        events = Events(store, lambda: self.time)
+        self.writer = StatusWriter(store, self.pipeline, lambda: self.proxies.values(), lambda: self.time, events, moment=0)
         self.feed = Feed(store, self.pipeline, lambda _published: self.writer.published(), self.writer.overwritten)
-
-    async def _record(self, body: Raw, turn: Turn) -> None:
-        self.turns.append((f"{body['kind']}/{body['metadata']['name']}", turn))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -103,6 +100,12 @@ class Plane:
         for body in bodies:
             await self.objects.apply(self.target(body), body, Writing("test"))
         await self.settled()
+
+    async def events(self, name: str) -> set[str]:
+        """What was recorded of an object: `Warning BackendNotFound: HTTPRoute ...`."""
+        found, _revision = await self.store.list("events")
+        mine = [one.body for one in found if one.body["involvedObject"]["name"] == name]
+        return {f"{one['type']} {one['reason']}: {one['message']}" for one in mine}
 
     async def delete(self, body: Raw) -> None:
         await self.objects.delete(self.target(body), Deletion(), Writing("test"))
@@ -167,10 +170,12 @@ async def test_a_refusal_turns_it_off_with_envoys_words_until_it_takes_another(p
     message = condition((await plane.read(gateway()))["status"]["conditions"], "Programmed")["message"]
     assert "Permission denied" in message
     assert await plane.said(gateway("other"), "Programmed") == "True Programmed", "its port is another's"
-    assert [(ref, turn.bad) for ref, turn in plane.turns if "Programmed" in turn.message][-1] == ("Gateway/gw", True)
+    words = f"Programmed: {INGRESS} refuses it: cannot bind '0.0.0.0:80': Permission denied"
+    assert f"Warning Invalid: {words}" in await plane.events("gw")
+    assert not any("Permission" in one for one in await plane.events("other"))
     await plane.acknowledge(INGRESS)
     assert await plane.said(gateway(), "Programmed") == "True Programmed"
-    assert not plane.turns[-1][1].bad
+    assert "Normal Programmed: Programmed: the gateway workload has acknowledged it" in await plane.events("gw")
 
 
 async def test_a_status_write_compiles_nothing_and_is_no_generation(plane: Plane) -> None:
@@ -216,7 +221,7 @@ async def test_a_backend_that_comes_mends_the_route(plane: Plane) -> None:
     plane.time += 100
     await plane.apply(service("gone"))
     assert await plane.said(route(), "ResolvedRefs") == "True ResolvedRefs"
-    assert [turn.bad for ref, turn in plane.turns if ref == "HTTPRoute/r"] == [True, False]
+    assert {one.partition(":")[0] for one in await plane.events("r")} == {"Warning BackendNotFound", "Normal ResolvedRefs"}
     conditions = (await plane.read(route()))["status"]["parents"][0]["conditions"]
     assert condition(conditions, "Accepted")["lastTransitionTime"] == since
     assert condition(conditions, "ResolvedRefs")["lastTransitionTime"] > since
