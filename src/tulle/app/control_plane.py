@@ -27,7 +27,7 @@ from tulle.api.decode import decode
 from tulle.api.kind import Kind
 from tulle.api.object import Object
 from tulle.api.registry import kind_of_resource
-from tulle.app import logs, preflight
+from tulle.app import collector, logs, preflight
 from tulle.app.notify import notify
 from tulle.app.settings import ControlPlaneSettings
 from tulle.client import kubeconfig
@@ -173,7 +173,8 @@ class ControlPlane:
 
     async def __aenter__(self) -> ControlPlane:
         try:
-            await self._start()
+            with collector.loading():
+                await self._start()
         except BaseException:
             await self.close()
             raise
