@@ -1,4 +1,4 @@
-"""Writes `reference/cli.md` from the commands and `reference/resources.md` from the registry of kinds (`make docs`)."""
+"""Writes the reference pages: commands, resources, findings; each from what the programs themselves have."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from tulle.api.registry import KINDS
 from tulle.cli.main import tulle
+from tulle.core.analyze.codes import CODES, SUBJECTS
 
 HERE = Path(__file__).parent / "reference"
 
@@ -33,7 +34,8 @@ def cli() -> str:
         "",
         "Generated from the commands themselves by `make docs`.",
         "",
-        "Exit status: 0; 1 error; 64 typed wrong; 65 bad data in a file. `diff`: 0 no difference, 1 a difference, above 1 error.",
+        "Exit status: 0; 1 error; 64 typed wrong; 65 bad data in a file; 79 findings of `analyze`. `diff`: 0 no difference, 1 a",
+        "difference, above 1 error.",
         "`run` and `exec`: that of the command. Data goes to standard output, everything else to standard error.",
         "`NO_COLOR`, `TERM=dumb` and pipes are honoured.",
         "",
@@ -66,13 +68,37 @@ def resources() -> str:
     return "\n".join([*lines, ""])
 
 
+def findings() -> str:
+    """The page of codes."""
+    lines = [
+        "# Findings",
+        "",
+        "Generated from the table of codes by `make docs`.",
+        "",
+        "What `tulle analyze`, `apply` and `check` tell, and `kubectl` hears as warnings. A code never changes its meaning.",
+        "`tulle apply` refuses errors; informations are only told where one analyses. How to use and to suppress them:",
+        "[Analyze](../tasks/analyze.md).",
+        "",
+    ]
+    for prefix, subject in SUBJECTS.items():
+        lines += [f"## {subject}", ""]
+        for code in CODES:
+            if code.code[3:5] == prefix:
+                lines += [f"### {code.code}", "", f"**{code.title}** ({code.severity.value})", "", code.explanation, ""]
+                lines += [f"What to do: {code.hint}.", ""]
+                if code.istio:
+                    lines += [f"istioctl has {', '.join(f'`{name}`' for name in code.istio)} for it.", ""]
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Write both pages."""
+    """Write the pages."""
     for name in [name for name in os.environ if name.startswith("TULLE_")]:
         del os.environ[name]
     HERE.mkdir(exist_ok=True)
     (HERE / "cli.md").write_text(cli())
     (HERE / "resources.md").write_text(resources())
+    (HERE / "findings.md").write_text(findings())
 
 
 if __name__ == "__main__":

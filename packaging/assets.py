@@ -38,7 +38,8 @@ def man() -> str:
                     lines += [".RS", ".TP", rf"\fB{_escaped(', '.join(option.opts))}\fR", _escaped(option.help), ".RE"]
     lines += [
         ".SH EXIT STATUS",
-        "0 good; 1 error; 64 typed wrong; 65 bad data in a file. \\fBdiff\\fR: 0 no difference, 1 a difference, above 1 error.",
+        "0 good; 1 error; 64 typed wrong; 65 bad data in a file; 79 findings of \\fBanalyze\\fR. "
+        "\\fBdiff\\fR: 0 no difference, 1 a difference, above 1 error.",
         "\\fBrun\\fR and \\fBexec\\fR: that of the command.",
         ".SH ENVIRONMENT",
         "Every setting of a program is a flag and a \\fBTULLE_*\\fR variable; \\fB\\-\\-help\\fR of a command names them.",

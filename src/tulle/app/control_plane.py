@@ -26,7 +26,7 @@ import tulle
 from tulle.api.decode import decode
 from tulle.api.kind import Kind
 from tulle.api.object import Object
-from tulle.api.registry import kind_of_resource
+from tulle.api.registry import kind_for, kind_of_resource
 from tulle.app import collector, logs, preflight
 from tulle.app.notify import notify
 from tulle.app.settings import ControlPlaneSettings
@@ -43,10 +43,11 @@ from tulle.control.mesh_api import mesh_api
 from tulle.control.status import StatusWriter
 from tulle.control.store.sealed import VARIABLE, Keys, SealedStore
 from tulle.control.store.sqlite import SqliteStore
+from tulle.core.analyze import Finding, Scope, finding
 from tulle.core.encoded import Published
 from tulle.core.pipeline import Pipeline
 from tulle.kit.errors import Refused
-from tulle.kit.problem import Problem
+from tulle.kit.problem import Problem, Severity
 from tulle.ports import Event, Key, Store
 from tulle.xds.credentials import ServerCredentials
 from tulle.xds.server import OPTIONS, AdsServer, Observer
@@ -56,6 +57,7 @@ log = structlog.get_logger("tulle.control-plane")
 
 _SERVER_LIFETIME = 24 * 3600.0
 _CLIENT_LIFETIME = 365 * 24 * 3600.0  # the local administrator's own kubeconfig; made anew at every start
+_SLICE = 100  # objects that are judged in one go: some 20 ms
 _BATCH = 10_000  # events in one commit, at most: a bound for memory, never reached by hand
 
 
@@ -75,6 +77,12 @@ class Feed:
     ) -> None:
         self.store, self.pipeline, self.publish, self.overwritten = store, pipeline, publish, overwritten
         self._waiting: asyncio.Queue[Event] = asyncio.Queue()
+        self._stepped = asyncio.Event()
+
+    async def reached(self, revision: int) -> None:
+        """Wait until the pipeline shows a revision of the store."""
+        while self.pipeline.revision < revision:
+            await self._stepped.wait()
 
     async def load(self) -> int:
         """Everything that is stored, as one commit; the revision that it shows."""
@@ -114,6 +122,8 @@ class Feed:
             if kind_of_resource(key.resource) is not None:
                 changes[key.resource, key.namespace, key.name] = _typed(key, body)
         self.publish(self.pipeline.commit(changes, revision))
+        self._stepped.set()
+        self._stepped = asyncio.Event()
 
 
 def only_status(event: Event) -> bool:
@@ -302,7 +312,9 @@ class ControlPlane:
         if decoded is None:
             return []
         key = (kind.resource, decoded.metadata.namespace, decoded.metadata.name)
-        return [f"{problem.path}: {problem.message}" for problem in self.pipeline.trial(key, decoded)]
+        self.pipeline.analysis.at(Scope(time.time(), live=True))
+        found = (finding(problem) for problem in self.pipeline.trial(key, decoded))
+        return [f"[{one.code}] {one.path}: {one.message}" for one in found if one.severity is not Severity.INFO]
 
     # What /tulle/v1 shows.
 
@@ -324,6 +336,30 @@ class ControlPlane:
     def problems(self) -> Sequence[Problem]:
         """What is wrong with the objects as they are."""
         return self.pipeline.problems()
+
+    async def findings(self) -> list[Finding]:
+        """What the analysis has to say of the objects as they are."""
+        await self._judge()
+        return [finding(one) for problems in self.pipeline.analysis.found().values() for one in problems]
+
+    async def findings_with(self, objects: Sequence[Object]) -> list[Finding]:
+        """What it would say of these objects if they were written, and what they would newly make wrong elsewhere."""
+        await self._judge()
+        changes = {}
+        for one in objects:
+            kind = kind_for(one.ref.group, one.kind)
+            assert kind is not None
+            changes[kind.resource, (one.metadata.namespace, one.metadata.name)] = one
+        return [finding(problem) for problem in self.pipeline.analysis.trial(changes)]
+
+    async def _judge(self) -> None:
+        """Bring the analysis up to what is written, in slices between which others get their turn."""
+        await self.feed.reached(await self.revision())
+        self.pipeline.analysis.at(Scope(time.time(), live=True))
+        more = True
+        while more:
+            more = self.pipeline.analysis.settle(_SLICE)
+            await asyncio.sleep(0)
 
     async def revision(self) -> int:
         """The store's newest revision."""

@@ -136,14 +136,8 @@ async def _mesh(kubeconfig: str | None) -> AsyncIterator[Finding]:
         f"{status['version']}" if same else f"control plane {status['version']}, this command {tulle.__version__}",
     )
     yield _own_certificate(path)
-    problems = (await connect(kubeconfig, lambda api: api.request("GET", "/tulle/v1/problems")))["problems"]
-    wrong = [it for it in problems if it.get("severity", "error") == "error"]
-    if not wrong:
-        yield Finding(group, "every object can be acted on", Mark.GOOD)
-    for it in wrong:
-        ref = it.get("ref") or {}
-        place = f"{ref.get('kind', '')} {ref.get('namespace', '')}/{ref.get('name', '')}"
-        yield Finding(group, "every object can be acted on", Mark.WARN, f"{place}: {it.get('path', '')}: {it['message']}")
+    async for it in _objects(kubeconfig):
+        yield it
     answer = await connect(kubeconfig, lambda api: api.request("GET", "/tulle/v1/synced", query={"timeout": "5"}))
     proxies = (await connect(kubeconfig, lambda api: api.request("GET", "/tulle/v1/proxies")))["proxies"]
     if answer["synced"]:
@@ -157,6 +151,22 @@ async def _mesh(kubeconfig: str | None) -> AsyncIterator[Finding]:
         for status in proxy["types"]:
             for name, why in status.get("refused", {}).items():
                 yield Finding("proxies", f"{proxy['proxy']} takes {name}", Mark.BAD, why)
+
+
+async def _objects(kubeconfig: str | None) -> AsyncIterator[Finding]:
+    """What the analysis says of the mesh: how much, and the errors themselves."""
+    from tulle.cli.meaning import standing
+    from tulle.core.analyze.finding import counted
+    from tulle.kit.problem import Severity
+
+    found = await connect(kubeconfig, standing)
+    harmless = all(it.severity is Severity.INFO for it in found)
+    hint = "" if harmless else "tulle analyze -A"
+    yield Finding("objects", "the analysis finds no mistakes", Mark.GOOD if harmless else Mark.WARN, counted(found), hint)
+    for it in found:
+        if it.severity is Severity.ERROR:
+            place = f"{it.ref}: {it.path}" if it.ref else it.path
+            yield Finding("objects", "every object can be acted on", Mark.WARN, f"{place}: {it.message} [{it.code}]", it.hint)
 
 
 def _own_certificate(path: Path) -> Finding:

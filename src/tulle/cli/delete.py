@@ -38,9 +38,11 @@ def delete(
     if bool(words) == bool(files):
         raise click.UsageError("needed KIND NAME... or -f FILE" + (", not both" if words else ""))
     if files:
-        from tulle.cli.apply import checked_files, in_order
+        from tulle.cli.apply import checked_files, in_writing_order
 
-        gone = [(item.kind, item.name, item.namespace) for item in reversed(in_order(checked_files(ctx, files, namespace)))]
+        gone = [
+            (item.kind, item.name, item.namespace) for item in reversed(in_writing_order(checked_files(ctx, files, namespace)))
+        ]
         return asked(connect(kubeconfig, lambda api: _delete(api, gone, ignore_not_found)))
     from tulle.cli.kinds import targets
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tulle.cli.apply import MANAGER, checked_files, in_order, refuse
+from tulle.cli.apply import MANAGER, checked_files, in_writing_order, judged
 from tulle.cli.connection import asked, connect, mesh_option, namespace_option
 from tulle.cli.files import Given, files_option
 from tulle.cli.terminal import fail, plain
@@ -38,12 +38,11 @@ def diff(ctx: click.Context, files: tuple[str, ...], namespace: str, kubeconfig:
 
 
 async def _diff(api: ApiClient, given: list[Given]) -> int:
-    from tulle.cli.meaning import judge, live
     from tulle.client.errors import NotFound
 
-    refuse(judge(await live(api), given))
+    await judged(api, given)
     changed = 0
-    for item in in_order(given):
+    for item in in_writing_order(given):
         try:
             before: dict[str, Any] | None = await api.get(item.kind, item.name, item.namespace or None)
         except NotFound:

@@ -21,13 +21,14 @@ SUFFIXES = (".yaml", ".yml", ".json")
 
 
 class Given(NamedTuple):
-    """An object of a file: as written (with its namespace filled in), decoded, and where its fields are."""
+    """An object of a file: as written (with its namespace filled in), decoded, where its fields are, what decoding warns of."""
 
     kind: Kind
     version: str
     raw: dict[str, Any]
     object: Object
     locate: Callable[[str], Location | None]
+    problems: tuple[Problem, ...] = ()
 
     @property
     def ref(self) -> Ref:
@@ -69,17 +70,19 @@ def files_option(required: bool = True) -> Callable[[F], F]:
     )
 
 
-def read(names: Sequence[str], namespace: str, *, insist: bool = False) -> tuple[list[Given], list[Problem]]:
+def read(
+    names: Sequence[str], namespace: str, *, insist: bool = False, recursive: bool = False
+) -> tuple[list[Given], list[Problem]]:
     """The objects of all files in order, and every mistake in them, warnings included.
 
-    `namespace` is for those that name none; with `insist` one that names another is a mistake. Raises `TulleError` where a file
-    cannot be read at all.
+    `namespace` is for those that name none; with `insist` one that names another is a mistake. Folders are read with those
+    below them where `recursive`. Raises `TulleError` where a file cannot be read at all.
     """
     given: list[Given] = []
     problems: list[Problem] = []
     seen: dict[tuple[str, str, str, str], Location | None] = {}
     for name in names:
-        for file, data in _contents(name):
+        for file, data in _contents(name, recursive):
             documents, found = read_documents(data, file)
             problems += found
             for document in documents:
@@ -126,17 +129,18 @@ def _decoded(document: Document, namespace: str, insist: bool) -> tuple[Given | 
     problems = mismatch + problems
     if decoded is None or kind is None or errors(problems):
         return None, problems
-    return Given(kind, str(version).rpartition("/")[2], raw, decoded, document.locate), problems
+    return Given(kind, str(version).rpartition("/")[2], raw, decoded, document.locate, tuple(problems)), problems
 
 
-def _contents(name: str) -> list[tuple[str, bytes]]:
+def _contents(name: str, recursive: bool) -> list[tuple[str, bytes]]:
     if name == "-":
         return [("-", sys.stdin.buffer.read())]
     path = Path(name)
     try:
         if not path.is_dir():
             return [(name, path.read_bytes())]
-        inside = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+        files = path.rglob("*") if recursive else path.iterdir()
+        inside = sorted(file for file in files if file.suffix in SUFFIXES and file.is_file())
         if not inside:
             raise TulleError(f"{name}: found no file that ends in {', '.join(SUFFIXES)}")
         return [(str(file), file.read_bytes()) for file in inside]

@@ -23,6 +23,7 @@ COMMANDS = {
     "node": Entry("tulle.cli.node:node", "Run this host's node agent"),
     "token": Entry("tulle.cli.token:token", "Join tokens for nodes"),
     "apply": Entry("tulle.cli.apply:apply", "Create or change objects from files"),
+    "analyze": Entry("tulle.cli.analyze:analyze", "Look for mistakes in files and in the mesh"),
     "get": Entry("tulle.cli.get:get", "Show objects"),
     "delete": Entry("tulle.cli.delete:delete", "Delete objects"),
     "diff": Entry("tulle.cli.diff:diff", "What apply would change"),
@@ -38,7 +39,7 @@ COMMANDS = {
 SECTIONS = {
     "Start": ("demo", "run", "exec"),
     "Programs": ("control-plane", "node", "token"),
-    "Objects": ("apply", "get", "delete", "diff", "history", "rollback", "wait", "kubeconfig"),
+    "Objects": ("apply", "analyze", "get", "delete", "diff", "history", "rollback", "wait", "kubeconfig"),
     "Look inside": ("check", "proxy"),
     "About": ("version", "completion"),
 }

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
+from tulle.control.findings_api import Judge, add_findings
 from tulle.kit.problem import Problem
 
 
-class Mesh(Protocol):
+class Mesh(Judge, Protocol):
     """What the pages below ask; wired in `app/control_plane.py`."""
 
     def status(self) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def mesh_api(mesh: Mesh) -> web.Application:
         revision = _number(request, "revision", await mesh.revision())
         timeout = min(_number(request, "timeout", 20.0), _MAX_WAIT)
         behind = await mesh.wait_synced(int(revision), timeout)
-        return {"revision": int(revision), "synced": not behind, "behind": behind}
+        return {"revision": int(revision), "synced": not behind, "behind": behind, "proxies": len(mesh.proxies())}
 
     async def tokens(request: web.Request) -> Any:
         body = await request.json() if request.can_read_body else {}
@@ -79,6 +80,7 @@ def mesh_api(mesh: Mesh) -> web.Application:
     app.router.add_get("/proxies", answered(proxies))
     app.router.add_get("/problems", answered(problems))
     app.router.add_get("/synced", answered(synced))
+    add_findings(app, mesh)
     app.router.add_post("/tokens", answered(tokens))
     return app
 

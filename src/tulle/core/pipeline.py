@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from tulle.api.object import Object
 from tulle.core import type_urls
+from tulle.core.analyze import Analysis
+from tulle.core.analyze.inputs import feed
 from tulle.core.compile import Settings
 from tulle.core.compile.destinations import destination
 from tulle.core.compile.endpoints import endpoints
@@ -104,6 +106,7 @@ class Pipeline:
         self._watch = self.flow.watch()
         self._problems = self.flow.watch()
         self.statuses = Statuses(self.flow)
+        self.analysis = Analysis(self.flow)
         self._listened: dict[str, int] = {}
         self._found: dict[tuple[str, tuple[str, str]], tuple[Problem, ...]] = {}
         self._parts: dict[str, tuple[Part, ...]] = {}
@@ -134,6 +137,8 @@ class Pipeline:
         for key, one in changes.items():
             resource, namespace, object_name = key if isinstance(key, tuple) else (key.resource, key.namespace, key.name)
             self.statuses.saw(resource, (namespace, object_name), one, self._revision)
+            feed(batch, resource, (namespace, object_name), one)
+            self.analysis.follow(resource, (namespace, object_name), one is not None)
             source = INPUTS.get(resource)
             if source is None:
                 continue
@@ -180,18 +185,8 @@ class Pipeline:
 
     def trial(self, key: Key, one: Object) -> list[Problem]:
         """What would be wrong with an object if it were written now: for a warning at the time of the write. Changes nothing."""
-        resource, *name = key
-        source = INPUTS.get(resource)
-        if source is None or resource not in BY_RESOURCE:
-            return []
-        row = (name[0], name[1])
-        before = self.flow.get(source, row)
-        self.flow.commit({source: {row: row_of(one)}})
-        try:
-            found = self.flow.get(object_problems, (resource, row))
-            return list(found or ())
-        finally:
-            self.flow.commit({source: {row: before}})
+        resource, namespace, object_name = key
+        return list(self.analysis.alone(resource, (namespace, object_name), one))
 
     def model(self, layer: str) -> dict[str, Any]:
         """The rows of the model behind a layer, by table and key: for people, goldens and tests."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tulle.cli.apply import in_order
+from tulle.cli.apply import in_writing_order
 from tulle.cli.files import errors, read
 from tulle.cli.kinds import kinds, targets
 from tulle.kit.errors import TulleError
@@ -94,7 +94,7 @@ def test_order_of_writing(tmp_path: Path) -> None:
     file.write_text("---\n".join(f"apiVersion: {v}\nkind: {k}\nmetadata: {{name: x}}\n{s}\n" for v, k, s in heads))
     given, problems = read([str(file)], "default")
     assert not errors(problems), problems
-    assert [item.kind.kind for item in in_order(given)] == [
+    assert [item.kind.kind for item in in_writing_order(given)] == [
         "Namespace",
         "Service",
         "DestinationRule",

@@ -74,6 +74,7 @@ _SECRETS = "secrets"
 _PATHS = {
     "see": ("/tulle/v1/status", "/tulle/v1/proxies", "/tulle/v1/problems", "/tulle/v1/synced"),
     "past": ("/tulle/v1/history",),
+    "judge": ("/tulle/v1/findings",),  # a question that writes nothing, asked with POST for the objects that it has
 }
 
 
@@ -96,7 +97,8 @@ def cluster_roles(kinds: Sequence[Kind]) -> dict[str, list[Rule]]:
     """The shipped ClusterRoles by name."""
     groups = sorted({kind.group for kind in kinds} - {GROUP})
     traffic = [_rule(_WRITE, (group,), resources) for group, resources in _TRAFFIC.items()]
-    viewer = [*_reading(kinds, rbac=False), _paths(("get",), *_PATHS["see"])]
+    judge = _paths(("get", "post"), *_PATHS["judge"])
+    viewer = [*_reading(kinds, rbac=False), _paths(("get",), *_PATHS["see"]), judge]
     review = _rule(("create",), ("authorization.k8s.io",), ("localsubjectaccessreviews", "subjectaccessreviews"))
     return {
         "cluster-admin": list(EVERYTHING),
@@ -108,7 +110,7 @@ def cluster_roles(kinds: Sequence[Kind]) -> dict[str, list[Rule]]:
         ],
         "operator": [*viewer, *traffic, _paths(("get",), *_PATHS["past"]), _paths(("post",), "/tulle/v1/rollback")],
         "viewer": viewer,
-        "auditor": [*_reading(kinds, rbac=True), review, _paths(("get",), "/tulle/v1/*")],
+        "auditor": [*_reading(kinds, rbac=True), review, _paths(("get",), "/tulle/v1/*"), judge],
         "system:discovery": [
             _paths(("get",), "/", "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/readyz"),
             _paths(("get",), "/openapi", "/openapi/*", "/version", "/version/"),

@@ -47,14 +47,29 @@ class Analysis:
             self._watch.remove(object_findings, row)
             self._found.pop(row, None)
 
+    def settle(self, most: int) -> bool:
+        """Judge so many objects more; whether some are left. For those who have other things to do meanwhile."""
+        self._take(most)
+        return self._watch.waiting > 0
+
     def found(self) -> Mapping[Row, tuple[Problem, ...]]:
         """The problems of every object that has some, as of now; changed by the next call."""
-        for _table, key, problems in self._watch.take():
+        self._take(None)
+        return self._found
+
+    def _take(self, most: int | None) -> None:
+        for _table, key, problems in self._watch.take(most):
             if problems:
                 self._found[key] = problems
             else:
                 self._found.pop(key, None)
-        return self._found
+
+    def alone(self, resource: str, key: Key, one: Object) -> tuple[Problem, ...]:
+        """What would be wrong with an object if it were written, without a look at the others. Nothing is changed."""
+        undo = self._put({(resource, key): one})
+        found = self._flow.get(object_findings, (resource, key)) or ()
+        self._flow.commit(undo)
+        return found
 
     def trial(self, changes: Mapping[Row, Object]) -> list[Problem]:
         """What would be wrong if these objects were written: with them, and what they would newly make wrong elsewhere.
@@ -62,12 +77,8 @@ class Analysis:
         Nothing is changed.
         """
         before = dict(self.found())
-        batch: Batch = {}
-        for (resource, key), one in changes.items():
-            put(batch, resource, key, self._aged(resource, key, one))
-        undo = {source: {key: self._flow.get(source, key) for key in rows} for source, rows in batch.items()}
+        undo = self._put(changes)
         new = [row for row in changes if row not in self._there]
-        self._flow.commit(batch)
         for resource, key in new:
             self.follow(resource, key, True)
         after = dict(self.found())
@@ -80,6 +91,15 @@ class Analysis:
             standing = before.get(row, ()) if row not in changes else ()
             problems += (one for one in after[row] if one not in standing)
         return problems
+
+    def _put(self, changes: Mapping[Row, Object]) -> Batch:
+        """Commit objects; what has to be committed to undo it."""
+        batch: Batch = {}
+        for (resource, key), one in changes.items():
+            put(batch, resource, key, self._aged(resource, key, one))
+        undo = {source: {key: self._flow.get(source, key) for key in rows} for source, rows in batch.items()}
+        self._flow.commit(batch)
+        return undo
 
     def _aged(self, resource: str, key: Key, one: Object) -> Object:
         """The object as old as the one that it would replace: the age decides who wins."""

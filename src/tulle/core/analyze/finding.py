@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 import msgspec
 
 from tulle.core.analyze.codes import code_of
@@ -58,3 +61,10 @@ def in_order(findings: list[Finding]) -> list[Finding]:
         return (*where, str(one.ref or ""), one.path, RANK[one.severity], one.code)
 
     return sorted(findings, key=place)
+
+
+def counted(findings: Iterable[Finding]) -> str:
+    """`2 errors, 1 warning`; `nothing found`."""
+    counts = Counter(one.severity for one in findings)
+    said = [f"{counts[severity]} {severity.value}{'s' if counts[severity] != 1 else ''}" for severity in RANK if counts[severity]]
+    return ", ".join(said) or "nothing found"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from tulle.core.analyze import gateways, objects, policies, routes, routing, secrets, services, shadowing, tls
 from tulle.core.analyze.codes import code_of
-from tulle.core.analyze.inputs import briefs
+from tulle.core.analyze.inputs import briefs, workloads_known
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.mistakes import sorted_problems
 from tulle.core.compile.problems import object_problems
@@ -53,6 +53,8 @@ ANALYZERS: Mapping[str, tuple[Analyzer, ...]] = {
     "udproutes.gateway.networking.k8s.io": (routes.references("UDPRoute"),),
     "backendtlspolicies.gateway.networking.k8s.io": (policies.backend_tls_targets, secrets.backend_tls_certificates),
 }
+# What compile says of workloads, which nobody knows of files alone.
+_OF_WORKLOADS = ("NoGatewayWorkload",)
 # Asked of every object.
 EVERYWHERE = (objects.namespace, objects.version, objects.unsupported)
 
@@ -64,7 +66,7 @@ def object_findings(fetch: Fetch, key: tuple[str, Key]) -> tuple[Problem, ...]:
     brief = fetch(briefs, key)
     if brief is None:
         return ()
-    found = [*(fetch(object_problems, key) or ())]
+    found = [one for one in fetch(object_problems, key) or () if one.reason not in _OF_WORKLOADS or fetch(workloads_known, None)]
     for general in EVERYWHERE:
         found += general(fetch, resource, name)
     for analyzer in ANALYZERS.get(resource, ()):

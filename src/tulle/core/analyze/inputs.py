@@ -90,10 +90,14 @@ def feed(batch: Batch, resource: str, key: Key, one: Object | None) -> None:
 
 
 def _brief(one: Object) -> Brief:
+    return Brief(one.ref, one.api_version.rpartition("/")[2], one.metadata.creation_timestamp, suppressed_by(one))
+
+
+def suppressed_by(one: Object) -> tuple[str, ...]:
+    """The codes that an object's annotations do not want to hear; `*` is all of them."""
     notes = one.metadata.annotations
     words = ",".join(notes[name] for name in SUPPRESS if name in notes)
-    codes = tuple(word for part in words.split(",") if (word := part.strip()))
-    return Brief(one.ref, one.api_version.rpartition("/")[2], one.metadata.creation_timestamp, codes)
+    return tuple(word for part in words.split(",") if (word := part.strip()))
 
 
 @table
