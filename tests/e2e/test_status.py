@@ -91,8 +91,9 @@ def test_programmed_means_that_the_port_is_open(mesh: Mesh, gone: list[str]) -> 
     found = status(mesh, "gateway.gateway.networking.k8s.io/edge")
     assert found["addresses"][0]["type"] == "IPAddress"
     columns = mesh.kubectl("get", "gtw", "edge").out.splitlines()
-    assert "PROGRAMMED" in columns[0]
-    assert "True" in columns[1]
+    assert columns[0].split()[3:5] == ["ACCEPTED", "PROGRAMMED"]
+    assert columns[1].split()[3:5] == ["True", "True"]
+    assert "True" in mesh.kubectl("get", "httproute", "edge").out.splitlines()[1].split()
 
 
 def test_a_missing_backend_is_named_and_then_found(mesh: Mesh, gone: list[str]) -> None:

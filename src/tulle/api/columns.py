@@ -35,6 +35,24 @@ def condition(name: str, kind: str) -> Column:
     return Column(name, value)
 
 
+def _accepted(body: Mapping[str, Any]) -> str:
+    """Whether the parents of a route, or what a policy concerns, accept it: `True` or `False` where all agree, else `1/2`."""
+    status = body.get("status")
+    places = [*_items(status, "parents"), *_items(status, "ancestors")]
+    said = [one.get("status") for place in places for one in _items(place, "conditions") if one.get("type") == "Accepted"]
+    if len(set(said)) <= 1:
+        return shown(said[0]) if said else ""
+    return f"{said.count('True')}/{len(said)}"
+
+
+def _items(holder: Any, name: str) -> list[Mapping[str, Any]]:
+    value = holder.get(name) if isinstance(holder, Mapping) else None
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+ACCEPTED = Column("Accepted", _accepted)
+
+
 def shown(value: Any) -> str:
     """A JSON value in a table's cell."""
     if value is None:

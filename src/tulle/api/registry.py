@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tulle.api.columns import (
+    ACCEPTED,
     ADDRESSES,
     CREATED_AT,
     DATA,
@@ -158,7 +159,12 @@ KINDS: tuple[Kind, ...] = (
         "tulle.api.gateway:Gateway",
         short_names=("gtw",),
         categories=_GATEWAY,
-        columns=(field("Class", "spec.gatewayClassName"), ADDRESSES, condition("Programmed", "Programmed")),
+        columns=(
+            field("Class", "spec.gatewayClassName"),
+            ADDRESSES,
+            condition("Accepted", "Accepted"),
+            condition("Programmed", "Programmed"),
+        ),
     ),
     Kind(
         GATEWAY_API,
@@ -167,7 +173,7 @@ KINDS: tuple[Kind, ...] = (
         "httproutes",
         "tulle.api.gateway:HTTPRoute",
         categories=_GATEWAY,
-        columns=(field("Hostnames", "spec.hostnames"), WEIGHTS),
+        columns=(field("Hostnames", "spec.hostnames"), ACCEPTED, WEIGHTS),
     ),
     Kind(
         GATEWAY_API,
@@ -244,7 +250,7 @@ KINDS: tuple[Kind, ...] = (
         "grpcroutes",
         "tulle.api.gateway:GRPCRoute",
         categories=_GATEWAY,
-        columns=(field("Hostnames", "spec.hostnames"), WEIGHTS),
+        columns=(field("Hostnames", "spec.hostnames"), ACCEPTED, WEIGHTS),
         acted_on=False,
     ),
     Kind(
@@ -255,7 +261,7 @@ KINDS: tuple[Kind, ...] = (
         "tulle.api.gateway:TLSRoute",
         tighter={"v1": "tulle.api.gateway:TLSRouteV1", "v1alpha3": "tulle.api.gateway:TLSRouteV1"},
         categories=_GATEWAY,
-        columns=(WEIGHTS,),
+        columns=(ACCEPTED, WEIGHTS),
         acted_on=False,
     ),
     Kind(
@@ -266,7 +272,7 @@ KINDS: tuple[Kind, ...] = (
         "tulle.api.gateway:TCPRoute",
         tighter={"v1": "tulle.api.gateway:TCPRouteV1"},
         categories=_GATEWAY,
-        columns=(WEIGHTS,),
+        columns=(ACCEPTED, WEIGHTS),
         acted_on=False,
     ),
     Kind(
@@ -277,7 +283,7 @@ KINDS: tuple[Kind, ...] = (
         "tulle.api.gateway:UDPRoute",
         tighter={"v1": "tulle.api.gateway:UDPRouteV1"},
         categories=_GATEWAY,
-        columns=(WEIGHTS,),
+        columns=(ACCEPTED, WEIGHTS),
         acted_on=False,
     ),
     Kind(
@@ -288,6 +294,7 @@ KINDS: tuple[Kind, ...] = (
         "tulle.api.gateway:BackendTLSPolicy",
         short_names=("btlspolicy",),
         categories=_GATEWAY,
+        columns=(ACCEPTED,),
         acted_on=False,
     ),
     Kind(

@@ -105,6 +105,20 @@ def test_columns_show_what_matters() -> None:
     }
 
 
+def test_a_route_says_whether_its_parents_accept_it() -> None:
+    """`kubectl get httproutes` would show a route that nobody serves like one that works."""
+    kind = kind_of_resource("httproutes.gateway.networking.k8s.io")
+    assert kind is not None
+    (accepted,) = (column for column in kind.columns if column.name == "Accepted")
+
+    def shown(*statuses: str) -> str:
+        parents = [{"conditions": [{"type": "Accepted", "status": one}]} for one in statuses]
+        return accepted.value({"status": {"parents": parents}})
+
+    assert [shown(), shown("True"), shown("False", "False"), shown("True", "False")] == ["", "True", "False", "1/2"]
+    assert accepted.value({"status": {"parents": [None, {"conditions": "x"}]}}) == ""
+
+
 def references(document: Any) -> set[str]:
     return set(re.findall(r'"\$ref": "#/(?:components/schemas|definitions)/([^"]+)"', json.dumps(document)))
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tulle.api.registry import kind_of_resource
+from tulle.core.analyze.codes import code_of
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.problems import object_problems
 from tulle.core.flow import Fetch, table
@@ -18,6 +19,7 @@ from tulle.kit.problem import Problem, Severity
 
 # So many messages at most, and the worst first: a status is read by people.
 _MOST_MESSAGES = 32
+_LEVELS = {Severity.ERROR: "ERROR", Severity.WARNING: "WARNING", Severity.INFO: "INFO"}
 
 
 @table
@@ -51,5 +53,5 @@ def _worst(problems: Sequence[Problem]) -> list[Problem]:
 
 def validation_messages(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     """Problems in the form of Istio's AnalysisMessageBase."""
-    levels = {Severity.ERROR: "ERROR", Severity.WARNING: "WARNING"}
-    return [{"type": {"name": one.reason}, "level": levels[one.severity]} for one in _worst(problems)]
+    worst = ((one, code_of(one).code) for one in _worst(problems))
+    return [{"type": {"name": one.reason, "code": code}, "level": _LEVELS[one.severity]} for one, code in worst]

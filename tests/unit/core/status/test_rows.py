@@ -255,7 +255,7 @@ def test_istio_objects_say_what_analysis_found(mesh: Mesh) -> None:
     assert said(found["conditions"], "Reconciled") == "True Reconciled"
     assert said(found["conditions"], "PassedAnalysis") == "False ErrorsFound"
     (message,) = found["validationMessages"]
-    assert (message["type"]["name"], message["level"]) == ("HostNotFound", "ERROR")
+    assert message == {"type": {"name": "HostNotFound", "code": "TUL0101"}, "level": "ERROR"}
     assert condition(found["conditions"], "PassedAnalysis")["message"].startswith("spec.http[0].route[0].destination.host: ")
     assert found["observedGeneration"] == 1
     mesh.apply([virtual_service("ratings")])
