@@ -52,6 +52,13 @@ def decode(raw: Mapping[str, Any], locate: Callable[[str], Location | None] | No
     return (None if failed else decoded), report.in_order()
 
 
+def decode_review(raw: Mapping[str, Any], kind: Kind) -> tuple[Object | None, list[Problem]]:
+    """A review of a kind (`registry.REVIEWS`): it has no name. The review, or None where it has errors, and all of them."""
+    report = _Report(raw, None)
+    decoded = _typed(dict(raw), kind, kind.model, report)
+    return (None if report.problems else decoded), report.in_order()
+
+
 def unacted(kind: Kind) -> str:
     """The message for an object of a kind that is kept, and on which the mesh does not act."""
     return f"found a {kind.kind}, which the mesh keeps and does not act on yet; needed nothing"

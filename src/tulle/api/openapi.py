@@ -11,15 +11,16 @@ from typing import Any
 
 from tulle.api.object import Kind
 from tulle.api.openapi_schemas import kind_schemas, schema_name, shared_schemas
-from tulle.api.registry import KINDS
+from tulle.api.registry import KINDS, REVIEWS
 
 _PATCHES = ("application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml")
 _STRATEGIC = "application/strategic-merge-patch+json"
+_SERVED = (*KINDS, *REVIEWS)
 
 
 def group_versions() -> tuple[tuple[str, str], ...]:
     """Every served (group, version), once, in the order of the registry."""
-    return tuple(dict.fromkeys((kind.group, version) for kind in KINDS for version in kind.versions))
+    return tuple(dict.fromkeys((kind.group, version) for kind in _SERVED for version in kind.versions))
 
 
 def api_path(group: str, version: str) -> str:
@@ -64,7 +65,7 @@ def openapi_v2() -> dict[str, Any]:
 
 
 def _kinds_of(group: str, version: str) -> list[Kind]:
-    return [kind for kind in KINDS if kind.group == group and version in kind.versions]
+    return [kind for kind in _SERVED if kind.group == group and version in kind.versions]
 
 
 def _collection(kind: Kind, version: str) -> str:
@@ -110,7 +111,7 @@ _TYPES = {
 def _operations(kind: Kind, version: str) -> Iterator[tuple[str, str, str, dict[str, Any], list[str]]]:
     """Path, method, action, what both versions of OpenAPI have of an operation, and the names in its path."""
     gvk = {"group": kind.group, "version": version, "kind": kind.kind}
-    for suffix, method, action in _VERBS:
+    for suffix, method, action in _VERBS if not kind.review else _VERBS[1:2]:
         path = _collection(kind, version) + suffix
         common = {"x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk}
         yield path, method, action, common, [name for name in ("name", "namespace") if f"{{{name}}}" in path]

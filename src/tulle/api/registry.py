@@ -388,6 +388,22 @@ KINDS: tuple[Kind, ...] = (
     ),
 )
 
+
+def _review(group: str, kind: str, *, namespaced: bool = False) -> Kind:
+    return Kind(group, ("v1",), kind, f"{kind.lower()}s", f"tulle.api.reviews:{kind}", namespaced=namespaced, review=True)
+
+
+# Questions about who may what: served beside `KINDS`, and nowhere kept.
+REVIEWS: tuple[Kind, ...] = (
+    _review("authorization.k8s.io", "SelfSubjectAccessReview"),
+    _review("authorization.k8s.io", "SubjectAccessReview"),
+    _review("authorization.k8s.io", "LocalSubjectAccessReview", namespaced=True),
+    _review("authorization.k8s.io", "SelfSubjectRulesReview"),
+    _review("authentication.k8s.io", "SelfSubjectReview"),
+    _review("authentication.k8s.io", "TokenReview"),
+)
+TOKEN_REQUEST = _review("authentication.k8s.io", "TokenRequest")  # a subresource of ServiceAccount
+
 _BY_KIND = {(kind.group, kind.kind): kind for kind in KINDS}
 _BY_RESOURCE = {kind.resource: kind for kind in KINDS}
 

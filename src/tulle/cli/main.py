@@ -22,6 +22,7 @@ COMMANDS = {
     "control-plane": Entry("tulle.cli.control_plane:control_plane", "Run the control plane"),
     "node": Entry("tulle.cli.node:node", "Run this host's node agent"),
     "token": Entry("tulle.cli.token:token", "Join tokens for nodes"),
+    "apitoken": Entry("tulle.cli.apitoken:apitoken", "Bearer tokens for people and programs"),
     "apply": Entry("tulle.cli.apply:apply", "Create or change objects from files"),
     "analyze": Entry("tulle.cli.analyze:analyze", "Look for mistakes in files and in the mesh"),
     "get": Entry("tulle.cli.get:get", "Show objects"),
@@ -38,7 +39,7 @@ COMMANDS = {
 }
 SECTIONS = {
     "Start": ("demo", "run", "exec"),
-    "Programs": ("control-plane", "node", "token"),
+    "Programs": ("control-plane", "node", "token", "apitoken"),
     "Objects": ("apply", "analyze", "get", "delete", "diff", "history", "rollback", "wait", "kubeconfig"),
     "Look inside": ("check", "proxy"),
     "About": ("version", "completion"),

@@ -50,22 +50,22 @@ class ApiClient:
         namespace: str = "default",
         timeout: float = 30.0,
         warn: Callable[[str], None] | None = None,
+        token: str = "",
     ) -> None:
-        """`server`: `https://host:port`. `timeout`: seconds for one answer (watches have none)."""
+        """`server`: `https://host:port`. `timeout`: seconds for one answer (watches have none). `token`: a bearer token."""
         self.server, self.namespace = server.rstrip("/"), namespace
         self._tls, self._timeout, self._warn = tls, timeout, warn
+        self._headers = {"User-Agent": "tulle"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
     def from_kubeconfig(cls, path: Path | str, *, timeout: float = 30.0, warn: Callable[[str], None] | None = None) -> ApiClient:
         """The client for a kubeconfig's current context. Raises `Unavailable` where the file is absent."""
         config = kubeconfig.read(Path(path))
-        return cls(config.server, config.tls(), namespace=config.namespace, timeout=timeout, warn=warn)
+        return cls(config.server, config.tls(), namespace=config.namespace, timeout=timeout, warn=warn, token=config.token)
 
     async def __aenter__(self) -> ApiClient:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, limit=32), headers={"User-Agent": "tulle"}
-        )
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._tls, limit=32), headers=self._headers)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

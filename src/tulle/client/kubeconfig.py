@@ -23,13 +23,17 @@ class BadKubeconfig(TulleError):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Kubeconfig:
-    """The current context of a kubeconfig: `server` (a URL), PEM bytes to trust and to show, the default `namespace`."""
+    """The current context of a kubeconfig: `server` (a URL), PEM bytes to trust and to show, the default `namespace`.
+
+    Without a `certificate` there is a bearer `token`.
+    """
 
     server: str
     ca: bytes
     certificate: bytes
     key: bytes
     namespace: str = "default"
+    token: str = ""
 
     def tls(self) -> ssl.SSLContext:
         """A client's TLS context: trusts only `ca`, shows `certificate`. Raises `BadKubeconfig`."""
@@ -55,35 +59,45 @@ def _load(context: ssl.SSLContext, pem: bytes) -> None:
         Path(name).unlink()
 
 
-def write(
-    path: Path, *, server: str, ca: bytes, certificate: bytes, key: bytes, name: str = "tulle", namespace: str = "default"
-) -> None:
-    """Write (or replace, atomically) a kubeconfig with one context `name` and everything in it. All bytes are PEM."""
+def with_token(config: Kubeconfig, token: str, name: str) -> str:
+    """The text of a kubeconfig for the same control plane, with a bearer token in place of the certificate."""
+    return render(server=config.server, ca=config.ca, user={"token": token}, name=name, namespace=config.namespace)
 
-    def data(pem: bytes) -> str:
-        return base64.b64encode(pem).decode()
 
+def render(*, server: str, ca: bytes, user: Mapping[str, str], name: str, namespace: str) -> str:
+    """A kubeconfig's text: one cluster, one user (its fields as they stand there), one context, all of one name."""
     said = json.dumps  # JSON strings are YAML strings
-    text = f"""apiVersion: v1
+    credentials = "".join(f"    {field}: {said(value)}\n" for field, value in user.items())
+    return f"""apiVersion: v1
 kind: Config
 current-context: {said(name)}
 clusters:
 - name: {said(name)}
   cluster:
     server: {said(server)}
-    certificate-authority-data: {data(ca)}
+    certificate-authority-data: {said(_base64(ca))}
 users:
 - name: {said(name)}
   user:
-    client-certificate-data: {data(certificate)}
-    client-key-data: {data(key)}
-contexts:
+{credentials}contexts:
 - name: {said(name)}
   context:
     cluster: {said(name)}
     user: {said(name)}
     namespace: {said(namespace)}
 """
+
+
+def _base64(pem: bytes) -> str:
+    return base64.b64encode(pem).decode()
+
+
+def write(
+    path: Path, *, server: str, ca: bytes, certificate: bytes, key: bytes, name: str = "tulle", namespace: str = "default"
+) -> None:
+    """Write (or replace, atomically) a kubeconfig with one context `name` and everything in it. All bytes are PEM."""
+    user = {"client-certificate-data": _base64(certificate), "client-key-data": _base64(key)}
+    text = render(server=server, ca=ca, user=user, name=name, namespace=namespace)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # made 0600
@@ -127,13 +141,31 @@ def _current(document: Mapping[str, Any], path: Path) -> Kubeconfig:
     server = cluster.get("server")
     if not isinstance(server, str) or not server.startswith("https://"):
         raise BadKubeconfig(f"{path}: cluster.server: found {server!r}, needed a URL that starts with https://")
+    token = _token(user, path)
+    shown = not token or any(f"client-certificate{form}" in user for form in ("", "-data"))
     return Kubeconfig(
         server=server.rstrip("/"),
         ca=_pem(cluster, "certificate-authority", path),
-        certificate=_pem(user, "client-certificate", path),
-        key=_pem(user, "client-key", path),
+        certificate=_pem(user, "client-certificate", path) if shown else b"",
+        key=_pem(user, "client-key", path) if shown else b"",
         namespace=str(context.get("namespace") or "default"),
+        token=token,
     )
+
+
+def _token(user: Mapping[str, Any], path: Path) -> str:
+    """The bearer token that stands there, or in the file that `tokenFile` names; "" where there is none."""
+    if named := user.get("tokenFile"):
+        file = path.parent / str(named)
+        try:
+            token = file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadKubeconfig(f"{path}: tokenFile: {file} cannot be read") from error
+    else:
+        token = user.get("token") or ""
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise BadKubeconfig(f"{path}: token: needed printable ASCII")
+    return token
 
 
 def _named(document: Mapping[str, Any], section: str, inner: str, name: Any, path: Path) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import structlog
 
 from tulle.control.apiserver.auth import MASTERS, Attributes, Decision, User
-from tulle.control.apiserver.rbac import RESOURCES, Granted, Policy, Rule
+from tulle.control.apiserver.rbac import EVERYTHING, RESOURCES, Granted, Policy, Rule
 from tulle.kit.errors import TulleError, Unavailable
 from tulle.ports import Compacted, Store
 
@@ -40,7 +40,9 @@ class RbacAuthorizer:
 
     def rules(self, user: User, namespace: str) -> tuple[Granted, ...]:
         """What the user has in a namespace."""
-        return self._read.rules(user, namespace)
+        said = f'Group "{MASTERS}"'
+        every = tuple((rule, said) for rule in EVERYTHING) if MASTERS in user.groups else ()
+        return every + self._read.rules(user, namespace)
 
     @property
     def revision(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from tulle.api.object import Kind
+from tulle.api.registry import TOKEN_REQUEST
 from tulle.control.apiserver import errors
 from tulle.control.apiserver.negotiation import JSON, accepted, answer
 from tulle.control.apiserver.negotiation import form as form_of
@@ -21,11 +22,13 @@ Raw = dict[str, Any]
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 _AGGREGATED, _LIST, _AGGREGATES = "apidiscovery.k8s.io", "APIGroupDiscoveryList", ("v2", "v2beta1")
 _STATUS_VERBS = ("get", "patch", "update")
+# Further subresources by resource: their name, and the kind of what is sent there.
+_SUBRESOURCES = {"serviceaccounts": ("token", TOKEN_REQUEST)}
 
 
 def has_status(kind: Kind) -> bool:
     """Whether `status` is written through a path of its own: what is wished and what is observed have different writers."""
-    return "status" in kind.model.model_fields
+    return not kind.review and "status" in kind.model.model_fields
 
 
 class Discovery:
@@ -120,7 +123,7 @@ def _resources(group: str, version: str, kinds: Sequence[Kind]) -> Raw:
         if version not in kind.versions:
             continue
         common: Raw = {"namespaced": kind.namespaced, "kind": kind.kind}
-        entry: Raw = {"name": kind.plural, "singularName": kind.singular, **common, "verbs": list(_VERBS)}
+        entry: Raw = {"name": kind.plural, "singularName": kind.singular, **common, "verbs": _verbs(kind)}
         if kind.short_names:
             entry["shortNames"] = list(kind.short_names)
         if kind.categories:
@@ -128,6 +131,10 @@ def _resources(group: str, version: str, kinds: Sequence[Kind]) -> Raw:
         resources.append(entry)
         if has_status(kind):
             resources.append({"name": f"{kind.plural}/status", "singularName": "", **common, "verbs": list(_STATUS_VERBS)})
+        if further := _SUBRESOURCES.get(kind.resource):
+            name, sent = further
+            entry = {"name": f"{kind.plural}/{name}", "singularName": "", "namespaced": kind.namespaced, "kind": sent.kind}
+            resources.append(entry | {"group": sent.group, "version": sent.versions[0], "verbs": ["create"]})
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
@@ -152,7 +159,7 @@ def _aggregated_resource(kind: Kind, version: str) -> Raw:
         "responseKind": response,
         "scope": "Namespaced" if kind.namespaced else "Cluster",
         "singularResource": kind.singular,
-        "verbs": list(_VERBS),
+        "verbs": _verbs(kind),
     }
     if kind.short_names:
         entry["shortNames"] = list(kind.short_names)
@@ -160,4 +167,12 @@ def _aggregated_resource(kind: Kind, version: str) -> Raw:
         entry["categories"] = list(kind.categories)
     if has_status(kind):
         entry["subresources"] = [{"subresource": "status", "responseKind": response, "verbs": list(_STATUS_VERBS)}]
+    if further := _SUBRESOURCES.get(kind.resource):
+        name, sent = further
+        made = {"group": sent.group, "version": sent.versions[0], "kind": sent.kind}
+        entry.setdefault("subresources", []).append({"subresource": name, "responseKind": made, "verbs": ["create"]})
     return entry
+
+
+def _verbs(kind: Kind) -> list[str]:
+    return ["create"] if kind.review else list(_VERBS)

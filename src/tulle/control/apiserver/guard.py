@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tulle.control.apiserver import errors, node_limits
-from tulle.control.apiserver.auth import MASTERS, Attributes, Authorizer, Decision, User
+from tulle.control.apiserver.auth import Attributes, Authorizer, Decision, User
 from tulle.control.apiserver.rbac import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -117,8 +117,6 @@ class Guard:
         self._compare(target, wanted, f'is attempting to grant the permissions of {ref["kind"]} "{ref["name"]}" and lacks some')
 
     async def _may(self, verb: str, resource: str, namespace: str, name: str) -> bool:
-        if MASTERS in self.user.groups:
-            return True
         return (await self.allowed(Attributes(verb, GROUP, resource, "", namespace, name))).allowed
 
     def _compare(self, target: Target, wanted: Sequence[Rule], why: str) -> None:

@@ -1,4 +1,4 @@
-"""Kubernetes' protobuf bodies for the core kinds, into the same JSON: `kubectl create namespace` and its like send nothing else.
+"""Kubernetes' protobuf bodies for its own kinds, into the same JSON: `kubectl create namespace` and its like send nothing else.
 
 Only requests: every client that sends protobuf takes JSON answers. The tables follow the field numbers of Kubernetes'
 published `generated.proto`s; a field that is not in them is refused, not lost.
@@ -7,6 +7,7 @@ published `generated.proto`s; a field that is not in them is refused, not lost.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,19 @@ _METADATA: Message = {
     12: Field("annotations", "map"),
     13: Field("ownerReferences", _OWNER, many=True),
     14: Field("finalizers", many=True),
+    17: Field(
+        "managedFields",
+        {
+            1: Field("manager"),
+            2: Field("operation"),
+            3: Field("apiVersion"),
+            4: Field("time", "time"),
+            6: Field("fieldsType"),
+            7: Field("fieldsV1", "json"),
+            8: Field("subresource"),
+        },
+        many=True,
+    ),
 }
 _PORT: Message = {
     1: Field("name"),
@@ -92,33 +106,93 @@ _SERVICE: Message = {
     23: Field("trafficDistribution"),
 }
 _STATUS = Field("status", "ignored")
-_MESSAGES: Mapping[str, Message] = {
-    "Namespace": {
+_RULE: Message = {
+    1: Field("verbs", many=True),
+    2: Field("apiGroups", many=True),
+    3: Field("resources", many=True),
+    4: Field("resourceNames", many=True),
+    5: Field("nonResourceURLs", many=True),
+}
+_REQUIREMENT: Message = {1: Field("key"), 2: Field("operator"), 3: Field("values", many=True)}
+_SELECTOR: Message = {1: Field("matchLabels", "map"), 2: Field("matchExpressions", _REQUIREMENT, many=True)}
+_BINDING: Message = {
+    1: Field("metadata", _METADATA),
+    2: Field("subjects", {1: Field("kind"), 2: Field("apiGroup"), 3: Field("name"), 4: Field("namespace")}, many=True),
+    3: Field("roleRef", {1: Field("apiGroup"), 2: Field("kind"), 3: Field("name")}),
+}
+_ASKED_RESOURCE: Message = {
+    number: Field(name)
+    for number, name in enumerate(("namespace", "verb", "group", "version", "resource", "subresource", "name"), start=1)
+} | {
+    # They narrow the question; the answer is for the wider one.
+    8: Field("fieldSelector", "ignored"),
+    9: Field("labelSelector", "ignored"),
+}
+_ASKED: Message = {
+    1: Field("resourceAttributes", _ASKED_RESOURCE),
+    2: Field("nonResourceAttributes", {1: Field("path"), 2: Field("verb")}),
+}
+_ASKED_OF: Message = {
+    **_ASKED,
+    3: Field("user"),
+    4: Field("groups", many=True),
+    5: Field("extra", "texts-map"),
+    6: Field("uid"),
+}
+_TOKEN: Message = {
+    1: Field("audiences", many=True),
+    3: Field("boundObjectRef", {1: Field("kind"), 2: Field("apiVersion"), 3: Field("name"), 4: Field("uid")}),
+    4: Field("expirationSeconds", "int"),
+}
+
+
+def _review(spec: Message) -> Message:
+    return {1: Field("metadata", _METADATA), 2: Field("spec", spec), 3: _STATUS}
+
+
+# By API group (the core group's stand for `meta.k8s.io` too) and kind.
+_MESSAGES: Mapping[tuple[str, str], Message] = {
+    ("rbac.authorization.k8s.io", "Role"): {1: Field("metadata", _METADATA), 2: Field("rules", _RULE, many=True)},
+    ("rbac.authorization.k8s.io", "ClusterRole"): {
+        1: Field("metadata", _METADATA),
+        2: Field("rules", _RULE, many=True),
+        3: Field("aggregationRule", {1: Field("clusterRoleSelectors", _SELECTOR, many=True)}),
+    },
+    ("rbac.authorization.k8s.io", "RoleBinding"): _BINDING,
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"): _BINDING,
+    ("authorization.k8s.io", "SelfSubjectAccessReview"): _review(_ASKED),
+    ("authorization.k8s.io", "SubjectAccessReview"): _review(_ASKED_OF),
+    ("authorization.k8s.io", "LocalSubjectAccessReview"): _review(_ASKED_OF),
+    ("authorization.k8s.io", "SelfSubjectRulesReview"): _review({1: Field("namespace")}),
+    ("authentication.k8s.io", "SelfSubjectReview"): {1: Field("metadata", _METADATA), 2: _STATUS},
+    ("authentication.k8s.io", "TokenReview"): _review({1: Field("token"), 2: Field("audiences", many=True)}),
+    ("authentication.k8s.io", "TokenRequest"): _review(_TOKEN),
+    ("", "Namespace"): {
         1: Field("metadata", _METADATA),
         2: Field("spec", {1: Field("finalizers", many=True)}),
         3: _STATUS,
     },
-    "Service": {1: Field("metadata", _METADATA), 2: Field("spec", _SERVICE), 3: _STATUS},
-    "ServiceAccount": {
+    ("", "Service"): {1: Field("metadata", _METADATA), 2: Field("spec", _SERVICE), 3: _STATUS},
+    ("", "ServiceAccount"): {
         1: Field("metadata", _METADATA),
         2: Field("secrets", _REFERENCE, many=True),
         3: Field("imagePullSecrets", {1: Field("name")}, many=True),
         4: Field("automountServiceAccountToken", "bool"),
     },
-    "Secret": {
+    ("", "Secret"): {
         1: Field("metadata", _METADATA),
         2: Field("data", "bytes-map"),
         3: Field("type"),
         4: Field("stringData", "map"),
         5: Field("immutable", "bool"),
     },
-    "ConfigMap": {
+    ("", "ConfigMap"): {
         1: Field("metadata", _METADATA),
         2: Field("data", "map"),
         3: Field("binaryData", "bytes-map"),
         4: Field("immutable", "bool"),
     },
-    "DeleteOptions": {
+    ("", "DeleteOptions"): {
         1: Field("gracePeriodSeconds", "int"),
         2: Field("preconditions", {1: Field("uid"), 2: Field("resourceVersion")}),
         3: Field("orphanDependents", "bool"),
@@ -136,9 +210,11 @@ def decode(data: bytes) -> Raw:
         envelope = dict(fields(data[len(_MAGIC) :]))
         named = {number: bytes(value).decode() for number, value in fields(envelope.get(1, b"")) if isinstance(value, bytes)}
         api_version, kind = named.get(1, ""), named.get(2, "")
-        if kind not in _MESSAGES or "/" in api_version.removeprefix("meta.k8s.io/"):
+        group = api_version.rpartition("/")[0]
+        message = _MESSAGES.get(("" if group == "meta.k8s.io" else group, kind))
+        if message is None:
             raise bad_request(f"{kind or 'the object'} cannot be read as protobuf here; send JSON")
-        return {"apiVersion": api_version, "kind": kind} | _message(envelope.get(2, b""), _MESSAGES[kind])
+        return {"apiVersion": api_version, "kind": kind} | _message(envelope.get(2, b""), message)
     except (ValueError, IndexError, TypeError) as error:
         raise bad_request(f"the body is not Kubernetes protobuf: {error}") from error
 
@@ -156,6 +232,10 @@ def _message(data: Any, message: Message) -> Raw:
             found.setdefault(field.name, {})[key] = (
                 base64.b64encode(text).decode() if field.kind == "bytes-map" else bytes(text).decode()
             )
+        elif field.kind == "texts-map":
+            entry = dict(fields(value))
+            texts = [bytes(text).decode() for _, text in fields(entry.get(2, b""))]
+            found.setdefault(field.name, {})[bytes(entry.get(1, b"")).decode()] = texts
         elif field.kind != "ignored":
             made = _value(value, field.kind)
             if field.many:
@@ -176,6 +256,8 @@ def _value(value: Any, kind: str | Message) -> Any:
         case "time":
             seconds = dict(fields(value)).get(1, 0)
             return timestamp(float(seconds)) if seconds else None
+        case "json":
+            return json.loads(bytes(dict(fields(value)).get(1, b"null")))
         case "int-or-string":
             parts = dict(fields(value))
             return bytes(parts.get(3, b"")).decode() if parts.get(1) else parts.get(2) or None

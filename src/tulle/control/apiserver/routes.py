@@ -12,7 +12,8 @@ from typing import Any
 from aiohttp import web
 
 from tulle.api.object import Kind
-from tulle.control.apiserver import errors, lists, negotiation, patch, protobuf, reading
+from tulle.api.registry import REVIEWS
+from tulle.control.apiserver import errors, lists, negotiation, patch, protobuf, reading, reviews
 from tulle.control.apiserver.connections import read_body
 from tulle.control.apiserver.deletion import Deletion, deletion
 from tulle.control.apiserver.discovery import Discovery
@@ -20,6 +21,7 @@ from tulle.control.apiserver.document import Body, from_yaml, shown
 from tulle.control.apiserver.guard import Guard
 from tulle.control.apiserver.negotiation import Form, answer
 from tulle.control.apiserver.objects import Objects
+from tulle.control.apiserver.reviews import Answer, Reviews
 from tulle.control.apiserver.selectors import name_in
 from tulle.control.apiserver.shared_watch import Watches
 from tulle.control.apiserver.target import Target, Writing, flag, target, writing
@@ -36,9 +38,9 @@ _VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH
 class Routes:
     """The handlers for `/api`, `/apis` and what is below."""
 
-    def __init__(self, store: Store, objects: Objects, kinds: Sequence[Kind]) -> None:
-        self.store, self.objects, self.kinds = store, objects, kinds
-        self.discovery = Discovery(kinds)
+    def __init__(self, store: Store, objects: Objects, kinds: Sequence[Kind], questions: Reviews) -> None:
+        self.store, self.objects, self.kinds, self.questions = store, objects, kinds, questions
+        self.discovery = Discovery((*kinds, *REVIEWS))
         self.shared = Watches(store)
         self.watches: set[asyncio.Task[Any]] = set()
 
@@ -48,6 +50,8 @@ class Routes:
         path = request.rel_url.raw_path.rstrip("/")
         if path in self.discovery.documents:
             return self.discovery.serve(request, path)
+        if (question := self.questions.find(path)) is not None:
+            return await self._review(request, guard, *question)
         at = target(path, self.kinds)
         allowed = _methods(at)
         if request.method not in allowed:
@@ -74,6 +78,17 @@ class Routes:
             case "get":
                 return answer(reading.one(at, await reading.get(self.store, at, query), how, time.time()), how=how)
         return await self._write(request, verb, at, how, guard)
+
+    async def _review(self, request: web.Request, guard: Guard, at: Target, kind: Kind, answers: Answer) -> web.Response:
+        if request.method != "POST":
+            raise errors.method_not_allowed(request.method, ("POST",))
+        await guard.require("create", at)
+        options = writing(request.query, request.headers.get("User-Agent", ""), "POST")
+        body, warnings = _object(request, await read_body(request), at, replace(options, validation="Ignore"))
+        review = reviews.read(kind, body)
+        how = negotiation.form(request.headers.get("Accept", ""), request.query)
+        status = {} if at.subresource and options.dry_run else await answers(guard, at, review)
+        return answer(reviews.answered(kind, at, body, status), 201, warnings, how=how)
 
     async def _write(self, request: web.Request, verb: str, at: Target, how: Form, guard: Guard) -> web.Response:
         applies = request.method == "PATCH" and request.content_type == _APPLY

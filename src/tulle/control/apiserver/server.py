@@ -33,8 +33,11 @@ from tulle.control.apiserver.limits import Limits
 from tulle.control.apiserver.negotiation import answer, refusal
 from tulle.control.apiserver.objects import Admit, Objects
 from tulle.control.apiserver.openapi import OpenApi
+from tulle.control.apiserver.reviews import Reviews
 from tulle.control.apiserver.roles import Aggregation, reconcile
 from tulle.control.apiserver.routes import Routes
+from tulle.control.apiserver.token_api import PREFIX as TOKENS
+from tulle.control.apiserver.token_api import token_app
 from tulle.control.apiserver.tokens import ApiTokens
 from tulle.kit.errors import Refused, TulleError
 from tulle.ports import Store
@@ -75,9 +78,9 @@ class ApiServer:
         self.authorizer = RbacAuthorizer(store)
         self.aggregation = Aggregation(store)
         self.tokens = ApiTokens(store, time.time)
-        self.routes = Routes(store, self.objects, kinds)
-        self.openapi = OpenApi(self.routes.discovery.group_versions)
         self.authenticator = Authenticator(trust_domain, self.tokens, foreign)
+        self.routes = Routes(store, self.objects, kinds, Reviews(store, self.authenticator, self.authorizer))
+        self.openapi = OpenApi(self.routes.discovery.group_versions)
         open_apps = open_apps or {}
         self.gate = Gate(self.authenticator, self.authorizer, self.routes.discovery.documents, open_apps, self.limits)
         self.connections = Connections(self.limits)
@@ -88,7 +91,7 @@ class ApiServer:
 
     def _application(self, apps: Mapping[str, web.Application]) -> web.Application:
         app = web.Application(client_max_size=self.limits.body, middlewares=[self._answered, self.gate.middleware])
-        for prefix, extra in apps.items():
+        for prefix, extra in {TOKENS: token_app(self.tokens), **apps}.items():
             app.add_subapp(prefix, extra)
         for path in ("/healthz", "/readyz", "/livez"):
             app.router.add_get(path, self._health)
