@@ -50,7 +50,7 @@ class Guard:
 
     def __init__(self, authorizer: Authorizer, user: User, roles: Roles) -> None:
         self.authorizer, self.user, self.roles = authorizer, user, roles
-        self._required: set[str] = set()
+        self._required: set[tuple[str, str, str]] = set()  # verb, resource, namespace
 
     async def allowed(self, asked: Attributes) -> Decision:
         """The plain question."""
@@ -67,7 +67,7 @@ class Guard:
             raise errors.forbidden(
                 f'{kind.resource} "{target.name or name}" is forbidden: {_cannot(self.user, asked)}', kind, target.name
             )
-        self._required.add(verb)
+        self._required.add((verb, kind.resource, target.namespace))
 
     async def require_path(self, verb: str, path: str) -> None:
         """Raises a `Denial` (403) where the user may not do `verb` (a method in lower case) to a path that is no resource."""
@@ -80,7 +80,7 @@ class Guard:
         Raises a `Denial` (403) where this user may not write this content, and for a patch or an update that creates and whose
         user may not create; (422) where a binding's role changes.
         """
-        if verb == "create" and verb not in self._required:
+        if verb == "create" and (verb, target.kind.resource, target.namespace) not in self._required:
             await self.require(verb, target)
         if why := node_limits.fault(self.user, target.kind.resource, body, old):
             raise self._forbidden(target, why)
