@@ -16,13 +16,18 @@ from aiohttp import web
 from tulle.control.apiserver import errors
 from tulle.control.apiserver.auth import User, identify
 from tulle.control.apiserver.connections import Connection
-from tulle.control.apiserver.tokens import AUDIENCE, ApiTokens
+from tulle.control.apiserver.limits import Rates, too_many
+from tulle.control.apiserver.tokens import AUDIENCE, PREFIX, ApiTokens
 
 _LONGEST = 64 * 1024  # characters of a token
 
 
 class Bearers(Protocol):
     """Knows the tokens of somebody else (`oidc.Oidc`)."""
+
+    def knows(self, token: str) -> bool:
+        """Whether the token was found good a moment ago, so that the answer costs nothing."""
+        ...
 
     async def redeem(self, token: str) -> User | None:
         """The user, or None where it is none of its tokens, or a bad one."""
@@ -37,9 +42,12 @@ class Authenticator:
         trust_domain: str,
         tokens: ApiTokens,
         foreign: Bearers | None = None,
+        failures: float = 20.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`failures`: how many bad tokens a second from one address are looked at (in a burst twice as many)."""
         self.trust_domain, self.tokens, self.foreign, self._clock = trust_domain, tokens, foreign, clock
+        self._failures = Rates(failures)
 
     async def user(self, request: web.Request) -> User | None:
         """The caller, or None where nobody is named. Raises a `Denial` (401) where a token is shown that is not good."""
@@ -52,8 +60,14 @@ class Authenticator:
         scheme, _, token = said[0].strip().partition(" ")
         if len(said) > 1 or scheme.lower() != "bearer":
             raise errors.unauthorized()
-        found = await self.redeem(token.strip())
+        token, address, now = token.strip(), request.remote or "", time.monotonic()
+        # A signature costs the server something to check; a token that is known to be good does not wait for others' bad ones.
+        costs = self.foreign is not None and not token.startswith(PREFIX) and not self.foreign.knows(token)
+        if costs and (wait := self._failures.wait(address, now, take=False)):
+            raise too_many(f"bad tokens come from {address}", wait)
+        found = await self.redeem(token)
         if found is None:
+            self._failures.wait(address, now)
             raise errors.unauthorized()
         return found[0]
 
@@ -61,11 +75,12 @@ class Authenticator:
         """The user of a bearer token, and for which of `audiences` it is."""
         if not token or len(token) > _LONGEST or not token.isascii():
             return None
-        found = await self.tokens.redeem(token, audiences)
-        if found is None and self.foreign is not None and AUDIENCE in audiences:
-            user = await self.foreign.redeem(token)
-            return None if user is None else (user, (AUDIENCE,))
-        return found
+        if token.startswith(PREFIX):
+            return await self.tokens.redeem(token, audiences)
+        if self.foreign is None or AUDIENCE not in audiences:
+            return None
+        user = await self.foreign.redeem(token)
+        return None if user is None else (user, (AUDIENCE,))
 
     def _holder(self, request: web.Request) -> User | None:
         """The user of the connection's certificate, for as long as it is valid: a connection may live longer."""

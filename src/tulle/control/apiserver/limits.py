@@ -46,16 +46,16 @@ class Rates:
         self.rate, self.burst = rate, 2 * rate
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def wait(self, name: str, now: float, cost: float = 1.0) -> float:
-        """Take one; 0, or how many seconds there is none."""
+    def wait(self, name: str, now: float, *, take: bool = True) -> float:
+        """Take one (or only look whether there is one); 0, or in how many seconds there is one."""
         left, since = self._buckets.get(name, (self.burst, now))
         left = min(self.burst, left + (now - since) * self.rate)
-        taken = left >= cost
-        self._buckets[name] = (left - cost if taken else left, now)
-        self._buckets.move_to_end(name)
-        if len(self._buckets) > _USERS:
-            self._buckets.popitem(last=False)
-        return 0.0 if taken else (cost - left) / self.rate
+        if take:
+            self._buckets[name] = (left - 1 if left >= 1 else left, now)
+            self._buckets.move_to_end(name)
+            if len(self._buckets) > _USERS:
+                self._buckets.popitem(last=False)
+        return 0.0 if left >= 1 else (1 - left) / self.rate
 
 
 class Shares:

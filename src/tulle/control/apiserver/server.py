@@ -78,7 +78,7 @@ class ApiServer:
         self.authorizer = RbacAuthorizer(store)
         self.aggregation = Aggregation(store)
         self.tokens = ApiTokens(store, time.time)
-        self.authenticator = Authenticator(trust_domain, self.tokens, foreign)
+        self.authenticator = Authenticator(trust_domain, self.tokens, foreign, self.limits.failures)
         self.routes = Routes(store, self.objects, kinds, Reviews(store, self.authenticator, self.authorizer))
         self.openapi = OpenApi(self.routes.discovery.group_versions)
         open_apps = open_apps or {}

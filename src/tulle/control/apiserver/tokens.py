@@ -23,6 +23,7 @@ from tulle.ports import Delete, Key, Put, Store, Stored
 RESOURCE = "_apitokens"
 AUDIENCE = "tulle"  # who takes a token that names no audience: this API server
 LONGEST = 366 * 24 * 3600.0  # seconds
+PREFIX = "tulle-api."
 _TOKEN = re.compile(r"tulle-api\.([0-9a-f]{16})\.([A-Za-z0-9_-]{43})")
 _ABSENT_HASH = "0" * 64
 
@@ -83,7 +84,7 @@ class ApiTokens:
             bound=tuple(bound),
         )
         await self._store.write([Put(_key(number), msgspec.to_builtins(kept), expect=0)])
-        return f"tulle-api.{number}.{secret}", number, kept
+        return f"{PREFIX}{number}.{secret}", number, kept
 
     async def redeem(self, token: str, audiences: Sequence[str] = (AUDIENCE,)) -> tuple[User, tuple[str, ...]] | None:
         """The user of a token, and which of `audiences` it is for; None where it is no (longer a) token for one of them."""
