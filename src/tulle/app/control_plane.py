@@ -15,7 +15,7 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from tulle.api.kind import Kind
 from tulle.api.object import Object
 from tulle.api.registry import kind_for, kind_of_resource
 from tulle.app import collector, logs, preflight
+from tulle.app.backup import STORE, authority_files
 from tulle.app.notify import notify
 from tulle.app.settings import ControlPlaneSettings
 from tulle.client import kubeconfig
 from tulle.control.apiserver.server import ApiServer
+from tulle.control.backup_api import add_backup
 from tulle.control.ca.authority import Authority, KeyPair
 from tulle.control.ca.http import PREFIX as IDENTITY_PREFIX
 from tulle.control.ca.http import identity_app
@@ -41,6 +43,8 @@ from tulle.control.garbage import GarbageCollector
 from tulle.control.history_api import add_history
 from tulle.control.mesh_api import mesh_api
 from tulle.control.status import StatusWriter
+from tulle.control.store.backup import written
+from tulle.control.store.history import HistoryKeeper
 from tulle.control.store.sealed import VARIABLE, Keys, SealedStore
 from tulle.control.store.sqlite import SqliteStore
 from tulle.core.analyze import Finding, Scope, finding
@@ -196,8 +200,8 @@ class ControlPlane:
     async def _start(self) -> None:
         settings = self.settings
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        keys = Keys.choose(None, os.environ.get(VARIABLE, ""), settings.state_dir)
-        self.store = SealedStore(SqliteStore(settings.state_dir / "store.db"), keys)
+        self.keys = Keys.choose(None, os.environ.get(VARIABLE, ""), settings.state_dir)
+        self.store = SealedStore(SqliteStore(settings.state_dir / STORE), self.keys)
         self._stack.push_async_callback(self.store.close)
         await self.store.reseal()
         self.authority = Authority.open(settings.state_dir / "ca", settings.trust_domain)
@@ -212,6 +216,7 @@ class ControlPlane:
         self.tls = _tls_context(self.certificate, self.authority.bundle)
         mesh = mesh_api(self)
         add_history(mesh, lambda: self.api.objects)
+        add_backup(mesh, self.backup)
         self.api = ApiServer(
             self.store,
             tls=self.tls,
@@ -230,6 +235,7 @@ class ControlPlane:
         self._tasks.append(asyncio.create_task(self.events.run(), name="events"))
         self._tasks.append(asyncio.create_task(garbage.run(), name="garbage"))
         self._tasks.append(asyncio.create_task(self.status_writer.run(), name="status"))
+        self._tasks.append(asyncio.create_task(HistoryKeeper(self.store, settings.history).run(), name="history"))
 
         self.server = grpc.aio.server(options=OPTIONS)
         self.server.add_generic_rpc_handlers(self.ads.handlers)
@@ -368,6 +374,11 @@ class ControlPlane:
     async def wait_synced(self, revision: int, timeout: float) -> list[str]:
         """The proxies that are behind after that long."""
         return await self.ads.wait_synced(revision, timeout)
+
+    def backup(self, with_authority: bool) -> AsyncGenerator[bytes, None]:
+        """The bytes of a backup."""
+        beside = authority_files(self.settings.state_dir, wanted=with_authority)
+        return written(self.store.inside, self.keys, self.settings.trust_domain, beside)
 
     async def create_token(self, allow: tuple[str, ...], lifetime: float) -> str:
         """A join token for a node that may have the identities `allow`."""

@@ -13,7 +13,7 @@ class ControlPlaneSettings:
     """`tulle control-plane`.
 
     Addresses are `host:port`. `advertise` are further names and addresses by which nodes and people reach it: they go into its
-    certificate. `certificate_lifetime` is that of workloads' certificates, in seconds.
+    certificate. `certificate_lifetime` is that of workloads' certificates, `history` how long changes are kept, in seconds.
     """
 
     state_dir: Path = field(default_factory=paths.state_dir)
@@ -22,6 +22,7 @@ class ControlPlaneSettings:
     advertise: tuple[str, ...] = ()
     trust_domain: str = "cluster.local"
     certificate_lifetime: float = 24 * 3600.0
+    history: float = 30 * 24 * 3600.0
     log_level: str = "info"
 
 

@@ -36,6 +36,9 @@ LEVELS = ("debug", "info", "warning", "error")
     show_default=True,
     help="How long a workload's certificate lives; it is renewed at half of that.",
 )
+@setting(
+    "--history", type=Duration(), default="30d", show_default=True, help="How long changes are kept, for history and rollback."
+)
 @setting("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 def control_plane(
     state_dir: Path | None,
@@ -44,6 +47,7 @@ def control_plane(
     advertise: tuple[str, ...],
     trust_domain: str,
     certificate_lifetime: float,
+    history: float,
     log_level: str,
 ) -> None:
     """Run the control plane: API server, store, certificate authority, xDS."""
@@ -59,6 +63,7 @@ def control_plane(
             advertise=advertise,
             trust_domain=trust_domain,
             certificate_lifetime=certificate_lifetime,
+            history=history,
             log_level=log_level,
         )
     )

@@ -21,6 +21,8 @@ COMMANDS = {
     "exec": Entry("tulle.cli.run:exec_", "Run a command in a workload's network"),
     "control-plane": Entry("tulle.cli.control_plane:control_plane", "Run the control plane"),
     "node": Entry("tulle.cli.node:node", "Run this host's node agent"),
+    "backup": Entry("tulle.cli.backup:backup", "Write everything that the control plane has into a file"),
+    "restore": Entry("tulle.cli.backup:restore", "Bring back what a backup has"),
     "token": Entry("tulle.cli.token:token", "Join tokens for nodes"),
     "apitoken": Entry("tulle.cli.apitoken:apitoken", "Bearer tokens for people and programs"),
     "apply": Entry("tulle.cli.apply:apply", "Create or change objects from files"),
@@ -39,7 +41,7 @@ COMMANDS = {
 }
 SECTIONS = {
     "Start": ("demo", "run", "exec"),
-    "Programs": ("control-plane", "node", "token", "apitoken"),
+    "Programs": ("control-plane", "node", "backup", "restore", "token", "apitoken"),
     "Objects": ("apply", "analyze", "get", "delete", "diff", "history", "rollback", "wait", "kubeconfig"),
     "Look inside": ("check", "proxy"),
     "About": ("version", "completion"),

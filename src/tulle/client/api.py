@@ -93,6 +93,13 @@ class ApiClient:
             text = await response.read()
             return _json(text) if response.content_type == "application/json" else text.decode(errors="replace")
 
+    async def download(self, path: str, body: Any) -> AsyncGenerator[bytes, None]:
+        """What a POST to a path of the control plane answers, piece by piece as it comes."""
+        options: dict[str, Any] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=60.0)}
+        async with _Answer(self, "POST", path, None, body, "application/json", options) as response:
+            async for piece in response.content.iter_any():
+                yield piece
+
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Raw:
         """One object. Raises `NotFound`."""
         found: Raw = await self.request("GET", _path(kind, namespace or self.namespace, name))

@@ -71,7 +71,7 @@ def mesh_api(mesh: Mesh) -> web.Application:
         return {"revision": int(revision), "synced": not behind, "behind": behind, "proxies": len(mesh.proxies())}
 
     async def tokens(request: web.Request) -> Any:
-        body = await request.json() if request.can_read_body else {}
+        body = await request.json() if request.body_exists else {}
         allow = tuple(str(pattern) for pattern in body.get("allow", ["*/*"]))
         return {"token": await mesh.create_token(allow, float(body.get("lifetime", 3600)))}
 

@@ -235,6 +235,9 @@ def test_check_tells_what_is_good_and_what_is_not(shell: Shell) -> None:
 
 def test_tokens_and_kubeconfig(shell: Shell) -> None:
     """A token on standard output alone, so that `$(tulle token create)` is the token; the path alone for kubectl."""
+    long = shell("token", "create", "--ttl", "400d")
+    assert long.returncode == 1  # what was asked for reached the server
+    assert "needed more than 0 and at most a year" in long.stderr
     done = shell("token", "create", "--allow", "shop/*", "--ttl", "10m")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 1

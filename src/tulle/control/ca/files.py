@@ -71,6 +71,11 @@ def corrupt(directory: Path, why: str) -> Corrupt:
 
 def save(directory: Path, stored: StoredRoots) -> None:
     """Write the file so that a crash leaves the old one or the new one. Raises `Refused` where the disk does not take it."""
+    restore(directory, msgspec.json.encode(stored))
+
+
+def restore(directory: Path, data: bytes) -> None:
+    """As `save`, the file as it was in a backup."""
     path = directory / NAME
     fresh = directory / f".{NAME}.new"
     try:
@@ -78,7 +83,7 @@ def save(directory: Path, stored: StoredRoots) -> None:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), 0o600)
-            file.write(msgspec.json.encode(stored))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)

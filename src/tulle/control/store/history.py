@@ -5,9 +5,16 @@ The history is not the log of `state.py`: that one is short and serves watches; 
 
 from __future__ import annotations
 
-from tulle.ports import Key
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+
+from tulle.kit.errors import Unavailable
+from tulle.ports import Key, Store
 
 AGE = 30 * 24 * 3600.0  # seconds that a change is kept, unless a setting says otherwise
+_PAUSE = 3600.0  # seconds
 COUNT = 50_000  # changes that are kept at most
 _PASSING = frozenset({"events", "events.events.k8s.io", "leases.coordination.k8s.io"})
 
@@ -20,3 +27,23 @@ def kept(key: Key) -> bool:
 def among(key: Key, resource: str | None, namespace: str | None, name: str | None) -> bool:
     """Whether a history of these (None: any) has the key in it."""
     return resource in (None, key.resource) and namespace in (None, key.namespace) and name in (None, key.name)
+
+
+class HistoryKeeper:
+    """A controller: drops what is older than `age` seconds, at once and then every hour. `now`: seconds since the epoch."""
+
+    def __init__(
+        self,
+        store: Store,
+        age: float,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._store, self._age, self._now, self._sleep = store, age, now, sleep
+
+    async def run(self) -> None:
+        """Until cancelled. A store that does not answer is tried again an hour later: history can wait."""
+        while True:
+            with contextlib.suppress(Unavailable):
+                await self._store.forget(self._now() - self._age)
+            await self._sleep(_PAUSE)

@@ -10,6 +10,7 @@ process' own reader of the history, too.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -129,11 +130,15 @@ def _create(database: sqlite3.Connection, path: Path) -> None:
     """All in one transaction of the rollback journal: after a crash the file is empty or complete."""
     ours = f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION};"
     database.executescript(f"BEGIN EXCLUSIVE; {_TABLES} {_EVENTS_AND_HISTORY} {ours} COMMIT;")
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path.parent)  # the name, too, survives a power loss
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)  # the name, too, survives a power loss
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def _check(database: sqlite3.Connection, path: Path) -> None:
@@ -197,6 +202,51 @@ def _text(body: bytes) -> bytes:
     """The same bytes, after making sure that they are an object's JSON."""
     msgspec.json.decode(body, type=dict)
     return body
+
+
+def start_at(path: Path, after: int) -> None:
+    """Make an empty store that goes on from a revision, as if all that was before had been forgotten. Raises as opening does."""
+    database = open_database(path)
+    with contextlib.closing(database):
+        database.execute("UPDATE meta SET revision = ?1, compacted = ?1, forgotten = ?1", (after,))
+
+
+def revision_of(path: Path) -> int | None:
+    """The revision of a store that nobody has open, whose log is folded into its file; None where it cannot be told."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(72)
+    except OSError:
+        return None
+    if not head.startswith(b"SQLite format 3\0") or head[68:] != _APPLICATION.to_bytes(4, "big"):
+        return None  # SQLite would drop the log of what is no database
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+            found = revision(database)
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error:
+        return None
+    return found
+
+
+def replace(path: Path, fresh: Path, aside: str) -> Path | None:
+    """Put a store in the place of another one, which keeps its name with `aside` after it (None: there was none).
+
+    At every moment there is one of the two under the name, and never one beside the other one's log.
+    """
+    log, kept = path.with_name(path.name + "-wal"), path.with_name(f"{path.name}.{aside}")
+    try:
+        if log.exists():
+            os.rename(log, kept.with_name(kept.name + "-wal"))
+        there = path.exists()
+        if there:
+            os.link(path, kept)
+        os.replace(fresh, path)
+        path.with_name(path.name + "-shm").unlink(missing_ok=True)
+        _sync(path.parent)
+    except OSError as error:
+        raise Unavailable(f"the store {path} cannot be replaced: {error.strerror}", hint="check the folder's owner") from error
+    return kept if there else None
 
 
 def find(database: sqlite3.Connection, key: Key) -> Row | None:
