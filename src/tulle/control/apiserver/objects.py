@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from tulle.control.apiserver.apply import BadConfiguration, FieldConflict, Manag
 from tulle.control.apiserver.deletion import Deletion
 from tulle.control.apiserver.discovery import has_status
 from tulle.control.apiserver.document import addressed, check, shown, without_nulls
+from tulle.control.apiserver.keeping import check_immutable, counts_generations, keeping, stored_version, wish
 from tulle.control.apiserver.removal import NAMESPACES, end_namespace, finalizers, is_going, marked, removal
 from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target, Writing
@@ -55,7 +56,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a delete answers: the `Status` of success where the object is gone, else the object."""
+    """What a delete answers: the `Status` of success where the object is gone (of some kinds the object), else the object."""
 
     body: Raw
     gone: bool
@@ -174,7 +175,8 @@ class Objects:
             if not held_by and not space:
                 if not options.dry_run and not await self._tried(removal(stored), options):
                     continue
-                return Deleted(_success(target, live), True)
+                shows = target.kind.resource in _SHOWN_WHEN_DELETED
+                return Deleted(shown(target, live, stored.revision) if shows else _success(target, live), True)
             revision = stored.revision
             if not is_going(live) or held_by != finalizers(live):
                 live = marked(live, held_by, self.now())
@@ -317,62 +319,8 @@ class Objects:
         return Written(shown(target, new, revision or stored.revision), warnings)
 
 
-_KEPT = (
-    *("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"),
-    *("resourceVersion", "selfLink", "generateName"),
-)
-
-
-def keeping(target: Target, live: Raw, new: Raw) -> Raw:
-    """The new object with what a write at this path cannot change."""
-    before, after = live["metadata"], new["metadata"]
-    if after.get("uid") not in (None, "", before.get("uid")):
-        why = f"Precondition failed: UID in precondition: {after['uid']}, UID in object meta: {before.get('uid')}"
-        raise errors.conflict(target.kind, target.name, why)
-    if target.subresource:
-        metadata = {**before}
-        if "managedFields" in after:
-            metadata["managedFields"] = after["managedFields"]
-        return {**live, "metadata": metadata} | ({"status": new["status"]} if "status" in new else {})
-    metadata = {**after}
-    for kept in _KEPT:
-        metadata.pop(kept, None)
-        if kept in before:
-            metadata[kept] = before[kept]
-    if "managedFields" not in metadata and "managedFields" in before:
-        metadata["managedFields"] = before["managedFields"]
-    kept_body = {**new, "metadata": metadata}
-    if has_status(target.kind):
-        kept_body.pop("status", None)
-        if "status" in live:
-            kept_body["status"] = live["status"]
-    return kept_body
-
-
-def check_immutable(kind: Kind, live: Raw, new: Raw) -> None:
-    """Raises a `Denial` where a field changes that must not."""
-    name = str(live["metadata"].get("name"))
-    added = [one for one in finalizers(new) if one not in finalizers(live)]
-    if is_going(live) and added:
-        wrong = f"no new finalizers can be added if the object is being deleted, found new finalizers {', '.join(added)}"
-        raise errors.bad_field(kind, name, "metadata.finalizers", wrong, "Forbidden")
-    if kind.resource == "secrets" and live.get("type") != new.get("type"):
-        raise errors.bad_field(kind, name, "type", "field is immutable: found another type; needed that of the stored Secret")
-    if "roleRef" in live and live["roleRef"] != new.get("roleRef"):
-        raise errors.bad_field(kind, name, "roleRef", "cannot change roleRef: make another binding instead")
-    if kind.resource == "services":
-        before, after = admission.address(live), admission.address(new)
-        if before and after and before != after:
-            wrong = f"found {after}; needed {before}: the address of a Service does not change"
-            raise errors.bad_field(kind, name, "spec.clusterIP", wrong)
-    if kind.resource in ("secrets", "configmaps") and live.get("immutable") and wish(live) != wish(new):
-        raise errors.bad_field(kind, name, "data", "found a change; needed none, for the object is immutable")
-
-
-def wish(body: Mapping[str, Any]) -> Raw:
-    """The part that a person wishes: its changes count as generations."""
-    return {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata", "status")}
-
+# Kinds whose delete answers with the object, as Kubernetes' typed clients expect it.
+_SHOWN_WHEN_DELETED = frozenset({"services", "serviceaccounts"})
 
 # Kinds that a PUT makes where they are not there, as in Kubernetes.
 _CREATED_BY_UPDATE = frozenset(
@@ -383,16 +331,6 @@ _CREATED_BY_UPDATE = frozenset(
         *(f"{plural}.rbac.authorization.k8s.io" for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")),
     }
 )
-
-
-def counts_generations(kind: Kind) -> bool:
-    """Whether changes of what a person wishes are counted (`metadata.generation`): not in Kubernetes' oldest kinds."""
-    return not kind.built_in or kind.resource == "endpointslices.discovery.k8s.io"
-
-
-def stored_version(kind: Kind) -> str:
-    """The `apiVersion` of what is stored, whichever it came in."""
-    return f"{kind.group}/{kind.stored}" if kind.group else kind.stored
 
 
 def _namespace_kind() -> Kind:

@@ -22,7 +22,8 @@ from tulle.api.object import Kind
 from tulle.api.registry import kind_for, kind_of_resource
 from tulle.control.apiserver import admission, errors
 from tulle.control.apiserver.document import check
-from tulle.control.apiserver.objects import PERMANENT, Objects, check_immutable, counts_generations, keeping, stored_version, wish
+from tulle.control.apiserver.keeping import check_immutable, counts_generations, keeping, stored_version, wish
+from tulle.control.apiserver.objects import PERMANENT, Objects
 from tulle.control.apiserver.removal import NAMESPACES, finalizers, is_going, marked
 from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target

@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_kubectl import Kubectl, _kubectls
-from tests.support.apiserver import running
+from tests.support.kubectl import Kubectl, kubectls
 from tulle.client.kubeconfig import read, with_token
-from tulle.control.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module")
-def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A kubeconfig of a served API."""
-    folder = tmp_path_factory.mktemp("api")
-    ready, stop = threading.Event(), asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        async with running(SqliteStore(folder / "store.db")) as served:
-            served.write_kubeconfig(folder / "kubeconfig")
-            ready.set()
-            await stop.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    assert ready.wait(30)
-    yield folder / "kubeconfig"
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(30)
-    assert not thread.is_alive()
-    loop.close()
-
-
-@pytest.fixture(params=_kubectls() or [""])
+@pytest.fixture(params=kubectls() or [""])
 def kubectl(request: pytest.FixtureRequest, kubeconfig: Path, tmp_path: Path) -> Iterator[Kubectl]:
     """An administrator's kubectl; what a test made is gone after it."""
     if not request.param:
