@@ -21,6 +21,7 @@ from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target, Writing
 from tulle.control.events import Events
+from tulle.core.analyze import Scope
 from tulle.core.pipeline import Pipeline
 from tulle.core.status.merge import merged
 from tulle.core.status.progress import Asked, Progress, decided, pending, waits
@@ -111,6 +112,7 @@ class StatusWriter:
         failed: dict[Row, None] = {}
         moved, self._proxies_moved = self._proxies_moved, False
         due, self._due = self._due, {}
+        self.pipeline.analysis.at(Scope(self.now(), live=True))
         while self.pipeline.statuses.waiting:
             due.update(dict.fromkeys(self.pipeline.statuses.take(_COMPUTED)))
             await asyncio.sleep(0)

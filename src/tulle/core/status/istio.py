@@ -11,8 +11,9 @@ from typing import Any
 
 from tulle.api.registry import kind_of_resource
 from tulle.core.analyze.codes import code_of
+from tulle.core.analyze.finding import RANK
+from tulle.core.analyze.findings import object_findings
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.problems import object_problems
 from tulle.core.flow import Fetch, table
 from tulle.core.status.rows import Condition, Status, false, true
 from tulle.kit.problem import Problem, Severity
@@ -26,19 +27,18 @@ _LEVELS = {Severity.ERROR: "ERROR", Severity.WARNING: "WARNING", Severity.INFO: 
 def istio_status(fetch: Fetch, key: tuple[str, Key]) -> Status:
     """The status of (resource, object)."""
     kind = kind_of_resource(key[0])
-    if kind is not None and not kind.acted_on:
-        reason = f"the mesh does not act on objects of kind {kind.kind} yet"
-        return Status((false("Reconciled", "NotYetSupported", reason),), numbered=True)
-    problems = fetch(object_problems, key) or ()
+    problems = fetch(object_findings, key) or ()
     reconciled = Condition("Reconciled", "True", "Reconciled", waits=(), kept=True)
+    if kind is not None and not kind.acted_on:
+        reconciled = false("Reconciled", "NotYetSupported", f"the mesh does not act on objects of kind {kind.kind} yet")
     fields = {"validationMessages": validation_messages(problems)}
     return Status((reconciled, _passed(problems)), fields=fields, numbered=True)
 
 
 def _passed(problems: Sequence[Problem]) -> Condition:
-    if not problems:
+    worst = [one for one in _worst(problems) if one.severity is not Severity.INFO]
+    if not worst:
         return true("PassedAnalysis", "NoProblems", "nothing is wrong")
-    worst = _worst(problems)
     message = "; ".join(f"{one.path}: {one.message}" for one in worst)
     if worst[0].severity is Severity.ERROR:
         return false("PassedAnalysis", "ErrorsFound", message)
@@ -47,7 +47,7 @@ def _passed(problems: Sequence[Problem]) -> Condition:
 
 def _worst(problems: Sequence[Problem]) -> list[Problem]:
     """The worst first, as many as are shown."""
-    ordered = sorted(problems, key=lambda one: (one.severity is not Severity.ERROR, one.path, one.reason, one.message))
+    ordered = sorted(problems, key=lambda one: (RANK[one.severity], one.path, one.reason, one.message))
     return ordered[:_MOST_MESSAGES]
 
 
