@@ -166,6 +166,16 @@ class Pipeline:
         """The revision at which the listeners that a proxy has for itself last changed; 0 where it has none."""
         return self._listened.get(workload_layer(proxy), 0)
 
+    @property
+    def wished(self) -> int:
+        """The newest revision at which an object with a status, or the listeners of a proxy, became others."""
+        return max(self.statuses.newest, *self._listened.values(), 0)
+
+    def is_gateway(self, proxy: str) -> bool:
+        """Whether a proxy is an ingress or egress gateway."""
+        found = self.workload(proxy)
+        return found is not None and found.is_gateway
+
     def made_by(self, proxy: str, type_url: str, resource: str) -> set[Ref]:
         """The objects that a resource which a proxy sees was made of, as far as they could be to blame for its content."""
         parts = (part for layer in self.layers(proxy) for part in self._parts.get(layer, ()))

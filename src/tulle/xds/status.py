@@ -28,12 +28,13 @@ class TypeStatus(msgspec.Struct, frozen=True):
 
 class Progress(msgspec.Struct, frozen=True):
     """How far a connected proxy is: `synced` the latest revision with nothing outstanding, `refused` what it refuses now, by
-    (type URL, name), and why.
+    (type URL, name), and why. `count`: so many proxies for which this stands.
     """
 
     proxy: str
     synced: int = 0
     refused: dict[tuple[str, str], str] = {}
+    count: int = 1
 
 
 class ProxyStatus(msgspec.Struct, frozen=True):

@@ -60,6 +60,8 @@ def workload() -> Raw:
 class Plane:
     """A control plane without servers: proxies are what a test says."""
 
+    writing = Writing("test")
+
     def __init__(self, store: MemoryStore) -> None:
         self.store = store
         self.time = 1_750_000_000.0

@@ -20,7 +20,7 @@ from tulle.pb.envoy.service.discovery.v3 import discovery_pb2
 from tulle.xds.client import AdsClient, Response, Upstream
 from tulle.xds.credentials import ServerCredentials
 from tulle.xds.server import AdsServer, Observer
-from tulle.xds.status import Nack
+from tulle.xds.status import Nack, Progress
 
 NODE = "spiffe://cluster.local/node/host-1"
 CONTROL_PLANE = "spiffe://cluster.local/ns/tulle-system/sa/control-plane"
@@ -140,6 +140,7 @@ async def test_a_refusal_is_told(tmp_path: Path) -> None:
             proxy.client.ack(proxy.heard[0].nonce)  # it is answered already
             (status,) = server.proxies()
             assert status.types[0].refused == {"a": "cluster a: no such thing"}
+            assert server.progress() == [Progress("default/x", 0, {(CLUSTER, "a"): "cluster a: no such thing"})]
         await upstream.close()
 
 

@@ -28,6 +28,11 @@ class Progress(Protocol):
         """What it refuses now, by (type URL, name), and why."""
         ...
 
+    @property
+    def count(self) -> int:
+        """For how many proxies it stands."""
+        ...
+
 
 class Asked(msgspec.Struct, frozen=True):
     """What a status is decided by.
@@ -76,7 +81,8 @@ def _decided(condition: Condition, asked: Asked) -> Condition:
     names = sorted(asked.proxies) if everybody else condition.waits or ()
     connected = [asked.proxies[name] for name in names if name in asked.proxies]
     done = [one for one in connected if one.synced >= asked.since(one.proxy)]
-    count = f"{len(done)}/{len(connected)} proxies up to date to latest generation"
+    up_to_date, all_ = (sum(one.count for one in some) for some in (done, connected))
+    count = f"{up_to_date}/{all_} proxies up to date to latest generation"
 
     def said(status: str, reason: str, message: str) -> Condition:
         return msgspec.structs.replace(condition, status=status, reason=reason, message=message, waits=None)

@@ -32,6 +32,7 @@ class Statuses:
         self._last = flow.watch()  # objects whose status sums up that of others: theirs first, so that no row takes long
         self._seen: dict[Row, Seen] = {}
         self._renewed: dict[Row, None] = {}
+        self.newest = 0  # the revision at which an object was last seen in a new generation
 
     def saw(self, resource: str, key: Key, one: Object | None, revision: int) -> None:
         """An object was written (None: deleted) at `revision`."""
@@ -47,6 +48,7 @@ class Statuses:
         metadata, before = one.metadata, self._seen.get(row)
         if before is None or (before.uid, before.generation) != (metadata.uid, metadata.generation):
             self._seen[row] = Seen(metadata.uid, metadata.generation, revision)
+            self.newest = revision
             self._renewed[row] = None  # the same status, of another generation
 
     def all(self) -> list[Row]:

@@ -188,3 +188,18 @@ def test_an_unknown_index_is_a_loud_mistake() -> None:
     """A misspelt index would give an empty bucket for ever."""
     with pytest.raises(KeyError, match="nonsense"):
         Flow().get(Table(lambda fetch, _key: fetch.keys(numbers, "nonsense", 1), "wrong"), None)
+
+
+def test_a_watch_may_settle_some_rows_at_a_time() -> None:
+    """Whoever shares a thread with others would hold it for all rows of a large mesh."""
+    made = flow(**{f"n{index}": index for index in range(10)})
+    watch = made.watch()
+    for index in range(10):
+        watch.add(double, f"n{index}")
+    taken: list[int] = []
+    while watch.waiting:
+        some = watch.take(4)
+        assert made.computed["double"] == min(len(taken) + 4, 10)
+        taken += [row for _table, _key, row in some]
+    assert sorted(taken) == [index * 2 for index in range(10)]
+    assert watch.take(4) == []
