@@ -79,7 +79,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """Equal where the same would happen to the same objects."""
-        parts = [(one.action, msgspec.to_builtins(one.target.key), one.expect, _meant(one.after)) for one in self.steps]
+        parts = [(one.action, msgspec.to_builtins(one.target.key), one.expect, meant(one.after)) for one in self.steps]
         return hashlib.sha256(msgspec.json.encode([self.to, parts], order="deterministic")).hexdigest()[:16]
 
 
@@ -256,7 +256,7 @@ class _Planning:
         stored, after, target = self.now[key], self.after[key], _target(key)
         before = stored.body if stored else None
         expect = stored.revision if stored else 0
-        if _meant(before) == _meant(after) or (after is None and before is not None and is_going(before)):
+        if meant(before) == meant(after) or (after is None and before is not None and is_going(before)):
             return None
         action: Action = "delete" if after is None else "create" if before is None else "update"
         if after is not None:
@@ -305,7 +305,7 @@ def _take_address(live: Raw, new: Raw) -> None:
             new["spec"][name] = live["spec"][name]
 
 
-def _meant(body: Raw | None) -> Raw | None:
+def meant(body: Raw | None) -> Raw | None:
     """What people mean of an object: not what the server keeps of it, nor what is observed."""
     if body is None:
         return None
