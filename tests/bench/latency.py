@@ -83,7 +83,7 @@ class _Scene:
         return child
 
     def _envoy(self, name: str) -> int:
-        from tests.e2e.test_outages import envoy_of
+        from tests.support.mesh import envoy_of
 
         return envoy_of(self.mesh, f"default/{name}")
 

@@ -103,7 +103,7 @@ def test_kubectl_hears_the_sentence_too(mesh: Mesh) -> None:
 def test_kubectl_is_warned_of_what_points_to_nothing(mesh: Mesh) -> None:
     """kubectl stores it, as Kubernetes would, and shows the sentence as a warning."""
     ran = mesh.kubectl("apply", "--dry-run=server", "-f", "-", stdin=CASES["host without a service"][0])
-    assert "Warning: spec.http[0].route[0].destination.host" in ran.err
+    assert "Warning: [TUL0101] spec.http[0].route[0].destination.host" in ran.err
     assert "reviewz" in ran.err
 
 

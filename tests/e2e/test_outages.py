@@ -18,10 +18,9 @@ import pytest
 import yaml
 
 from tests.support.corpora import corpora
-from tests.support.mesh import TULLE, Mesh, fetch
+from tests.support.mesh import TULLE, Mesh, envoy_of, fetch
 from tulle.client.api import ApiClient
 from tulle.client.node_api import NodeClient
-from tulle.kit.errors import TulleError
 
 
 class Load:
@@ -127,20 +126,6 @@ def run_echo(mesh: Mesh) -> subprocess.Popen[bytes]:
     until("echo answers", lambda: mesh.inside(*call, check=False).code == 0)
     assert child.poll() is None
     return child
-
-
-def envoy_of(mesh: Mesh, workload: str) -> int:
-    """The pid of a workload's Envoy, 0 where there is none; asked of the node agent."""
-
-    async def ask() -> int:
-        try:
-            async with NodeClient(mesh.home / "run" / "demo" / "node.sock") as node:
-                status = await node.workload(workload)
-        except TulleError:
-            return 0
-        return status.envoy_pid if status is not None and status.state == "ready" else 0
-
-    return asyncio.run(ask())
 
 
 def test_node_agent_killed(own_mesh: Mesh) -> None:

@@ -20,6 +20,9 @@ from typing import Any
 
 import aiohttp
 
+from tulle.client.node_api import NodeClient
+from tulle.kit.errors import TulleError
+
 TULLE = [sys.executable, "-m", "tulle"]
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -162,6 +165,20 @@ class Mesh:
             lines = file.read_text(errors="replace").splitlines()[-15:]
             words.append("\n".join([f"--- {file.name}", *lines]))
         return "\n".join(words)
+
+
+def envoy_of(mesh: Mesh, workload: str) -> int:
+    """The pid of a workload's Envoy, 0 where there is none; asked of the node agent."""
+
+    async def ask() -> int:
+        try:
+            async with NodeClient(mesh.home / "run" / "demo" / "node.sock") as node:
+                status = await node.workload(workload)
+        except TulleError:
+            return 0
+        return status.envoy_pid if status is not None and status.state == "ready" else 0
+
+    return asyncio.run(ask())
 
 
 @dataclass
