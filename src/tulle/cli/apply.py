@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -160,7 +160,7 @@ async def _write(api: ApiClient, item: Given, run: Run) -> str:
     if run.dry_run == "server" and item.namespace in run.made:
         # The server would say that the namespace is not there, which it will be when the files are applied.
         return f"created (not tried: namespace {item.namespace} is made in the same run)"
-    by_hand = before is not None and {entry.get("manager") for entry in before["metadata"].get("managedFields", ())} <= HANDS
+    by_hand = before is not None and _managers(before) <= HANDS
     dry = run.dry_run == "server"
     after = await api.apply(item.raw, field_manager=MANAGER, force=run.force or by_hand, dry_run=dry)
     run.revision = max(run.revision, int(after["metadata"].get("resourceVersion") or 0))
@@ -173,6 +173,12 @@ async def _write(api: ApiClient, item: Given, run: Run) -> str:
     else:
         word = "configured"
     return f"{word} (server dry run)" if dry else word
+
+
+def _managers(raw: dict[str, Any]) -> set[str]:
+    """Who manages fields of an object, but for its status, which nobody applies."""
+    entries = raw["metadata"].get("managedFields", ())
+    return {str(entry.get("manager")) for entry in entries if not entry.get("subresource")}
 
 
 def _essence(raw: dict[str, object]) -> dict[str, object]:
