@@ -79,7 +79,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """Equal where the same would happen to the same objects."""
-        parts = [(one.action, msgspec.to_builtins(one.target.key), one.expect, meant(one.after)) for one in self.steps]
+        parts = [(one.action, msgspec.to_builtins(one.target.key), meant(one.before), meant(one.after)) for one in self.steps]
         return hashlib.sha256(msgspec.json.encode([self.to, parts], order="deterministic")).hexdigest()[:16]
 
 
