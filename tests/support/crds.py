@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from tests.support.corpora import ROOT
 from tulle.api.object import Kind
+from tulle.api.registry import KINDS
 
 Json = dict[str, Any]
 
@@ -33,6 +35,29 @@ def channels(kind: Kind) -> list[str]:
     if kind.group.endswith("istio.io"):
         return ["istio"]
     return ["standard", "experimental"] if kind.group == "gateway.networking.k8s.io" else []
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a kind in a channel, in a few characters where a test names it."""
+
+    kind: Kind
+    channel: str
+    name: str
+
+    def __repr__(self) -> str:
+        return f"{self.kind.kind}-{self.channel}-{self.name}"
+
+    @property
+    def schema(self) -> Json:
+        """The CRD's schema."""
+        return next(schema for name, schema in schemas(self.kind, self.channel) if name == self.name)
+
+
+def versions(*wanted: str) -> list[Version]:
+    """Every version that we serve of the kinds in these channels."""
+    every = [(kind, channel) for kind in KINDS for channel in channels(kind) if channel in wanted]
+    return [Version(kind, channel, name) for kind, channel in every for name, _ in schemas(kind, channel)]
 
 
 def schemas(kind: Kind, channel: str) -> Iterator[tuple[str, Json]]:

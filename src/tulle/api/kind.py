@@ -55,7 +55,7 @@ class Kind:
     names: Literal["subdomain", "label", "rfc1035", "path"] = "subdomain"  # what `metadata.name` must be
     named: bool = True  # False: `kubectl get` shows no names, for they say nothing (Events)
     aged: bool = True  # False: `kubectl get` shows when an object was made (a column of its own), not how old it is
-    tighter: Mapping[str, str] = field(default_factory=dict)
+    tighter: Mapping[str, str] = field(default_factory=dict, hash=False)
     review: bool = False  # True: a question that is answered and not kept; it can be created, and nothing else
     acted_on: bool = True  # False: served and stored, and every object of it warns that the mesh does not act on it yet
 

@@ -47,7 +47,7 @@ def endpoint_faults(endpoint: WorkloadEntrySpec) -> Iterator[Fault]:
         path = address.removeprefix("unix://")
         if not path.startswith(("/", "@")) or path.endswith("/"):
             yield Fault(("address",), f'found "{address}"; needed an absolute path of a socket after unix://')
-        if endpoint.ports:
+        if "ports" in endpoint.model_fields_set:
             yield Fault(("ports",), "found ports of a Unix socket; needed none", "OneOf")
     elif address and not is_ip(address) and (not is_host(address) or "*" in address):
         yield Fault(("address",), f'found "{address}"; needed an IP address or a host name')

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tulle.api import path as paths
 from tulle.api.kind import Kind
+from tulle.api.transitions import transition_faults
 from tulle.control.apiserver import admission, errors
 from tulle.control.apiserver.discovery import has_status
 from tulle.control.apiserver.removal import finalizers, is_going
@@ -62,6 +64,8 @@ def check_immutable(kind: Kind, live: Raw, new: Raw) -> None:
         if before and after and before != after:
             wrong = f"found {after}; needed {before}: the address of a Service does not change"
             raise errors.bad_field(kind, name, "spec.clusterIP", wrong)
+    for fault in transition_faults(kind, live, new):
+        raise errors.bad_field(kind, name, paths.join(fault.at), fault.message)
     if kind.resource in ("secrets", "configmaps") and live.get("immutable") and wish(live) != wish(new):
         raise errors.bad_field(kind, name, "data", "found a change; needed none, for the object is immutable")
 
