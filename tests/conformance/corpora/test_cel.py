@@ -282,7 +282,8 @@ def transitions() -> Iterator[Any]:
 def test_a_transition_rule_holds(version: Version, path: Steps, rule: str) -> None:
     """What the CRD does not let an update change would change."""
     old = next(seeds(version.kind, version.schema, path))
-    new = _with(old, path, next(word for word in ("example.com/a", "a", "b") if word != _get(old, path)))
+    others = (document(_below(version.schema, path), Random(number)) for number in itertools.count())
+    new = _with(old, path, next(value for value in others if value != _get(old, path)))
     assert [fault.rule for fault in broken(version.schema, new, old)] == [rule]
     assert [fault.at for fault in transition_faults(version.kind, old, new)] == [path]
     assert not broken(version.schema, old, old)
