@@ -51,6 +51,7 @@ def _items(holder: Any, name: str) -> list[Mapping[str, Any]]:
 
 
 ACCEPTED = Column("Accepted", _accepted)
+PROGRAMMED = condition("Programmed", "Programmed")
 
 
 def shown(value: Any) -> str:
@@ -223,3 +224,47 @@ def _limits(body: Mapping[str, Any]) -> str:
 
 TARGETS = Column("Targets", _targets)
 LIMITS = Column("Limits", _limits)
+
+
+def each(name: str, path: str, wide: bool = False) -> Column:
+    """A column that shows, joined by commas, what is at a dotted path where `*` means every item of a list; each once."""
+    steps = path.split(".")
+
+    def value(body: Mapping[str, Any]) -> str:
+        found: list[Any] = [body]
+        for step in steps:
+            if step == "*":
+                found = [item for one in found if isinstance(one, list) for item in one]
+            else:
+                found = [one.get(step) for one in found if isinstance(one, Mapping)]
+        return ",".join(dict.fromkeys(shown(one) for one in found if one is not None))
+
+    return Column(name, value, wide)
+
+
+def _references(name: str, *path: str) -> Column:
+    """A column of references (`Kind/name`), which stand in a list at a path."""
+
+    def value(body: Mapping[str, Any]) -> str:
+        holder: Any = body
+        for step in path[:-1]:
+            holder = holder.get(step) if isinstance(holder, Mapping) else None
+        return ",".join(f"{one.get('kind', 'Gateway')}/{one.get('name', '')}" for one in _items(holder, path[-1]))
+
+    return Column(name, value)
+
+
+def _external(body: Mapping[str, Any]) -> str:
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    ingress = _items(status.get("loadBalancer"), "ingress")
+    found = [*(spec.get("externalIPs") or ()), *(one.get("ip") or one.get("hostname") for one in ingress)]
+    if spec.get("type") == "ExternalName":
+        found = [spec.get("externalName")]
+    return ",".join(str(one) for one in found if one) or ("<pending>" if spec.get("type") == "LoadBalancer" else "<none>")
+
+
+EXTERNAL_IP = Column("External-IP", _external)
+SECRETS = Column("Secrets", lambda body: str(len(_items(body, "secrets"))))
+PARENTS = _references("Parents", "spec", "parentRefs")
+POLICY_TARGETS = _references("Targets", "spec", "targetRefs")
+SELECTOR = field("Selector", "spec.selector.matchLabels", wide=True)

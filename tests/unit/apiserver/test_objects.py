@@ -371,7 +371,7 @@ async def test_tables(api: ApiClient) -> None:
         table = await response.json()
     assert table["kind"] == "Table"
     names = [column["name"] for column in table["columnDefinitions"]]
-    assert names == ["Name", "Type", "Cluster-IP", "Port(s)", "Age", "Selector"]
+    assert names == ["Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age", "Selector"]
     assert table["rows"][0]["cells"][0] == "cart"
     assert table["rows"][0]["object"]["kind"] == "PartialObjectMetadata"
 

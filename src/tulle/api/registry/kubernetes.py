@@ -1,0 +1,113 @@
+"""The kinds of Kubernetes itself that are served."""
+
+from __future__ import annotations
+
+from tulle.api.columns import (
+    CREATED_AT,
+    DATA,
+    ENDPOINT_SLICE,
+    EVENT,
+    EXTERNAL_IP,
+    PHASE,
+    PORTS,
+    ROLE_BINDING,
+    SECRETS,
+    VIRTUAL_IP,
+    field,
+)
+from tulle.api.kind import Kind
+
+RBAC = "rbac.authorization.k8s.io"
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        "",
+        ("v1",),
+        "Namespace",
+        "namespaces",
+        "tulle.api.kubernetes:Namespace",
+        namespaced=False,
+        short_names=("ns",),
+        columns=(PHASE,),
+        names="label",
+    ),
+    Kind(
+        "",
+        ("v1",),
+        "Service",
+        "services",
+        "tulle.api.kubernetes:Service",
+        short_names=("svc",),
+        categories=("all",),
+        columns=(
+            field("Type", "spec.type"),
+            VIRTUAL_IP,
+            EXTERNAL_IP,
+            PORTS,
+            field("Selector", "spec.selector", wide=True),
+        ),
+        names="rfc1035",
+    ),
+    Kind(
+        "",
+        ("v1",),
+        "ServiceAccount",
+        "serviceaccounts",
+        "tulle.api.kubernetes:ServiceAccount",
+        short_names=("sa",),
+        columns=(SECRETS,),
+    ),
+    Kind("", ("v1",), "Secret", "secrets", "tulle.api.kubernetes:Secret", columns=(field("Type", "type"), DATA)),
+    Kind("", ("v1",), "ConfigMap", "configmaps", "tulle.api.kubernetes:ConfigMap", short_names=("cm",), columns=(DATA,)),
+    Kind(
+        "",
+        ("v1",),
+        "Event",
+        "events",
+        "tulle.api.kubernetes:Event",
+        short_names=("ev",),
+        columns=EVENT,
+        named=False,
+        aged=False,
+    ),
+    Kind(
+        "discovery.k8s.io",
+        ("v1",),
+        "EndpointSlice",
+        "endpointslices",
+        "tulle.api.endpoint_slice:EndpointSlice",
+        columns=ENDPOINT_SLICE,
+        acted_on=False,
+    ),
+    Kind(
+        "coordination.k8s.io",
+        ("v1",),
+        "Lease",
+        "leases",
+        "tulle.api.lease:Lease",
+        columns=(field("Holder", "spec.holderIdentity"),),
+    ),
+    Kind(RBAC, ("v1",), "Role", "roles", "tulle.api.rbac:Role", columns=(CREATED_AT,), names="path", aged=False),
+    Kind(
+        RBAC,
+        ("v1",),
+        "ClusterRole",
+        "clusterroles",
+        "tulle.api.rbac:ClusterRole",
+        namespaced=False,
+        columns=(CREATED_AT,),
+        names="path",
+        aged=False,
+    ),
+    Kind(RBAC, ("v1",), "RoleBinding", "rolebindings", "tulle.api.rbac:RoleBinding", columns=ROLE_BINDING, names="path"),
+    Kind(
+        RBAC,
+        ("v1",),
+        "ClusterRoleBinding",
+        "clusterrolebindings",
+        "tulle.api.rbac:ClusterRoleBinding",
+        namespaced=False,
+        columns=ROLE_BINDING,
+        names="path",
+    ),
+)
