@@ -89,6 +89,31 @@ def shared_schemas(prefix: str) -> dict[str, Any]:
             "selfLink": {"type": "string"},
         },
     }
+    result[f"{META}.Status"] = {
+        "type": "object",
+        "description": "What became of a request that gives no object.",
+        "properties": {
+            **{word: {"type": "string"} for word in ("apiVersion", "kind", "status", "reason", "message")},
+            "code": {"type": "integer", "format": "int32"},
+            "details": {"type": "object"},
+            "metadata": {"$ref": f"{prefix}{META}.ListMeta"},
+        },
+    }
+    result[f"{META}.DeleteOptions"] = {
+        "type": "object",
+        "description": "How an object is to be deleted.",
+        "properties": {
+            **{word: {"type": "string"} for word in ("apiVersion", "kind")},
+            "dryRun": {"type": "array", "items": {"type": "string", "enum": ["All"]}},
+            "gracePeriodSeconds": {"type": "integer", "format": "int64"},
+            "orphanDependents": {"type": "boolean"},
+            "preconditions": {
+                "type": "object",
+                "properties": {"uid": {"type": "string"}, "resourceVersion": {"type": "string"}},
+            },
+            "propagationPolicy": {"type": "string", "enum": ["Orphan", "Background", "Foreground"]},
+        },
+    }
     return result
 
 

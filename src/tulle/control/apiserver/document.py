@@ -20,6 +20,7 @@ Raw = dict[str, Any]
 # Escapes of halves of characters, and numbers of more than 64 bits: rare, and read with care where they stand.
 _HALVES = re.compile(r"\\u[dD][89a-fA-F]")
 _LONG = re.compile("[0-9]{18}")
+_DEEPEST = 200  # levels of an object; no schema needs more than thirty, and readers that recurse must not fall over it
 
 
 class Body:
@@ -124,7 +125,9 @@ def addressed(target: Target, value: Any) -> Raw:
         raise bad_request("the body is not an object")
     body = dict(value)
     for field, needed in (("apiVersion", target.api_version), ("kind", target.kind.kind)):
-        if body.setdefault(field, needed) != needed:
+        if body.get(field) in (None, ""):
+            body[field] = needed
+        if body[field] != needed:
             what = "API version" if field == "apiVersion" else field
             raise bad_request(f"the {what} in the data ({body[field]}) does not match the expected {what} ({needed})")
     if body.get("metadata") is None:
@@ -143,12 +146,14 @@ def addressed(target: Target, value: Any) -> Raw:
     return body
 
 
-def without_nulls(value: Any) -> Any:
-    """`field: null` says that the field is not there: it is not stored."""
+def without_nulls(value: Any, left: int = _DEEPEST) -> Any:
+    """`field: null` says that the field is not there: it is not stored. Raises a `Denial` where it is nested too deeply."""
+    if not left:
+        raise bad_request(f"the object is nested too deeply: needed at most {_DEEPEST} levels")
     if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+        return {key: without_nulls(item, left - 1) for key, item in value.items() if item is not None}
     if isinstance(value, list):
-        return [without_nulls(item) for item in value]
+        return [without_nulls(item, left - 1) for item in value]
     return value
 
 

@@ -50,6 +50,7 @@ def listing(query: Mapping[str, str], target: Target) -> ListOptions:
     """The options of a list. Raises a `Denial`."""
     text, match, token = query.get("resourceVersion", ""), query.get("resourceVersionMatch", ""), query.get("continue", "")
     limit = max(0, number(query, "limit"))
+    number(query, "timeoutSeconds")  # for watches only, but not anything
     if "sendInitialEvents" in query:
         raise _forbidden("sendInitialEvents", "is for watches only")
     if match:
