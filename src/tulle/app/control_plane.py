@@ -30,6 +30,7 @@ from tulle.api.registry import kind_for, kind_of_resource
 from tulle.app import collector, logs, preflight
 from tulle.app.backup import STORE, authority_files
 from tulle.app.notify import notify
+from tulle.app.oidc import oidc_issuer
 from tulle.app.settings import ControlPlaneSettings
 from tulle.client import kubeconfig
 from tulle.control.apiserver.server import ApiServer
@@ -217,11 +218,15 @@ class ControlPlane:
         mesh = mesh_api(self)
         add_history(mesh, lambda: self.api.objects)
         add_backup(mesh, self.backup)
+        issuer = oidc_issuer(settings)
+        if issuer is not None:
+            self._tasks.append(asyncio.create_task(issuer.run(), name="oidc"))
         self.api = ApiServer(
             self.store,
             tls=self.tls,
             trust_domain=settings.trust_domain,
             admit=self._warnings,
+            foreign=issuer,
             extra_apps={"/tulle/v1": mesh},
             open_apps={
                 IDENTITY_PREFIX: identity_app(self.authority, self.tokens, self.store, settings.certificate_lifetime),

@@ -13,7 +13,8 @@ class ControlPlaneSettings:
     """`tulle control-plane`.
 
     Addresses are `host:port`. `advertise` are further names and addresses by which nodes and people reach it: they go into its
-    certificate. `certificate_lifetime` is that of workloads' certificates, `history` how long changes are kept, in seconds.
+    certificate. `certificate_lifetime` is that of workloads' certificates, `history` how long changes are kept, in seconds. `oidc_*`
+    are kube-apiserver's; without an issuer no OIDC tokens are taken.
     """
 
     state_dir: Path = field(default_factory=paths.state_dir)
@@ -21,6 +22,14 @@ class ControlPlaneSettings:
     xds_address: str = "127.0.0.1:15012"
     advertise: tuple[str, ...] = ()
     trust_domain: str = "cluster.local"
+    oidc_issuer_url: str = ""
+    oidc_client_id: str = ""
+    oidc_username_claim: str = "sub"
+    oidc_username_prefix: str = ""
+    oidc_groups_claim: str = ""
+    oidc_groups_prefix: str = ""
+    oidc_ca_file: Path | None = None
+    oidc_required_claim: tuple[str, ...] = ()
     certificate_lifetime: float = 24 * 3600.0
     history: float = 30 * 24 * 3600.0
     log_level: str = "info"

@@ -28,6 +28,23 @@ LEVELS = ("debug", "info", "warning", "error")
     help="A further name or address by which nodes and people reach it; goes into its certificate. Repeatable.",
 )
 @setting("--trust-domain", also=("TRUST_DOMAIN",), default="cluster.local", show_default=True, help="SPIFFE trust domain.")
+@setting("--oidc-issuer-url", default="", metavar="URL", help="OpenID Connect issuer whose ID tokens people may use; https.")
+@setting("--oidc-client-id", default="", metavar="ID", help="The audience that its tokens must have.")
+@setting("--oidc-username-claim", default="sub", show_default=True, metavar="CLAIM", help="Which claim is the user's name.")
+@setting(
+    "--oidc-username-prefix",
+    default="",
+    metavar="TEXT",
+    help="Stands before user names; - for none. Default: the issuer and #, none for the claim email.",
+)
+@setting("--oidc-groups-claim", default="", metavar="CLAIM", help="Which claim has the user's groups.")
+@setting("--oidc-groups-prefix", default="", metavar="TEXT", help="Stands before groups.")
+@setting(
+    "--oidc-ca-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Authorities that the issuer's certificate is checked with. Default: the machine's.",
+)
+@setting("--oidc-required-claim", multiple=True, metavar="NAME=VALUE", help="What tokens must also say. Repeatable.")
 @setting(
     "--certificate-lifetime",
     also=("SECRET_TTL",),
@@ -46,6 +63,14 @@ def control_plane(
     xds_address: str,
     advertise: tuple[str, ...],
     trust_domain: str,
+    oidc_issuer_url: str,
+    oidc_client_id: str,
+    oidc_username_claim: str,
+    oidc_username_prefix: str,
+    oidc_groups_claim: str,
+    oidc_groups_prefix: str,
+    oidc_ca_file: Path | None,
+    oidc_required_claim: tuple[str, ...],
     certificate_lifetime: float,
     history: float,
     log_level: str,
@@ -62,6 +87,14 @@ def control_plane(
             xds_address=xds_address,
             advertise=advertise,
             trust_domain=trust_domain,
+            oidc_issuer_url=oidc_issuer_url,
+            oidc_client_id=oidc_client_id,
+            oidc_username_claim=oidc_username_claim,
+            oidc_username_prefix=oidc_username_prefix,
+            oidc_groups_claim=oidc_groups_claim,
+            oidc_groups_prefix=oidc_groups_prefix,
+            oidc_ca_file=oidc_ca_file,
+            oidc_required_claim=oidc_required_claim,
             certificate_lifetime=certificate_lifetime,
             history=history,
             log_level=log_level,
