@@ -43,7 +43,21 @@ class _Silent:
 class Connection(web.RequestHandler):
     """One client. `holder`: the user of its certificate, and until when (seconds since the epoch) it is that; see `authn.py`."""
 
-    __slots__ = ("_body", "_book", "_head", "_line", "_seen", "_slow", "_tail", "_unread", "_whole", "_wire", "address", "holder")
+    __slots__ = (
+        "_body",
+        "_book",
+        "_head",
+        "_line",
+        "_seen",
+        "_slow",
+        "_tail",
+        "_unread",
+        "_whole",
+        "_wire",
+        "address",
+        "holder",
+        "watcher",
+    )
 
     def __init__(self, server: web.Server, book: Connections, address: str, loop: asyncio.AbstractEventLoop) -> None:
         limits = book.limits
@@ -60,6 +74,7 @@ class Connection(web.RequestHandler):
         self._book = book
         self.address = address
         self.holder: tuple[User | None, float] | None = None
+        self.watcher: asyncio.Task[Any] | None = None  # what only sends, and would not notice that nobody is there
         self._wire: asyncio.Transport | None = None  # aiohttp forgets its own before the last bytes are out
         self._body: Any = None  # of the request that is being answered
         self._head = 0  # bytes of the request that is being read
@@ -83,6 +98,8 @@ class Connection(web.RequestHandler):
         self._stop(self._unread)
         self._book.lost(self)
         super().connection_lost(exc)
+        if self.watcher is not None:
+            self.watcher.cancel()
 
     @property
     def limits(self) -> Limits:

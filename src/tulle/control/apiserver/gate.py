@@ -62,10 +62,14 @@ class Gate:
         exempt = user is not None and MASTERS in user.groups and not user.actor
         if not exempt and (wait := self._rates.wait(name, asyncio.get_running_loop().time())):
             raise too_many(f"{name} asks more than {self.limits.rate:g} times a second", wait)
-        shares = self._watches if request.method == "GET" and "watch" in request.query else self._requests
-        with shares.hold(name, exempt):
+        watches = request.method == "GET" and "watch" in request.query
+        with (self._watches if watches else self._requests).hold(name, exempt):
             await self._authorize(request, path, user)
-            return await handler(request)
+            connection.watcher = asyncio.current_task() if watches else None
+            try:
+                return await handler(request)
+            finally:
+                connection.watcher = None
 
     async def _identify(self, request: web.Request) -> User | None:
         """Sets what handlers know of the caller."""
