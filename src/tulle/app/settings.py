@@ -13,8 +13,8 @@ class ControlPlaneSettings:
     """`tulle control-plane`.
 
     Addresses are `host:port`. `advertise` are further names and addresses by which nodes and people reach it: they go into its
-    certificate. `certificate_lifetime` is that of workloads' certificates, `history` how long changes are kept, in seconds. `oidc_*`
-    are kube-apiserver's; without an issuer no OIDC tokens are taken.
+    certificate. `certificate_lifetime` is that of workloads' certificates, `history` how long changes are kept, in seconds.
+    `oidc_*` are kube-apiserver's; without an issuer no OIDC tokens are taken.
     """
 
     state_dir: Path = field(default_factory=paths.state_dir)

@@ -71,11 +71,10 @@ _TRAFFIC: Mapping[str, tuple[str, ...]] = {
     "tulle.dev": ("ratelimits", "rollouts"),
 }
 _SECRETS = "secrets"
-_PATHS = {
-    "see": ("/tulle/v1/status", "/tulle/v1/proxies", "/tulle/v1/problems", "/tulle/v1/synced"),
-    "past": ("/tulle/v1/history",),
-    "judge": ("/tulle/v1/findings",),  # a question that writes nothing, asked with POST for the objects that it has
-}
+# Paths of the mesh's own API. `/tulle/v1/backup` is in no role but cluster-admin: it gives the authority's key and every Secret.
+_SEE = ("/tulle/v1/status", "/tulle/v1/proxies", "/tulle/v1/problems", "/tulle/v1/synced")
+_FINDINGS = "/tulle/v1/findings"  # a question that writes nothing, asked with POST for the objects that it has
+_ROLLBACK = "/tulle/v1/rollback"  # object by object, only what the user may write
 
 
 def _rule(verbs: Sequence[str], groups: Sequence[str], resources: Sequence[str], names: Sequence[str] = ()) -> Rule:
@@ -97,8 +96,8 @@ def cluster_roles(kinds: Sequence[Kind]) -> dict[str, list[Rule]]:
     """The shipped ClusterRoles by name."""
     groups = sorted({kind.group for kind in kinds} - {GROUP})
     traffic = [_rule(_WRITE, (group,), resources) for group, resources in _TRAFFIC.items()]
-    judge = _paths(("get", "post"), *_PATHS["judge"])
-    viewer = [*_reading(kinds, rbac=False), _paths(("get",), *_PATHS["see"]), judge]
+    judge = _paths(("get", "post"), _FINDINGS)
+    viewer = [*_reading(kinds, rbac=False), _paths(("get",), *_SEE), judge]
     review = _rule(("create",), ("authorization.k8s.io",), ("localsubjectaccessreviews", "subjectaccessreviews"))
     return {
         "cluster-admin": list(EVERYTHING),
@@ -106,9 +105,12 @@ def cluster_roles(kinds: Sequence[Kind]) -> dict[str, list[Rule]]:
             _rule((*_READ, *_WRITE), groups, ("*",)),
             _rule((*_READ, *_WRITE), (GROUP,), ("roles", "rolebindings", "clusterroles", "clusterrolebindings")),
             review,
-            _paths(("get", "post", "delete"), "/tulle/v1/*"),
+            _paths(("get",), "/tulle/v1/*"),
+            _paths(("post",), "/tulle/v1/tokens", "/tulle/v1/apitokens", _ROLLBACK),
+            judge,
+            _paths(("delete",), "/tulle/v1/apitokens/*"),
         ],
-        "operator": [*viewer, *traffic, _paths(("get",), *_PATHS["past"]), _paths(("post",), "/tulle/v1/rollback")],
+        "operator": [*viewer, *traffic, _paths(("get",), "/tulle/v1/history"), _paths(("post",), _ROLLBACK)],
         "viewer": viewer,
         "auditor": [*_reading(kinds, rbac=True), review, _paths(("get",), "/tulle/v1/*"), judge],
         "system:discovery": [
