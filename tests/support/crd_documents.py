@@ -109,6 +109,8 @@ def _value(schema: Json, random: Random, toward: tuple[str, ...], often: float, 
             return _number(schema, random)
         case "boolean":
             return random.random() < 0.5
+    if schema.get("x-kubernetes-int-or-string") and random.random() < 0.5:
+        return _number(schema, random)
     return random.choice(
         words(schema.get("pattern", ""), schema.get("format", ""), schema.get("minLength", 0), schema.get("maxLength", 9999))
     )

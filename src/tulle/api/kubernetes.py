@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,8 @@ from tulle.api.list_types import keyed
 from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.times import Time
 from tulle.api.values import DNS_LABEL, Defaulted, Int32, IntOrString, Many, Map, Port
+
+_PORT_NAME = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class NamespaceSpec(Schema):
@@ -112,6 +115,9 @@ class ServiceSpec(Ruled):
                 yield Fault(("ports", index, "name"), f'found "{port.name}" twice; needed a name of its own', "Duplicate")
             if isinstance(port.target_port, int) and not 1 <= port.target_port <= 65535:
                 yield Fault(("ports", index, "targetPort"), f"found {port.target_port}; needed a port from 1 to 65535")
+            if isinstance(port.target_port, str) and port.target_port and not _is_port_name(port.target_port):
+                message = 'needed the name of a port: at most 15 lower-case letters, digits and "-", a letter among them'
+                yield Fault(("ports", index, "targetPort"), f'found "{port.target_port}"; {message}', "BadName")
             names.add(port.name or "")
 
 
@@ -143,6 +149,10 @@ class ServiceStatus(Schema):
 
     load_balancer: LoadBalancerStatus | None = None
     conditions: Annotated[Many[Condition], keyed("type")] = ()
+
+
+def _is_port_name(text: str) -> bool:
+    return bool(len(text) <= 15 and _PORT_NAME.fullmatch(text)) and any(letter.isalpha() for letter in text)
 
 
 class Service(Object):

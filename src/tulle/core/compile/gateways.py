@@ -140,6 +140,7 @@ _SAID = ("gateway_class_name", "listeners", "infrastructure", "addresses")
 
 def _gateway(fetch: Fetch, key: Key, row: Gateway) -> Iterator[Problem]:
     yield from unsaid(row.ref, row.spec, "spec", _SAID)
+    yield from unsaid(row.ref, row.spec.infrastructure, "spec.infrastructure", ("parameters_ref",))
     if (fault := fetch(gateway_fault, key)) and fault.reason != "ListenersNotValid":
         yield warning(row.ref, fault.path, fault.reason, f"{fault.message}; nothing of the Gateway is served")
         return

@@ -130,6 +130,10 @@ def http_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
     if not row.spec.parent_refs:
         message = "found none; needed a Gateway, or a Service for the mesh: the route has no effect"
         problems.append(warning(row.ref, "spec.parentRefs", "NoParent", message))
+    elif row.spec.hostnames and all(parent.kind != "Gateway" for parent in row.spec.parent_refs):
+        # So the Gateway API has it: in the mesh a route is for its Service, by all of its names.
+        message = "found host names for a Service; needed none: only those of a Gateway have an effect"
+        problems.append(warning(row.ref, "spec.hostnames", "NotYetSupported", message))
     return sorted_problems(problems)
 
 

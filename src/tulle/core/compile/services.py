@@ -31,8 +31,8 @@ _PROTOCOLS = {
     "redis": Protocol.TCP,
 }
 
-# Fields that say how Kubernetes itself exposes a Service, and nothing about the mesh.
-_PLATFORM = (
+# Fields that are acted on, or of which `_outside` speaks.
+_SAID = (
     "selector",
     "ports",
     "type",
@@ -44,9 +44,7 @@ _PLATFORM = (
     "session_affinity_config",
     "internal_traffic_policy",
     "external_traffic_policy",
-    "health_check_node_port",
     "allocate_load_balancer_node_ports",
-    "load_balancer_class",
     "external_name",
 )
 
@@ -104,9 +102,8 @@ def service_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
 
 
 def _problems(fetch: Fetch, key: Key, row: ServiceObject) -> Iterator[Problem]:
-    if row.spec.type == "ExternalName":
-        yield not_yet(row.ref, "spec.type", "ExternalName")
-    yield from unsaid(row.ref, row.spec, "spec", _PLATFORM)
+    yield from unsaid(row.ref, row.spec, "spec", _SAID)
+    yield from _outside(row)
     if row.spec.session_affinity != "None":
         yield not_yet(row.ref, "spec.sessionAffinity")
     for index, port in enumerate(row.spec.ports):
@@ -117,3 +114,27 @@ def _problems(fetch: Fetch, key: Key, row: ServiceObject) -> Iterator[Problem]:
         assert owner is not None
         message = f"{address} is the virtual IP of the older Service {owner[0]}/{owner[1]}; needed an address of its own"
         yield warning(row.ref, "spec.clusterIP", "DuplicateAddress", message)
+
+
+def _outside(row: ServiceObject) -> Iterator[Problem]:
+    """How Kubernetes exposes a Service beyond the mesh, and over which addresses: nobody does it here. Defaults say nothing."""
+    spec = row.spec
+    if spec.type != "ClusterIP":
+        yield not_yet(row.ref, "spec.type", spec.type)
+    for name, policy in (
+        ("externalTrafficPolicy", spec.external_traffic_policy),
+        ("internalTrafficPolicy", spec.internal_traffic_policy),
+    ):
+        if policy == "Local":
+            yield not_yet(row.ref, f"spec.{name}", policy)
+    if spec.ip_family_policy not in (None, "SingleStack"):
+        yield not_yet(row.ref, "spec.ipFamilyPolicy", spec.ip_family_policy)
+    for index, family in enumerate(spec.ip_families):
+        if family != "IPv4":
+            yield not_yet(row.ref, f"spec.ipFamilies[{index}]", family)
+    for index, address in enumerate(spec.cluster_ips):
+        if address != spec.cluster_ip:
+            yield not_yet(row.ref, f"spec.clusterIPs[{index}]", "an address beside clusterIP")
+    for index, port in enumerate(spec.ports):
+        if port.node_port:
+            yield not_yet(row.ref, f"spec.ports[{index}].nodePort")

@@ -136,7 +136,7 @@ def _matches(row: VirtualService, rule: Rule, path: str, caller: Caller) -> tupl
     matches: list[tuple[RouteMatch, str]] = []
     for index, one in enumerate(rule.match):
         at = f"{path}.match[{index}]"
-        problems += unsaid(row.ref, one, at, (*_MATCHED, "stat_prefix", *_CALLERS))
+        problems += unsaid(row.ref, one, at, (*_MATCHED, *_CALLERS))
         narrowed = [field for field in _CALLERS if getattr(one, field)]
         problems += (
             warning(row.ref, f"{at}.{_CALLERS[field]}", "NotYetSupported", "not supported yet; this match is left out")

@@ -1,0 +1,430 @@
+"""No field is ignored in silence: each field of a kind that the mesh acts on changes what proxies are told, or a warning says no.
+
+The fields are those of the schemas; nothing here knows which of them the compiler reads.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.conformance.corpora.test_cel import HTTP_FILTERS
+from tests.support.crd_documents import document
+from tests.support.crds import Json, places
+from tests.unit.core.compile.mesh import bookinfo, changes
+from tulle.api import path as paths
+from tulle.api.decode import decode
+from tulle.api.object import Kind
+from tulle.api.openapi import openapi_v3
+from tulle.api.openapi_schemas import schema_name
+from tulle.api.registry import KINDS
+from tulle.core import type_urls
+from tulle.core.compile.layers import layer_names
+from tulle.core.compile.objects import INPUTS
+from tulle.core.pipeline import Pipeline
+from tulle.kit.problem import Problem, Severity
+
+Steps = tuple[str, ...]
+Place = tuple[str | int, ...]
+
+ISTIO, GATEWAY_API = "networking.istio.io/v1", "gateway.networking.k8s.io/v1"
+HTTP = {"name": "http", "port": 9080}
+SPLIT = [
+    {"destination": {"host": "reviews", "subset": "v1", "port": {"number": 9080}}, "weight": 80},
+    {"destination": {"host": "reviews", "subset": "v2"}, "weight": 20},
+]
+BACKEND = {"name": "reviews-v1", "port": 9080}
+# A mesh in which the fields of each kind have something to act on; each kind's object is changed in turn.
+OBJECTS: dict[str, dict[str, Any]] = {
+    "Service": {"apiVersion": "v1", "spec": {"selector": {"app": "reviews"}, "ports": [HTTP]}},
+    "WorkloadEntry": {
+        "apiVersion": ISTIO,
+        "spec": {"address": "10.0.0.77", "labels": {"app": "reviews", "version": "v1"}, "serviceAccount": "a"},
+    },
+    "VirtualService": {
+        "apiVersion": ISTIO,
+        "spec": {"hosts": ["reviews"], "http": [{"match": [{"uri": {"prefix": "/a"}}], "route": SPLIT}, {"route": SPLIT[:1]}]},
+    },
+    "DestinationRule": {
+        "apiVersion": ISTIO,
+        "spec": {
+            "host": "reviews",
+            "trafficPolicy": {"connectionPool": {"tcp": {"connectTimeout": "3s"}}},
+            "subsets": [{"name": "v1", "labels": {"version": "v1"}}, {"name": "v2", "labels": {"version": "v2"}}],
+        },
+    },
+    "networking.istio.io Gateway": {
+        "apiVersion": ISTIO,
+        "spec": {
+            "selector": {"istio": "ingressgateway"},
+            "servers": [{"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}],
+        },
+    },
+    "PeerAuthentication": {
+        "apiVersion": "security.istio.io/v1",
+        "spec": {"selector": {"matchLabels": {"app": "reviews"}}, "mtls": {"mode": "STRICT"}},
+    },
+    "gateway.networking.k8s.io Gateway": {
+        "apiVersion": GATEWAY_API,
+        "spec": {
+            "gatewayClassName": "tulle",
+            "listeners": [
+                {"name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}},
+                {"name": "other", "port": 8080, "protocol": "HTTP"},
+            ],
+        },
+    },
+    "HTTPRoute": {
+        "apiVersion": GATEWAY_API,
+        "spec": {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "ratings", "port": 9080}],
+            "rules": [
+                {
+                    "matches": [{"path": {"type": "PathPrefix", "value": "/a"}}],
+                    "backendRefs": [{"name": "reviews-v1", "port": 9080}, {"name": "reviews-v2", "port": 9080}],
+                }
+            ],
+        },
+    },
+}
+TCP_ROUTE = [{"destination": {"host": "reviews", "port": {"number": 9080}}, "weight": 1}]
+FILES = {"serverCertificate": "/a", "privateKey": "/b", "caCertificates": "/c"}
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "VirtualService": [
+        *(
+            {"hosts": ["reviews"], "http": [rule]}
+            for rule in (
+                {"redirect": {"authority": "a.b", "scheme": "https", "redirectCode": 308, "port": 80}},
+                {"redirect": {"uri": "/a", "derivePort": "FROM_REQUEST_PORT"}},
+                {"redirect": {"prefixRewrite": "/a"}},
+                {"directResponse": {"status": 503, "body": {"string": "a"}}},
+                {"directResponse": {"status": 503, "body": {"bytes": "YQ=="}}},
+                {"route": SPLIT[:1], "retries": {"attempts": 3, "perTryTimeout": "1s", "retryOn": "5xx"}},
+                {"route": SPLIT[:1], "fault": {"delay": {"fixedDelay": "1s", "percentage": {"value": 5.0}}}},
+                {"route": SPLIT[:1], "fault": {"delay": {"fixedDelay": "1s", "percent": 5}}},
+                {"route": SPLIT[:1], "fault": {"abort": {"httpStatus": 500, "percentage": {"value": 5.0}}}},
+                {"match": [{"uri": {"exact": "/a"}}], "route": SPLIT[:1]},
+                {"match": [{"uri": {"regex": "/a"}, "statPrefix": "a"}], "route": SPLIT[:1]},
+            )
+        ),
+        {"http": [{"route": SPLIT[:1]}], "hosts": ["reviews"], "gateways": ["mesh", "tulle-system/one"]},
+        {"hosts": ["reviews"], "http": [{"delegate": {"name": "a", "namespace": "b"}}]},
+        {"hosts": ["reviews"], "tls": [{"match": [{"sniHosts": ["reviews"], "port": 9080}], "route": TCP_ROUTE}]},
+        {"hosts": ["reviews"], "tcp": [{"match": [{"port": 9080}], "route": TCP_ROUTE}]},
+    ],
+    "DestinationRule": [
+        spec
+        for policy in (
+            {"loadBalancer": {"simple": "RANDOM"}},
+            {"loadBalancer": {"backendUtilization": {"weightExpirationPeriod": "5s"}}},
+            {"loadBalancer": {"consistentHash": {"httpHeaderName": "a", "ringHash": {"minimumRingSize": 2}}}},
+            {"loadBalancer": {"consistentHash": {"httpHeaderName": "a", "maglev": {"tableSize": 2}}}},
+            {"loadBalancer": {"consistentHash": {"httpCookie": {"name": "a", "path": "/", "ttl": "1s"}}}},
+            {"tls": {"mode": "SIMPLE"}},
+            {"tls": {"mode": "MUTUAL", "clientCertificate": "/a", "privateKey": "/b"}},
+            {"connectionPool": {"tcp": {"connectTimeout": "3s"}}},
+        )
+        for of_port in ({"portLevelSettings": [{"port": {"number": 9080}, **policy}]},)
+        for spec in (
+            {"host": "reviews", "trafficPolicy": policy},
+            {"host": "reviews", "trafficPolicy": of_port},
+            {"host": "reviews", "subsets": [{"name": "v1", "labels": {"version": "v1"}, "trafficPolicy": policy}]},
+            {"host": "reviews", "subsets": [{"name": "v1", "labels": {"version": "v1"}, "trafficPolicy": of_port}]},
+        )
+    ],
+    "networking.istio.io Gateway": [
+        {
+            "selector": {"istio": "ingressgateway"},
+            "servers": [{"port": {"number": 80, "name": "https", "protocol": "HTTPS"}, "hosts": ["*"], "tls": tls}],
+        }
+        for tls in (
+            {"mode": "SIMPLE", **FILES},
+            {"mode": "SIMPLE", "credentialName": "a"},
+            {"mode": "SIMPLE", "credentialNames": ["a"]},
+            {"mode": "SIMPLE", "tlsCertificates": [FILES]},
+            {"mode": "PASSTHROUGH"},
+        )
+    ],
+    "WorkloadEntry": [
+        {"address": "10.0.0.77", "labels": {"app": "reviews"}, "serviceAccount": "a", "ports": {"http": 9081}},
+    ],
+    "PeerAuthentication": [
+        {"selector": {"matchLabels": {"app": "reviews"}}, "portLevelMtls": {"9080": {"mode": "STRICT"}}},
+    ],
+    "gateway.networking.k8s.io Gateway": [
+        {
+            "gatewayClassName": "tulle",
+            "listeners": [
+                {
+                    "name": "https",
+                    "port": 80,
+                    "protocol": "HTTPS",
+                    "tls": {"mode": "Terminate", "certificateRefs": [{"name": "a"}]},
+                    "allowedRoutes": {"namespaces": {"from": "Selector", "selector": selector}},
+                }
+            ],
+        }
+        for selector in (
+            {"matchLabels": {"a": "b"}},
+            {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]},
+        )
+    ]
+    + [
+        {
+            **OBJECTS["gateway.networking.k8s.io Gateway"]["spec"],
+            "allowedListeners": {"namespaces": {"from": "Selector", "selector": selector}},
+        }
+        for selector in (
+            {"matchLabels": {"a": "b"}},
+            {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]},
+        )
+    ],
+    "HTTPRoute": [
+        {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "ratings", "port": 9080}],
+            "rules": [{"matches": [{"path": {"value": "/a"}}], **rule}],
+        }
+        for one in HTTP_FILTERS
+        for rule in (
+            {"filters": [one], **({} if "Redirect" in str(one["type"]) else {"backendRefs": [BACKEND]})},
+            {"backendRefs": [{**BACKEND, "filters": [one]}]},
+        )
+    ]
+    + [
+        {
+            "parentRefs": [{"name": "one", "namespace": "tulle-system", "sectionName": "http"}],
+            "hostnames": ["a.b"],
+            "rules": [{"backendRefs": [BACKEND], "sessionPersistence": sessions}],
+        }
+        for sessions in (
+            {"type": "Header", "header": {"name": "a"}},
+            {"type": "Cookie", "cookie": {"name": "a"}, "absoluteTimeout": "1h"},
+        )
+    ],
+}
+# Warnings about one field that say that all beside it is without effect.
+SPEAKS_FOR: list[tuple[str, Place]] = [
+    ("networking.istio.io Gateway", ("port", "protocol")),
+    ("gateway.networking.k8s.io Gateway", ("protocol",)),
+    ("gateway.networking.k8s.io Gateway", ("type",)),
+]
+# What is left out beside a kind, for it would hide what is tried. (Nor is there another kind of the same name: two Gateways take
+# one port from each other.)
+APART = {"HTTPRoute": ("VirtualService",)}
+# Fields that say nothing to a mesh, each with the reason.
+MEANINGLESS: dict[tuple[str, str], str] = {
+    ("Service", "externalName"): "belongs to the type ExternalName, of which a warning speaks",
+    ("Service", "allocateLoadBalancerNodePorts"): "belongs to the type LoadBalancer, of which a warning speaks",
+    ("Service", "sessionAffinityConfig.clientIP.timeoutSeconds"): "belongs to sessionAffinity, of which a warning speaks",
+}
+
+
+def resolved(schema: Json, components: Json) -> Json:
+    """An OpenAPI schema with its references in place."""
+    if "allOf" in schema:
+        return resolved(schema["allOf"][0], components)
+    if "$ref" in schema:
+        return resolved(components[schema["$ref"].rpartition("/")[2]], components)
+    whole = {key: value for key, value in schema.items() if key not in ("description", "default")}
+    if "properties" in whole:
+        whole["properties"] = {name: resolved(one, components) for name, one in whole["properties"].items()}
+    for below in ("items", "additionalProperties"):
+        if isinstance(whole.get(below), dict):
+            whole[below] = resolved(whole[below], components)
+    return whole
+
+
+def schema_of(kind: Kind) -> Json:
+    components = openapi_v3(kind.group, kind.stored)["components"]["schemas"]
+    return resolved(components[schema_name(kind, kind.stored)], components)
+
+
+def key_of(kind: Kind) -> str:
+    return kind.kind if kind.kind in OBJECTS else f"{kind.group} {kind.kind}"
+
+
+READ = [kind for kind in KINDS if kind.acted_on and kind.resource in INPUTS and "spec" in kind.model.model_fields]
+ACTED_ON = [kind for kind in READ if key_of(kind) in OBJECTS]
+
+
+def body_of(kind: Kind, spec: Any) -> dict[str, Any]:
+    known = OBJECTS[key_of(kind)]
+    name = "reviews" if kind.kind == "Service" else "one"
+    metadata: dict[str, Any] = {"name": name, "namespace": "default"}
+    if kind.kind == "Service":
+        spec = {"clusterIP": "240.240.0.3", **spec}
+    if kind.kind == "WorkloadEntry":
+        metadata["annotations"] = {"tulle.dev/node": "host", "tulle.dev/capture": "netns"}
+    if "Gateway" in (kind.kind,):
+        metadata["namespace"] = "tulle-system"
+    return {"apiVersion": known["apiVersion"], "kind": kind.kind, "metadata": metadata, "spec": spec}
+
+
+class Mesh:
+    """The mesh with one object in many forms: what proxies are told, and what people are told, of each."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.pipeline = Pipeline()
+        beside = [one for one in ACTED_ON if one.kind not in (kind.kind, *APART.get(key_of(kind), ()))]
+        others = [self.read(one, OBJECTS[key_of(one)]["spec"])[0] for one in beside]
+        attached = {"apiVersion": GATEWAY_API, "kind": "HTTPRoute", "metadata": {"name": "attached", "namespace": "default"}}
+        spec = {"parentRefs": [{"name": "one", "namespace": "tulle-system"}], "rules": [{"backendRefs": [BACKEND]}]}
+        others.append(decode({**attached, "spec": spec})[0])
+        batch = changes([*bookinfo(), *[one for one in others if one is not None]])
+        self.pipeline.commit(batch)
+        self.known: dict[str, tuple[Any, list[Problem]] | None] = {}
+
+    @staticmethod
+    def read(kind: Kind, spec: Any) -> Any:
+        return decode(body_of(kind, spec))
+
+    def told(self, spec: Any) -> tuple[Any, list[Problem]] | None:
+        """Of an object: what proxies get, and the problems; None where it is refused."""
+        key = repr(spec)
+        if key not in self.known:
+            self.known[key] = self._told(spec)
+        return self.known[key]
+
+    def _told(self, spec: Any) -> tuple[Any, list[Problem]] | None:
+        one, problems = self.read(self.kind, spec)
+        if one is None:
+            return None
+        self.pipeline.commit(changes([one]))
+        told = {
+            (layer, url, name): encoded.version
+            for layer in self.pipeline.flow.get(layer_names, None) or ()
+            for url in type_urls.ORDER
+            for name, encoded in self.pipeline.table(layer, url).items()
+        }
+        return told, [*problems, *self.pipeline.problems()]
+
+
+def put(spec: Any, schema: Json, path: Steps, random: Random) -> tuple[Any, Place]:
+    """The document with something at the path (of the schema), and where in the document that is."""
+    whole = copy.deepcopy(spec)
+    at, here, place = whole, schema, ()
+    found: Place = place
+    for index, step in enumerate(path):
+        below = here["items"] if step == "[]" else here["additionalProperties"] if step == "{}" else here["properties"][step]
+        last = index == len(path) - 1
+        key: str | int | None = step
+        if step == "[]":
+            key = 0 if at else None
+        elif step == "{}":
+            key = next(iter(at), None)
+        if key is None or last or (isinstance(at, dict) and key not in at):
+            made = document(below, random, path[index + 1 :], often=0.0)
+            if isinstance(at, list):
+                at[:] = [made, *at[1:]]
+                found = (*found, 0)
+            else:
+                name = key if key is not None and step != "{}" else (key or "a")
+                at[name] = made
+                found = (*found, name)
+            found = (*found, *first(made, path[index + 1 :]))
+            return whole, found
+        at, here, found = at[key], below, (*found, key)
+    return whole, found
+
+
+def first(value: Any, path: Steps) -> Place:
+    found: Place = ()
+    for step in path:
+        key: str | int = 0 if step == "[]" else next(iter(value)) if step == "{}" else step
+        value, found = value[key], (*found, key)
+    return found
+
+
+def without(spec: Any, place: Place) -> Any:
+    whole = copy.deepcopy(spec)
+    at = whole
+    for step in place[:-1]:
+        at = at[step]
+    del at[place[-1]]
+    return whole
+
+
+def silent(kind: Kind) -> Iterator[str]:
+    """The fields that change nothing and of which nothing is said; and those that no right document was found for."""
+    mesh, schema = Mesh(kind), schema_of(kind)["properties"]["spec"]
+    for path, place in places(schema):
+        if not path or path[-1] in ("[]", "{}") or not is_leaf(place):
+            continue
+        tried = False
+        for number, base in itertools.product(range(60), bases(kind)):
+            answer = heard(mesh, base, schema, path, Random(number))
+            tried = tried or answer is not None
+            if answer or (tried and number > 25):
+                break
+        if not answer:
+            yield ".".join(path) if tried else f"{'.'.join(path)}: no document"
+
+
+def is_leaf(place: Json) -> bool:
+    """Whether a place holds a value, or a list or map of values; what has fields is judged by them."""
+    below = place.get("items") or place.get("additionalProperties") or place
+    return "properties" not in below
+
+
+def bases(kind: Kind) -> list[Any]:
+    return [OBJECTS[key_of(kind)]["spec"], *VARIANTS.get(key_of(kind), ())]
+
+
+def heard(mesh: Mesh, base: Any, schema: Json, path: Steps, random: Random) -> bool | None:
+    """Whether a field is acted on or warned of; None where the document with it is refused."""
+    spec, place = put(base, schema, path, random)
+    if is_there(base, place) and random.random() < 0.3:
+        spec = base  # what is written there by hand
+    told = mesh.told(spec)
+    if told is None:
+        return None
+    if any(problem.severity is Severity.WARNING and speaks_of(mesh.kind, problem, place) for problem in told[1]):
+        return True
+    others = [without(spec, place), *(put(spec, schema, path, Random(number))[0] for number in range(6))]
+    if is_there(base, place):
+        others.append(base)
+    return any(other is not None and other[0] != told[0] for other in map(mesh.told, others))
+
+
+def is_there(value: Any, place: Place) -> bool:
+    try:
+        for step in place:
+            value = value[step]
+    except (KeyError, IndexError, TypeError):
+        return False
+    return True
+
+
+def speaks_of(kind: Kind, problem: Problem, place: Place) -> bool:
+    """Whether a problem is said at a place, around it or in it, or of all that the place belongs to."""
+    steps = paths.split(problem.path)[1:]
+    whole = next((steps[: -len(end)] for one, end in SPEAKS_FOR if one == key_of(kind) and steps[-len(end) :] == end), None)
+    if whole is not None and place[: len(whole)] == whole:
+        return True
+    return len(steps) > 0 and steps[: len(place)] == place[: len(steps)]
+
+
+# Kinds that are read and are not here, each with the reason.
+ELSEWHERE = {
+    "namespaces": "it has no field that is for the mesh",
+    "gatewayclasses.gateway.networking.k8s.io": "it decides whose Gateways are ours; what it says otherwise is in its conditions",
+    "referencegrants.gateway.networking.k8s.io": "all that it says is which references count",
+}
+
+
+def test_every_kind_that_is_acted_on_is_here() -> None:
+    """A new kind could ignore its fields."""
+    assert {kind.resource for kind in READ} == {kind.resource for kind in ACTED_ON} | set(ELSEWHERE)
+
+
+@pytest.mark.parametrize("kind", ACTED_ON, ids=lambda kind: kind.resource)
+def test_no_field_is_ignored_in_silence(kind: Kind) -> None:
+    """A person would believe in a timeout that nobody keeps."""
+    found = {path for path in silent(kind) if not any(kind.kind == one and path.endswith(end) for one, end in MEANINGLESS)}
+    assert not found, "\n".join(sorted(found))
