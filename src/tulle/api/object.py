@@ -40,7 +40,10 @@ __all__ = [
 class Schema(BaseModel):
     """A part of an object: unknown fields are mistakes, values do not change after decoding."""
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True)
+    # Validators are built at first use: a command that reads one kind does not wait for all the others.
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True, defer_build=True
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -107,7 +107,7 @@ def _of_files(given: list[Given], problems: list[Problem], live: bool | None, ku
     from tulle.core.analyze.findings import is_suppressed
     from tulle.core.analyze.inputs import suppressed_by
 
-    words = {item.ref: suppressed_by(item.object) for item in given}
+    words = {item.ref: suppressed_by(item.object) for item in given if item.problems}
     own = [finding(one) for one in problems if not (one.ref in words and is_suppressed(one, words[one.ref]))]
     beside = None if live is False else _beside(given, kubeconfig, insist=live is True)
     return own + (_alone(given) if beside is None else beside)

@@ -5,6 +5,7 @@ Data goes to standard output, everything else to standard error. Exit codes are 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Any, NoReturn
@@ -66,7 +67,9 @@ def tulle(ctx: click.Context) -> None:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run `tulle` and exit with the status that its users expect."""
-    sys.exit(run(argv))
+    status = run(argv)
+    gc.freeze()  # nobody waits for cycles to be found in what is left
+    sys.exit(status)
 
 
 def run(argv: list[str] | None = None) -> int:

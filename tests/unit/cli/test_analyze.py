@@ -169,6 +169,20 @@ def test_colours_where_they_are_wanted(nowhere: Shell) -> None:
     assert "\033" not in nowhere("analyze", "--no-live", "--no-color", "-", stdin=ROUTE).stdout
 
 
+def test_files_alone_need_little(nowhere: Shell, tmp_path: Path) -> None:
+    """One file would wait for the libraries of servers and certificates, of which it needs none."""
+    import subprocess
+    import sys
+
+    file = tmp_path / "a.yaml"
+    file.write_text(SERVICE)
+    code = f"import sys; from tulle.cli.main import run; print(run(['analyze', '--no-live', {str(file)!r}]), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=nowhere.env, capture_output=True, text=True, check=True)
+    status, *modules = done.stdout.split()
+    assert status == "0"
+    assert not {"aiohttp", "grpc", "cryptography", "google.protobuf", "rich", "structlog", "uvloop"} & set(modules)
+
+
 def test_codes_are_listed_and_explained(nowhere: Shell) -> None:
     """A person would have a number and no way to learn what it means."""
     rows = nowhere("analyze", "--list").stdout.splitlines()
