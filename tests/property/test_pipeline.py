@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.core.compile.mesh import Key, bookinfo, entry, key_of, obj, service
 from tulle.api.object import Object
 from tulle.core import type_urls
-from tulle.core.compile import check
+from tulle.core.analyze import Scope, analyze
 from tulle.core.pipeline import Pipeline
 
 ISTIO = "networking.istio.io/v1"
@@ -116,6 +116,7 @@ def test_order_and_batches_make_no_difference(
                 final[key] = found
         if ask:
             pipeline.problems()
+            pipeline.analysis.found()
     assert mirror == state(pipeline)
     scratch = Pipeline()
     for key in data.draw(st.permutations(sorted(final))):
@@ -123,7 +124,11 @@ def test_order_and_batches_make_no_difference(
     at_once = Pipeline()
     at_once.commit(dict(final))
     assert state(pipeline) == state(scratch) == state(at_once)
-    assert pipeline.problems() == scratch.problems() == at_once.problems() == check(final.values())
+    assert pipeline.problems() == scratch.problems() == at_once.problems()
+    for each in (pipeline, scratch, at_once):
+        each.analysis.at(Scope())
+        judged = each.analysis.found()
+        assert [one for row in sorted(judged) for one in judged[row]] == analyze(one for one in final.values() if one)
     for each in (pipeline, scratch, at_once):
         each.commit({})  # drops what was only looked at
     assert pipeline.flow.size == scratch.flow.size == at_once.flow.size, "rows that nobody uses were kept"

@@ -52,7 +52,7 @@ from tulle.core.analyze import Finding, Scope, finding
 from tulle.core.encoded import Published
 from tulle.core.pipeline import Pipeline
 from tulle.kit.errors import Refused
-from tulle.kit.problem import Problem, Severity
+from tulle.kit.problem import Severity
 from tulle.ports import Event, Key, Store
 from tulle.xds.credentials import ServerCredentials
 from tulle.xds.server import OPTIONS, AdsServer, Observer
@@ -343,10 +343,6 @@ class ControlPlane:
     def proxies(self) -> Sequence[ProxyStatus]:
         """Every connected proxy."""
         return self.ads.proxies()
-
-    def problems(self) -> Sequence[Problem]:
-        """What is wrong with the objects as they are."""
-        return self.pipeline.problems()
 
     async def findings(self) -> list[Finding]:
         """What the analysis has to say of the objects as they are."""

@@ -1,4 +1,4 @@
-"""`/tulle/v1`: what no Kubernetes kind says of a running mesh: proxies and their sync, problems, join tokens.
+"""`/tulle/v1`: what no Kubernetes kind says of a running mesh: proxies and their sync, findings, join tokens.
 
 Mounted beside the API server's own paths, which lets in whom a rule with `nonResourceURLs` of the path allows it.
 """
@@ -12,7 +12,6 @@ import msgspec
 from aiohttp import web
 
 from tulle.control.findings_api import Judge, add_findings
-from tulle.kit.problem import Problem
 
 
 class Mesh(Judge, Protocol):
@@ -24,10 +23,6 @@ class Mesh(Judge, Protocol):
 
     def proxies(self) -> Sequence[msgspec.Struct]:
         """Every connected proxy."""
-        ...
-
-    def problems(self) -> Sequence[Problem]:
-        """Everything wrong with the objects as they are."""
         ...
 
     async def revision(self) -> int:
@@ -61,9 +56,6 @@ def mesh_api(mesh: Mesh) -> web.Application:
     async def proxies(_request: web.Request) -> Any:
         return {"proxies": mesh.proxies()}
 
-    async def problems(_request: web.Request) -> Any:
-        return {"problems": mesh.problems()}
-
     async def synced(request: web.Request) -> Any:
         revision = _number(request, "revision", await mesh.revision())
         timeout = min(_number(request, "timeout", 20.0), _MAX_WAIT)
@@ -78,7 +70,6 @@ def mesh_api(mesh: Mesh) -> web.Application:
     app = web.Application()
     app.router.add_get("/status", answered(status))
     app.router.add_get("/proxies", answered(proxies))
-    app.router.add_get("/problems", answered(problems))
     app.router.add_get("/synced", answered(synced))
     add_findings(app, mesh)
     app.router.add_post("/tokens", answered(tokens))

@@ -26,39 +26,8 @@ Every row is a table of `core.flow`; a change touches only what it reaches. From
 
 A broken object fails as its API says, alone: the modules return what can be served beside the `Problem`s, and raise nothing.
 Who wins never depends on the order of arrival: the older object, then namespace and name (`objects.age`).
-
-`check(objects)` gives the problems of a set of objects, for `tulle apply` to ask before it writes.
 """
 
-from __future__ import annotations
+from tulle.core.compile.objects import Settings
 
-from collections.abc import Iterable
-
-from tulle.api.object import Object
-from tulle.api.registry import kind_for
-from tulle.core.compile.objects import INPUTS, Settings, row_of, settings
-from tulle.core.compile.problems import object_problems
-from tulle.core.flow import Flow
-from tulle.core.flow.tables import Batch
-from tulle.kit.problem import Problem
-
-__all__ = ["Settings", "check"]
-
-
-def check(objects: Iterable[Object], mesh: Settings | None = None) -> list[Problem]:
-    """What is wrong with each of the objects, given all of them. Of two with one name the later counts.
-
-    Namespaced objects must have their namespace. Kinds that do not concern the model have no problems here.
-    """
-    batch: Batch = {settings: {"": mesh or Settings()}}
-    asked: dict[tuple[str, tuple[str, str]], None] = {}
-    for one in objects:
-        kind = kind_for(one.ref.group, one.kind)
-        source = INPUTS.get(kind.resource) if kind else None
-        if kind and source:
-            key = (one.metadata.namespace, one.metadata.name)
-            batch.setdefault(source, {})[key] = row_of(one)
-            asked[kind.resource, key] = None
-    flow = Flow()
-    flow.commit(batch)
-    return [problem for key in sorted(asked) for problem in flow.get(object_problems, key) or ()]
+__all__ = ["Settings"]

@@ -12,7 +12,6 @@ from tulle.api.decode import decode
 from tulle.api.object import Object
 from tulle.api.registry import kind_for
 from tulle.core import type_urls
-from tulle.core.compile import check
 from tulle.core.compile.gateway_hosts import gateway_virtual_host
 from tulle.core.compile.gateways import table_key
 from tulle.core.compile.hosts import virtual_host
@@ -147,9 +146,11 @@ class Mesh:
         return row
 
     def problems(self) -> list[Problem]:
-        """The pipeline's problems, which must be those of `check`."""
+        """The pipeline's problems, which must be those of one that gets all objects at once."""
         found = self.pipeline.problems()
-        assert found == check(self.objects.values())
+        at_once = Pipeline()
+        at_once.commit(changes(self.objects.values()))
+        assert found == at_once.problems()
         return found
 
     def said(self) -> list[str]:
