@@ -53,7 +53,8 @@ def ratings(mesh: Mesh, *headers: str) -> str:
 def clean(mesh: Mesh) -> Iterator[Mesh]:
     """The mesh, without what a test applied."""
     yield mesh
-    mesh.kubectl("delete", "dr,vs,httproute", "--all", "--ignore-not-found")
+    mesh.kubectl("delete", "dr", "productpage", "details", "reviews", "ratings", "ratings-plaintext", "--ignore-not-found")
+    mesh.kubectl("delete", "vs", "ratings", "--ignore-not-found")
     mesh.synced()
 
 
