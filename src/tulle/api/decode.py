@@ -26,6 +26,10 @@ INSTEAD = {
     "filters or VirtualService headers for changes of requests, and an external authorizer (action CUSTOM) for the rest",
 }
 
+# Of an object of these kinds no value is said again, wherever it stands: who writes a value into the wrong field (a `data` of the
+# wrong type, an annotation that repeats all) would else read it in an error, and so would the log of whoever wrote it.
+SECRETIVE = frozenset("Secret TokenReview".split())
+
 
 def decode(raw: Mapping[str, Any], locate: Callable[[str], Location | None] | None = None) -> tuple[Object | None, list[Problem]]:
     """The object, or None where it has errors, and every problem found. Warnings come with the object. Never raises.
@@ -167,7 +171,7 @@ def _report_errors(error: ValidationError, kind: Kind, whole: Shape, report: _Re
     for one in error.errors(include_url=False):
         at = tuple(step for step in one["loc"] if step != "[key]")
         context: Mapping[str, Any] = one.get("ctx") or {}
-        secret = kind.kind == "Secret" and at[:1] in (("data",), ("stringData",))
+        secret = kind.kind in SECRETIVE
         if one["type"] == "rules":
             faults: tuple[Fault, ...] = context.get("faults", ())
             for fault in faults:
@@ -177,7 +181,7 @@ def _report_errors(error: ValidationError, kind: Kind, whole: Shape, report: _Re
         elif one["type"] == "extra_forbidden":
             report.add(at, "UnknownField", unknown_field(str(at[-1]), whole.at(at[:-1])))
         elif one["type"] == "needed":
-            report.add(at, "BadFormat", f"found {found(one['input'])}; needed {one['msg']}")
+            report.add(at, "BadFormat", f"found {found(one['input'], secret=secret)}; needed {one['msg']}")
         else:
             context = {**context, "needed": one["msg"]}
             reason, message = sentence(one["type"], one.get("input"), context, whole.at(at), secret=secret)

@@ -178,3 +178,20 @@ spec:
     kubectl("apply", "-f", "-", stdin=READER)
     assert kubectl("create", "-f", "-", "-o", "jsonpath={.status.allowed}", stdin=review) == "true"
     assert "spec" in kubectl("explain", "subjectaccessreview")
+
+
+def test_secrets_are_described_and_not_told(kubectl: Kubectl) -> None:
+    """`describe` shows sizes, a table keys' number, an error no value; who may read it gets it whole."""
+    kubectl("create", "secret", "generic", "s", "--from-literal=password=canary-7f3a9b")
+    try:
+        for words in (("describe", "secret", "s"), ("get", "secrets"), ("get", "events"), ("get", "secret", "s", "-o", "wide")):
+            assert "canary" not in (said := kubectl(*words))
+            assert "Y2FuYXJ5" not in said
+        assert "13 bytes" in kubectl("describe", "secret", "s")
+        wrong = kubectl.run("patch", "secret", "s", "--type=merge", "-p", '{"data":{"password":"canary-7f3a9b"}}')
+        assert wrong.returncode == 1
+        assert "data.password" in wrong.stderr
+        assert "canary" not in wrong.stderr
+        assert kubectl("get", "secret", "s", "-o", "jsonpath={.data.password}") == "Y2FuYXJ5LTdmM2E5Yg=="
+    finally:
+        kubectl("delete", "secret", "s")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tulle.api import path as paths
-from tulle.api.decode import decode
+from tulle.api.decode import SECRETIVE, decode
 from tulle.control.apiserver.errors import bad_request, invalid, not_strict
 from tulle.control.apiserver.target import Target, Validation
 from tulle.kit.problem import Severity
@@ -109,11 +109,13 @@ def _whole_characters(value: Any) -> Any:
     return value
 
 
-def from_yaml(data: bytes) -> Any:
-    """The one YAML document of a server-side apply's body. Raises a `Denial`."""
+def from_yaml(data: bytes, target: Target) -> Any:
+    """The one YAML document of a body. Raises a `Denial`; of what may be a Secret it says only where the mistake is."""
     from tulle.api.documents import read_documents
 
     documents, problems = read_documents(data, "the body")
+    if problems and target.kind.kind in SECRETIVE:
+        raise bad_request(f"{problems[0].location}: found a mistake in the YAML; needed one document")
     if problems or len(documents) != 1:
         raise bad_request(str(problems[0]) if problems else f"found {len(documents)} documents in the body; needed one")
     return documents[0].raw

@@ -117,7 +117,7 @@ class Routes:
 
     def _applied(self, data: bytes, at: Target, options: Writing) -> tuple[Any, list[str]]:
         if data.lstrip()[:1] != b"{":
-            return from_yaml(data), []
+            return from_yaml(data, at), []
         body = Body(data)
         return body.value, body.warnings(at, options.validation)
 
@@ -210,7 +210,7 @@ def _object(request: web.Request, data: bytes, at: Target, options: Writing) -> 
             body = Body(data)
             return body.value, body.warnings(at, options.validation)
         case "application/yaml" | "text/yaml":
-            return from_yaml(data), []
+            return from_yaml(data, at), []
         case protobuf.MEDIA_TYPE:
             return protobuf.decode(data), []
     raise errors.unsupported(request.content_type, ["application/json", "application/yaml", protobuf.MEDIA_TYPE])
