@@ -26,10 +26,6 @@ INSTEAD = {
     "filters or VirtualService headers for changes of requests, and an external authorizer (action CUSTOM) for the rest",
 }
 
-# Of an object of these kinds no value is said again, wherever it stands: who writes a value into the wrong field (a `data` of the
-# wrong type, an annotation that repeats all) would else read it in an error, and so would the log of whoever wrote it.
-SECRETIVE = frozenset("Secret TokenReview".split())
-
 
 def decode(raw: Mapping[str, Any], locate: Callable[[str], Location | None] | None = None) -> tuple[Object | None, list[Problem]]:
     """The object, or None where it has errors, and every problem found. Warnings come with the object. Never raises.
@@ -171,7 +167,7 @@ def _report_errors(error: ValidationError, kind: Kind, whole: Shape, report: _Re
     for one in error.errors(include_url=False):
         at = tuple(step for step in one["loc"] if step != "[key]")
         context: Mapping[str, Any] = one.get("ctx") or {}
-        secret = kind.kind in SECRETIVE
+        secret = kind.secretive
         if one["type"] == "rules":
             faults: tuple[Fault, ...] = context.get("faults", ())
             for fault in faults:

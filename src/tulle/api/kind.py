@@ -56,6 +56,7 @@ class Kind:
     named: bool = True  # False: `kubectl get` shows no names, for they say nothing (Events)
     aged: bool = True  # False: `kubectl get` shows when an object was made (a column of its own), not how old it is
     tighter: Mapping[str, str] = field(default_factory=dict, hash=False)
+    secretive: bool = False  # True: no message repeats a value of such an object, wherever in it the value stands
     review: bool = False  # True: a question that is answered and not kept; it can be created, and nothing else
     acted_on: bool = True  # False: served and stored, and every object of it warns that the mesh does not act on it yet
 

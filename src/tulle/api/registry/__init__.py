@@ -12,8 +12,9 @@ __all__ = ["GATEWAY_API", "KINDS", "REVIEWS", "TOKEN_REQUEST", "kind_for", "kind
 KINDS: tuple[Kind, ...] = (*kubernetes.KINDS, *istio.KINDS, *gateway.KINDS, *own.KINDS)
 
 
-def _review(group: str, kind: str, *, namespaced: bool = False) -> Kind:
-    return Kind(group, ("v1",), kind, f"{kind.lower()}s", f"tulle.api.reviews:{kind}", namespaced=namespaced, review=True)
+def _review(group: str, kind: str, *, namespaced: bool = False, secretive: bool = False) -> Kind:
+    schema = f"tulle.api.reviews:{kind}"
+    return Kind(group, ("v1",), kind, f"{kind.lower()}s", schema, namespaced=namespaced, secretive=secretive, review=True)
 
 
 # Questions about who may what: served beside `KINDS`, and nowhere kept.
@@ -23,7 +24,7 @@ REVIEWS: tuple[Kind, ...] = (
     _review("authorization.k8s.io", "LocalSubjectAccessReview", namespaced=True),
     _review("authorization.k8s.io", "SelfSubjectRulesReview"),
     _review("authentication.k8s.io", "SelfSubjectReview"),
-    _review("authentication.k8s.io", "TokenReview"),
+    _review("authentication.k8s.io", "TokenReview", secretive=True),
 )
 TOKEN_REQUEST = _review("authentication.k8s.io", "TokenRequest")  # a subresource of ServiceAccount
 

@@ -57,7 +57,7 @@ KINDS: tuple[Kind, ...] = (
         short_names=("sa",),
         columns=(SECRETS,),
     ),
-    Kind("", ("v1",), "Secret", "secrets", "tulle.api.kubernetes:Secret", columns=(field("Type", "type"), DATA)),
+    Kind("", ("v1",), "Secret", "secrets", "tulle.api.kubernetes:Secret", columns=(field("Type", "type"), DATA), secretive=True),
     Kind("", ("v1",), "ConfigMap", "configmaps", "tulle.api.kubernetes:ConfigMap", short_names=("cm",), columns=(DATA,)),
     Kind(
         "",

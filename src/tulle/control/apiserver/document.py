@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tulle.api import path as paths
-from tulle.api.decode import SECRETIVE, decode
+from tulle.api.decode import decode
 from tulle.control.apiserver.errors import bad_request, invalid, not_strict
 from tulle.control.apiserver.target import Target, Validation
 from tulle.kit.problem import Severity
@@ -114,7 +114,7 @@ def from_yaml(data: bytes, target: Target) -> Any:
     from tulle.api.documents import read_documents
 
     documents, problems = read_documents(data, "the body")
-    if problems and target.kind.kind in SECRETIVE:
+    if problems and target.kind.secretive:
         raise bad_request(f"{problems[0].location}: found a mistake in the YAML; needed one document")
     if problems or len(documents) != 1:
         raise bad_request(str(problems[0]) if problems else f"found {len(documents)} documents in the body; needed one")
