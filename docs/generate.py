@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from tulle.api.registry import KINDS
+from tulle.api.decode import INSTEAD
+from tulle.api.registry import KINDS, REVIEWS
 from tulle.cli.main import tulle
 from tulle.core.analyze.codes import CODES, SUBJECTS
 
@@ -55,6 +56,8 @@ def resources() -> str:
         "The API server serves every kind below in all its versions, with validation, so that `kubectl` and `tulle` work on it.",
         "*Acted on: no* means that objects of the kind are kept, and each of them warns that the mesh does not act on it yet.",
         "A field that is known to its API but has no effect here yet is named in a warning of `tulle apply` and `kubectl apply`.",
+        "Fields, bounds, rules and defaults are those of upstream's definitions; `kubectl explain KIND` shows them.",
+        "An object reads back as it was written, with the defaults that its API states.",
         "",
         "| kind | group | versions | short names | namespaced | acted on |",
         "|---|---|---|---|---|---|",
@@ -65,6 +68,10 @@ def resources() -> str:
         group = f"`{kind.group}`" if kind.group else "core"
         row = (kind.kind, group, ", ".join(kind.versions), names, yes[kind.namespaced], yes[kind.acted_on])
         lines.append(f"| {' | '.join(row)} |")
+    lines += ["", "## Refused", "", "Kinds of Istio that are not served, and what does the same here:", ""]
+    lines += [f"- {kind}: {why}." for kind, why in sorted(INSTEAD.items())]
+    lines += ["", "## Reviews", "", "Questions that are answered and not kept, as on Kubernetes:", ""]
+    lines += [f"- {kind.kind} (`{kind.group}/{kind.versions[0]}`)" for kind in REVIEWS]
     return "\n".join([*lines, ""])
 
 

@@ -24,6 +24,8 @@ INSTEAD = {
     "connections and balancing, RateLimit (tulle.dev) for limits, AuthorizationPolicy for access, Telemetry for logs and traces",
     "WasmPlugin": "the proxies run no foreign code. Use AuthorizationPolicy or RequestAuthentication for access, HTTPRoute "
     "filters or VirtualService headers for changes of requests, and an external authorizer (action CUSTOM) for the rest",
+    "TrafficExtension": "the proxies run no foreign code. Use HTTPRoute filters or VirtualService headers for changes of "
+    "requests, AuthorizationPolicy for access, and an external authorizer (action CUSTOM) for the rest",
 }
 
 
@@ -64,6 +66,10 @@ def unacted(kind: Kind) -> str:
     return f"found a {kind.kind}, which the mesh keeps and does not act on yet; needed nothing"
 
 
+_MOST_PROBLEMS = 1000  # of one document
+_LONGEST_MESSAGE = 2000  # characters
+
+
 class _Report:
     """Collects problems of one document."""
 
@@ -73,7 +79,11 @@ class _Report:
         self.problems: list[Problem] = []
 
     def add(self, at: tuple[str | int, ...], reason: str, message: str, severity: Severity = Severity.ERROR) -> None:
-        """A problem at a place."""
+        """A problem at a place. Of very many, only the first are kept: nobody reads on."""
+        if len(self.problems) == _MOST_PROBLEMS:
+            return
+        if len(message) > _LONGEST_MESSAGE:  # what a person wrote may be of any length
+            message = f"{message[:200]} ... {message[-600:]}"
         path = paths.join(at)
         location = self.locate(path) if self.locate is not None else None
         self.problems.append(Problem(self.ref, path, reason, message, severity, location))

@@ -34,6 +34,11 @@ class ListType:
                 yield Fault((index, *self.keys[:1]), f"found {quoted} twice; needed each only once", "Duplicate")
             seen.add(key)
 
+    def below(self, items: Sequence[Any], *at: str | int) -> Iterator[Fault]:
+        """The same, with the list's place before each."""
+        for fault in self.faults(items):
+            yield fault._replace(at=(*at, *fault.at))
+
     def _key(self, item: Any) -> Hashable:
         if not isinstance(item, BaseModel):
             return item if isinstance(item, Hashable) else repr(item)

@@ -79,8 +79,7 @@ def faults_below(schema: Schema, at: tuple[str | int, ...] = ()) -> Iterator[Fau
     for name, alias, list_type in _fields_with_rules(type(schema)):
         if name in there and (value := getattr(schema, name)) is not None:
             if list_type is not None:
-                for fault in list_type.faults(value):
-                    yield fault._replace(at=(*at, alias, *fault.at))
+                yield from list_type.below(value, *at, alias)
             yield from _faults_in(value, (*at, alias))
 
 
@@ -140,7 +139,7 @@ class OwnerReference(Schema):
 
 
 class Metadata(Schema):
-    """Kubernetes' ObjectMeta."""
+    """An object's name, namespace, labels and annotations, and what the server keeps of it."""
 
     name: str = ""
     generate_name: str = ""

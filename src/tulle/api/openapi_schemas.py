@@ -46,6 +46,8 @@ def kind_schemas(kind: Kind, version: str, prefix: str, *, v2: bool) -> dict[str
     for part, schema in parts.items():
         if part not in ("Metadata", "OwnerReference"):
             result[f"{name}.{part}"] = cleaner.model(schema, part)
+            # `kubectl explain` shows it of the fields, and would show it twice.
+            result[f"{name}.{part}"].pop("description", None)
     top = cleaner.model(whole, model.__name__)
     for constant in ("apiVersion", "kind"):
         top["properties"][constant] = {"type": "string", "description": _CONSTANTS[constant]}
@@ -134,17 +136,13 @@ class _Cleaner:
             made = self.place(value)
             if key := _MERGE_KEYS.get((name, field)):
                 made |= {"x-kubernetes-patch-strategy": "merge", "x-kubernetes-patch-merge-key": key}
-            made = self._with_default(made, defaults[field]) if field in defaults else made
-            if "$ref" not in made and "description" not in made:
-                made["description"] = _description(shapes[field])
+            if "$ref" in made and not self.v2:
+                made = {"allOf": [made]}  # beside a reference nothing counts, but for the readers of OpenAPI 2.0
+            made.setdefault("description", _description(shapes[field]))
+            if field in defaults and "$ref" not in made:
+                made["default"] = defaults[field]
             result["properties"][field] = made
         return result
-
-    def _with_default(self, schema: dict[str, Any], default: Any) -> dict[str, Any]:
-        if "$ref" not in schema:
-            return {**schema, "default": default}
-        # Nothing counts beside a reference. OpenAPI 2.0's readers know no other way to say it.
-        return schema if self.v2 else {"allOf": [schema], "default": default}
 
     def place(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         """The schema of a place. Properties are left for `model`."""

@@ -12,7 +12,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tulle.api.values import Words
+from tulle.api.values import WORDS, Words
 
 
 class Shape:
@@ -96,7 +96,8 @@ class Shape:
         if self.annotation in (int, float):
             return self._number()
         if self.annotation is str:
-            return "a string"
+            patterns = (getattr(one, "pattern", None) for one in self.metadata)
+            return next((WORDS[pattern] for pattern in patterns if pattern in WORDS), "a string")
         if self.annotation is bool:
             return "true or false"
         if self.model is not None or self.value is not None:

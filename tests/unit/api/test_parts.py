@@ -136,9 +136,8 @@ def test_openapi_is_closed(group: str, version: str) -> None:
         if kind.group == group and version in kind.versions:
             schema = schemas[schema_name(kind, version)]
             assert schema["x-kubernetes-group-version-kind"] == [{"group": group, "version": version, "kind": kind.kind}]
-            assert schema["properties"]["metadata"] == {
-                "$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
-            }
+            reference = {"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
+            assert schema["properties"]["metadata"]["allOf"] == [reference]
 
 
 def test_openapi_says_what_the_server_validates() -> None:
@@ -162,3 +161,13 @@ def test_openapi_v2_is_closed() -> None:
 def test_what_is_not_served_is_empty() -> None:
     """A request for a group that is not there would end in an error of ours."""
     assert openapi_v3("nothing.example.com", "v1")["paths"] == {}
+
+
+@pytest.mark.parametrize(("group", "version"), group_versions())
+def test_every_field_is_described(group: str, version: str) -> None:
+    """`kubectl explain` would say "<no description>", or nothing at all of a field."""
+    for name, schema in openapi_v3(group, version)["components"]["schemas"].items():
+        for field, one in schema.get("properties", {}).items():
+            if not name.startswith("io.k8s.apimachinery") and not name.endswith("List"):
+                assert one.get("description"), (name, field)
+            assert "$ref" not in one or set(one) == {"$ref"}, "what stands beside a reference does not count"

@@ -6,7 +6,8 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 
-from tulle.api.object import Fault
+from tulle.api.fault import Fault
+from tulle.api.list_types import UNIQUE
 from tulle.api.values import HEADER_NAME
 
 _PART = "[a-zA-Z0-9]([-a-zA-Z0-9_]{0,61}[a-zA-Z0-9_])?"
@@ -74,7 +75,6 @@ def export_to_faults(namespaces: Sequence[str]) -> Iterator[Fault]:
     for index, namespace in enumerate(namespaces):
         if namespace not in (".", "*", "~") and not _LABEL.fullmatch(namespace):
             yield Fault(("exportTo", index), f'found "{namespace}"; needed ".", "*", "~" or the name of a namespace', "BadName")
-        if namespace in namespaces[:index]:
-            yield Fault(("exportTo", index), f'found "{namespace}" twice; needed each only once', "Duplicate")
+    yield from UNIQUE.below(namespaces, "exportTo")
     if len(namespaces) > 1 and ("*" in namespaces or "~" in namespaces):
         yield Fault(("exportTo",), 'found "*" or "~" beside others; needed it alone')

@@ -28,6 +28,7 @@ from tulle.api.istio.http import (
 )
 from tulle.api.istio.shared import Percent
 from tulle.api.istio.status import IstioStatus
+from tulle.api.list_types import UNIQUE
 from tulle.api.object import Fault, Object, Ruled
 from tulle.api.values import Duration, Many, Map, Nullable, UInt32
 
@@ -207,8 +208,7 @@ class VirtualServiceSpec(Ruled):
                 yield Fault(
                     ("hosts", index), 'found "*" for the sidecars; needed a host name, or gateways without "mesh"', "BadHost"
                 )
-            if host in self.hosts[:index]:
-                yield Fault(("hosts", index), f'found "{host}" twice; needed each host only once', "Duplicate")
+        yield from UNIQUE.below(self.hosts, "hosts")
         for index, gateway in enumerate(self.gateways):
             yield from gateway_name_fault(gateway, "gateways", index)
         if not (self.http or self.tls or self.tcp):
