@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.corpora import corpora
 from tests.support.kubectl import ROUTE, SERVICE, Kubectl, changed
-from tulle.api.registry import KINDS
+from tulle.api.registry import KINDS, REVIEWS
 
 pytestmark = pytest.mark.e2e
 
@@ -21,7 +21,7 @@ def test_get_in_all_forms(kubectl: Kubectl) -> None:
     kubectl("apply", "-f", "-", stdin=SERVICE)
     kubectl("apply", "-f", "-", stdin=changed(SERVICE, ("name: cart", "name: till")))
     lines = kubectl("get", "svc").splitlines()
-    assert lines[0].split() == ["NAME", "TYPE", "CLUSTER-IP", "PORT(S)", "AGE"]
+    assert lines[0].split() == ["NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]
     assert [line.split()[0] for line in lines[1:]] == ["cart", "till"]
     assert "SELECTOR" in kubectl("get", "svc", "-o", "wide")
     kubectl("label", "svc", "cart", "tier=shop")
@@ -75,7 +75,7 @@ def test_every_kind_is_explained_with_all_its_fields(kubectl: Kubectl) -> None:
     assert len(resources) > 25
     with ThreadPoolExecutor(2) as pool:
         for resource, text in zip(resources, pool.map(explained, resources), strict=True):
-            kind = next(kind for kind in KINDS if kind.resource == resource)
+            kind = next(kind for kind in (*KINDS, *REVIEWS) if kind.resource == resource)
             assert f"KIND:       {kind.kind}\n" in text
             assert re.search(r"metadata\t<ObjectMeta>", text), resource
             for field in {one.alias for one in kind.model.model_fields.values()} - {"apiVersion", "kind", "metadata"}:

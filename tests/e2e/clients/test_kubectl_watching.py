@@ -58,7 +58,7 @@ def test_a_watch_shows_each_change_in_columns(kubectl: Kubectl) -> None:
     watch = kubectl.start("get", "svc", "-w", "--output-watch-events")
     assert watch.stdout is not None
     try:
-        assert watch.stdout.readline().split() == ["EVENT", "NAME", "TYPE", "CLUSTER-IP", "PORT(S)", "AGE"]
+        assert watch.stdout.readline().split() == ["EVENT", "NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"]
         assert watch.stdout.readline().split()[:3] == ["ADDED", "cart", "ClusterIP"]
         kubectl("label", "svc", "cart", "a=b")
         assert watch.stdout.readline().split()[:2] == ["MODIFIED", "cart"]
