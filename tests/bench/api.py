@@ -206,8 +206,10 @@ async def _watched(server: Server, changes: int) -> list[float]:
             for line in lines:
                 now = time.perf_counter()
                 spec = json.loads(line)["object"]["spec"]
-                delays.append(now - sent[int(spec["http"][1]["timeout"][:-1])])
-                seen += 1
+                turn = int(spec["http"][1]["timeout"][:-1])
+                if turn in sent:  # else a status that was written meanwhile
+                    delays.append(now - sent[turn])
+                    seen += 1
 
     tasks = [asyncio.create_task(watch(connection)) for connection in watching]
     await asyncio.sleep(1)
