@@ -58,7 +58,7 @@ def from_status(http: int, status: Mapping[str, Any]) -> TulleError:
             ]
         )
     if http in (401, 403):
-        return Refused(message, hint="the kubeconfig's certificate does not permit this")
+        return Refused(message, hint="the kubeconfig's certificate or token does not permit this")
     if http in (400, 415, 422) and reason in ("BadRequest", "Invalid", "UnsupportedMediaType"):
         return BadData([Problem(None, "", str(reason), message)])
     kinds: dict[Any, type[ApiError]] = {404: NotFound, 409: WriteConflict, 410: Expired}
