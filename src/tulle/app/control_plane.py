@@ -315,16 +315,13 @@ class ControlPlane:
         if workload is not None and workload.node != peer.removeprefix(prefix):
             raise Refused(f"{proxy} runs on node {workload.node or 'nowhere'}, not on {peer.removeprefix(prefix)}")
 
-    async def _warnings(self, operation: str, kind: Kind, body: dict[str, Any] | None, old: dict[str, Any] | None) -> list[str]:
+    async def _warnings(self, operation: str, kind: Kind, new: Object | None, old: dict[str, Any] | None) -> list[str]:
         """What the mesh has against an object that is about to be written: `kubectl` shows it, and it is written all the same."""
-        if body is None or not kind.group or kind.kind == "WorkloadEntry":
+        if new is None or not kind.group or kind.kind == "WorkloadEntry":
             return []
-        decoded, _ = decode(body)
-        if decoded is None:
-            return []
-        key = (kind.resource, decoded.metadata.namespace, decoded.metadata.name)
+        key = (kind.resource, new.metadata.namespace, new.metadata.name)
         self.pipeline.analysis.at(Scope(time.time(), live=True))
-        found = (finding(problem) for problem in self.pipeline.trial(key, decoded))
+        found = (finding(problem) for problem in self.pipeline.trial(key, new))
         return [f"[{one.code}] {one.path}: {one.message}" for one in found if one.severity is not Severity.INFO]
 
     # What /tulle/v1 shows.

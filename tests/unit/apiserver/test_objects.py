@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.apiserver import Running, running
-from tulle.api.object import Kind
+from tulle.api.object import Kind, Object
 from tulle.api.registry import kind_for
 from tulle.client.api import ApiClient
 from tulle.client.errors import AlreadyExists, ApiError, NotFound, WriteConflict
@@ -380,9 +380,9 @@ async def test_the_hook_of_the_mesh() -> None:
     """Semantic warnings reach the person who writes; a refusal stops the write."""
     seen: list[tuple[str, str, bool, bool]] = []
 
-    async def admit(operation: str, kind: Kind, body: dict[str, Any] | None, old: dict[str, Any] | None) -> list[str]:
-        seen.append((operation, kind.kind, body is not None, old is not None))
-        if body is not None and body["metadata"]["name"] == "no":
+    async def admit(operation: str, kind: Kind, new: Object | None, old: dict[str, Any] | None) -> list[str]:
+        seen.append((operation, kind.kind, new is not None, old is not None))
+        if new is not None and new.metadata.name == "no":
             raise forbidden("not this one")
         return ['host "nowhere" is not known\nyet']
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tulle.api import path as paths
 from tulle.api.decode import decode
+from tulle.api.object import Object
 from tulle.control.apiserver.errors import bad_request, invalid, not_strict
 from tulle.control.apiserver.target import Target, Validation
 from tulle.kit.problem import Severity
@@ -20,7 +21,12 @@ Raw = dict[str, Any]
 # Escapes of halves of characters, and numbers of more than 64 bits: rare, and read with care where they stand.
 _HALVES = re.compile(r"\\u[dD][89a-fA-F]")
 _LONG = re.compile("[0-9]{18}")
+_HOLDERS = (dict, list)
 _DEEPEST = 200  # levels of an object; no schema needs more than thirty, and readers that recurse must not fall over it
+
+
+class Whole(dict[str, Any]):
+    """A parsed object that has no nulls in it and is not nested too deeply: nothing of it has to be looked at again."""
 
 
 class Body:
@@ -46,6 +52,8 @@ class Body:
             raise bad_request(f"the body is not JSON: {error}") from error
         if _HALVES.search(text):
             self.value = _whole_characters(self.value)
+        if isinstance(self.value, dict) and "null" not in text and text.count("{") + text.count("[") < _DEEPEST:
+            self.value = Whole(self.value)
 
     def _pairs(self, pairs: list[tuple[str, Any]]) -> Raw:
         found = dict(pairs)
@@ -122,7 +130,10 @@ def from_yaml(data: bytes, target: Target) -> Any:
 
 
 def addressed(target: Target, value: Any) -> Raw:
-    """The body as an object at `target`: kind, version, namespace and name agree with the path, or are taken from it."""
+    """The body as an object at `target`: kind, version, namespace and name agree with the path, or are taken from it.
+
+    `field: null` says that the field is not there: it is left out. Raises a `Denial`, also where it is nested too deeply.
+    """
     if not isinstance(value, dict):
         raise bad_request("the body is not an object")
     body = dict(value)
@@ -145,27 +156,30 @@ def addressed(target: Target, value: Any) -> Raw:
     if target.name and metadata.setdefault("name", target.name) != target.name:
         found = metadata["name"]
         raise bad_request(f"the name of the object ({found}) does not match the name on the URL ({target.name})")
-    return body
+    return body if isinstance(value, Whole) else _without_nulls(body, _DEEPEST)
 
 
-def without_nulls(value: Any, left: int = _DEEPEST) -> Any:
-    """`field: null` says that the field is not there: it is not stored. Raises a `Denial` where it is nested too deeply."""
+def _without_nulls(value: Any, left: int) -> Any:
     if not left:
         raise bad_request(f"the object is nested too deeply: needed at most {_DEEPEST} levels")
     if isinstance(value, dict):
-        return {key: without_nulls(item, left - 1) for key, item in value.items() if item is not None}
+        return {
+            key: _without_nulls(item, left - 1) if isinstance(item, _HOLDERS) else item
+            for key, item in value.items()
+            if item is not None
+        }
     if isinstance(value, list):
-        return [without_nulls(item, left - 1) for item in value]
+        return [_without_nulls(item, left - 1) if isinstance(item, _HOLDERS) else item for item in value]
     return value
 
 
-def check(target: Target, body: Raw, validation: Validation) -> list[str]:
-    """Every mistake at once as a `Denial`; what is only worth a warning is returned.
+def check(target: Target, body: Raw, validation: Validation) -> tuple[Object | None, list[str]]:
+    """Every mistake at once as a `Denial`; what is only worth a warning is returned, with the object as it was understood.
 
     Unless validation is strict, unknown fields are no mistake: they are taken out (of `body` itself), with a warning.
     """
     warnings: list[str] = []
-    _, problems = decode(body)
+    decoded, problems = decode(body)
     unknown = [problem for problem in problems if problem.reason == "UnknownField"]
     if unknown:
         said = [f'unknown field "{problem.path}"' for problem in unknown]
@@ -174,14 +188,14 @@ def check(target: Target, body: Raw, validation: Validation) -> list[str]:
         for problem in unknown:
             _take_out(body, paths.split(problem.path))
         warnings += said
-        _, problems = decode(body)
+        decoded, problems = decode(body)
     errors = [problem for problem in problems if problem.severity is Severity.ERROR]
     if errors:
         raise invalid(target.kind, str(body["metadata"].get("name") or body["metadata"].get("generateName") or ""), errors)
     if validation == "Ignore":
         warnings.clear()
     warnings += [f"{problem.path}: {problem.message}" if problem.path else problem.message for problem in problems]
-    return warnings
+    return decoded, warnings
 
 
 def _take_out(body: Any, steps: tuple[str | int, ...]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,6 +80,11 @@ def wish(body: Mapping[str, Any]) -> Raw:
 def counts_generations(kind: Kind) -> bool:
     """Whether changes of what a person wishes are counted (`metadata.generation`): not in Kubernetes' oldest kinds."""
     return not kind.built_in or kind.resource == "endpointslices.discovery.k8s.io"
+
+
+def new_uid() -> str:
+    """A uid for a new object: unique, and not a secret, so that the system's source of randomness is not asked every time."""
+    return str(uuid.UUID(int=random.getrandbits(128), version=4))
 
 
 def stored_version(kind: Kind) -> str:

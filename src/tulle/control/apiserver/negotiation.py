@@ -5,6 +5,7 @@ Every answer of the API server is made here: JSON or YAML, indented for people, 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,11 @@ PLAIN = Form()
 def form(accept: str, query: Mapping[str, str], *, agent: str = "", encoding: str = "") -> Form:
     """The form that an `Accept` header prefers, of those served. Raises a `Denial` (406) where it accepts none."""
     pretty = query["pretty"] not in ("false", "0") if "pretty" in query else agent.startswith(_PEOPLE)
-    include = query.get("includeObject") or "Metadata"
+    return _form(accept, query.get("includeObject") or "Metadata", pretty, encoding)
+
+
+@functools.lru_cache(maxsize=256)
+def _form(accept: str, include: str, pretty: bool, encoding: str) -> Form:
     if include not in ("Metadata", "Object", "None"):
         raise errors.bad_request(f"includeObject: found {include!r}; needed Metadata, Object or None")
     for media, wanted in accepted(accept):

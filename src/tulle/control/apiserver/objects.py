@@ -8,19 +8,18 @@ changes nothing is not written.
 from __future__ import annotations
 
 import contextlib
-import secrets
-import uuid
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tulle.api.object import Kind
+from tulle.api.object import Kind, Object
 from tulle.control.apiserver import admission, errors, lists
 from tulle.control.apiserver.apply import BadConfiguration, FieldConflict, Manager, after_update, apply, same
 from tulle.control.apiserver.deletion import Deletion
 from tulle.control.apiserver.discovery import has_status
-from tulle.control.apiserver.document import addressed, check, shown, without_nulls
-from tulle.control.apiserver.keeping import check_immutable, counts_generations, keeping, stored_version, wish
+from tulle.control.apiserver.document import addressed, check, shown
+from tulle.control.apiserver.keeping import check_immutable, counts_generations, keeping, new_uid, stored_version, wish
 from tulle.control.apiserver.removal import NAMESPACES, end_namespace, finalizers, is_going, marked, removal
 from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target, Writing
@@ -40,8 +39,9 @@ _LONGEST_BASE = 58  # characters of `generateName` that are used
 class Admit(Protocol):
     """What the mesh says of a write before it happens: warnings for the person. May raise a `Denial`."""
 
-    def __call__(self, operation: str, kind: Kind, body: Raw | None, old: Raw | None) -> Awaitable[list[str]]:
-        """`operation`: `create`, `update` or `delete`; `body` None for a delete, `old` None for a create."""
+    def __call__(self, operation: str, kind: Kind, new: Object | None, old: Raw | None) -> Awaitable[list[str]]:
+        """`operation`: `create`, `update` or `delete`; `new` is the object as it will be stored, but for what only the server
+        reads of it (addresses, managers of fields), None for a delete; `old` the stored body, None for a create."""
         ...
 
 
@@ -74,7 +74,7 @@ class Objects:
         for name in PERMANENT:
             key = Key(NAMESPACES, "", name)
             body: Raw = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-            body["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(self.now())}
+            body["metadata"] |= {"uid": new_uid(), "creationTimestamp": timestamp(self.now())}
             body["metadata"]["labels"] = {"kubernetes.io/metadata.name": name}
             body |= {"spec": {}, "status": {"phase": "Active"}}
             if await self.store.get(key) is None:
@@ -82,13 +82,13 @@ class Objects:
 
     async def create(self, target: Target, value: Any, options: Writing) -> Written:
         """POST."""
-        body = without_nulls(addressed(target, value))
+        body = addressed(target, value)
         if body["metadata"].get("resourceVersion"):
             raise errors.bad_request("resourceVersion should not be set on objects to be created")
         generate = "" if body["metadata"].get("name") else body["metadata"].get("generateName")
         for _ in range(_RETRIES):
             if isinstance(generate, str) and generate:
-                body["metadata"]["name"] = generate[:_LONGEST_BASE] + "".join(secrets.choice(_LETTERS) for _ in range(5))
+                body["metadata"]["name"] = generate[:_LONGEST_BASE] + _ending()
             try:
                 return await self._create(target, body, options)
             except errors.Denial as denial:
@@ -98,7 +98,7 @@ class Objects:
 
     async def update(self, target: Target, value: Any, options: Writing) -> Written:
         """PUT."""
-        body = without_nulls(addressed(target, value))
+        body = addressed(target, value)
         if not body["metadata"].get("resourceVersion") and not target.kind.built_in:
             message = "must be specified for an update: found nothing; needed the resourceVersion of the object that was read"
             raise errors.bad_field(target.kind, target.name, "metadata.resourceVersion", message)
@@ -111,11 +111,11 @@ class Objects:
 
     async def patch(self, target: Target, change: Change, options: Writing) -> Written:
         """PATCH by a function from the object as shown to the object as wanted."""
-        return await self._change(target, lambda live: without_nulls(addressed(target, change(live))), options)
+        return await self._change(target, lambda live: addressed(target, change(live)), options)
 
     async def apply(self, target: Target, value: Any, options: Writing) -> Written:
         """Server-side apply: makes the object where it is absent."""
-        config = without_nulls(addressed(target, value))
+        config = addressed(target, value)
         if config["metadata"].get("managedFields"):
             raise errors.bad_request("metadata.managedFields must be nil")
         if target.subresource:
@@ -225,11 +225,11 @@ class Objects:
             metadata.pop(unset, None)
         if has_status(kind):
             body.pop("status", None)
-        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(self.now())}
+        metadata |= {"uid": new_uid(), "creationTimestamp": timestamp(self.now())}
         if counts_generations(kind):
             metadata["generation"] = 1
         admission.default(kind, body)
-        warnings = check(target, body, options.validation)
+        decoded, warnings = check(target, body, options.validation)
         target = Target(kind, target.version, target.namespace, metadata["name"])
         if not managed:
             wished = {key: value for key, value in body.items() if key != "status" or not has_status(kind)}
@@ -238,7 +238,7 @@ class Objects:
         if options.guard is not None:
             await options.guard.check("create", target, body, None)
         if self.admit is not None:
-            warnings += await self.admit("create", kind, body, None)
+            warnings += await self.admit("create", kind, decoded, None)
         body["apiVersion"] = stored_version(kind)
         try:
             revision = await self._writes.put(target, None, body, 0, options.cause, dry_run=options.dry_run)
@@ -294,7 +294,7 @@ class Objects:
         admission.default(kind, new)
         if target.subresource:  # who writes a status wishes nothing: a default that is newer than the object is not added by it
             new.update({field: live[field] for field in live if field not in ("apiVersion", "metadata", "status")})
-        warnings = check(target, new, options.validation)
+        decoded, warnings = check(target, new, options.validation)
         check_immutable(kind, live, new)
         if not managed:
             metadata["managedFields"] = after_update(live, new, self._manager(target, options), lists.applied(kind))
@@ -304,8 +304,8 @@ class Objects:
             metadata["generation"] = int(live["metadata"].get("generation") or 0) + 1
         if options.guard is not None:
             await options.guard.check("update", target, new, stored.body)
-        if self.admit is not None:
-            warnings += await self.admit("update", kind, new, stored.body)
+        if self.admit is not None and not target.subresource:  # the mesh does not act on what is observed
+            warnings += await self.admit("update", kind, decoded, stored.body)
         new["apiVersion"] = stored_version(kind)
         metadata.pop("resourceVersion", None)
         if is_going(new) and not metadata.get("finalizers") and kind.resource != NAMESPACES:
@@ -331,6 +331,11 @@ _CREATED_BY_UPDATE = frozenset(
         *(f"{plural}.rbac.authorization.k8s.io" for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")),
     }
 )
+
+
+def _ending() -> str:
+    """What a generated name ends with."""
+    return "".join(random.choice(_LETTERS) for _ in range(5))  # noqa: S311 - a name is no secret
 
 
 def _namespace_kind() -> Kind:

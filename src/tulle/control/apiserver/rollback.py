@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from tulle.api.object import Kind
+from tulle.api.object import Kind, Object
 from tulle.api.registry import kind_for, kind_of_resource
 from tulle.control.apiserver import admission, errors
 from tulle.control.apiserver.document import check
@@ -259,9 +259,11 @@ class _Planning:
         if meant(before) == meant(after) or (after is None and before is not None and is_going(before)):
             return None
         action: Action = "delete" if after is None else "create" if before is None else "update"
+        decoded: Object | None = None
         if after is not None:
             admission.default(target.kind, after)
-            self.warnings += [f"{key.resource}/{key.name}: {warning}" for warning in check(target, after, "Warn")]
+            decoded, warnings = check(target, after, "Warn")
+            self.warnings += [f"{key.resource}/{key.name}: {warning}" for warning in warnings]
             if before is None:
                 await self._has_namespace(target)
             elif counts_generations(target.kind) and wish(before) != wish(after):
@@ -273,7 +275,7 @@ class _Planning:
             await self.permit.require(verb, target)
             await self.permit.check(verb, target, new, old)
         if self.objects.admit is not None:
-            said = await self.objects.admit(action, target.kind, after, before)
+            said = await self.objects.admit(action, target.kind, decoded, before)
             self.warnings += said if len(self.after) == 1 else []  # else seen without the others, which come back with it
         return Step(action, target, before, after, expect)
 

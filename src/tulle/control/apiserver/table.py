@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -81,4 +82,9 @@ def human(seconds: int) -> str:
 
 def timestamp(now: float) -> str:
     """RFC 3339 in UTC, whole seconds, as Kubernetes writes times."""
+    return _second(int(now))
+
+
+@functools.lru_cache(maxsize=8)
+def _second(now: int) -> str:
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -64,7 +64,9 @@ class Writing:
 
 def target(path: str, kinds: Sequence[Kind]) -> Target:
     """The target of a raw (still quoted) path below `/api` or `/apis`. Raises a `Denial` where nothing is served."""
-    parts = [unquote(part) for part in path.strip("/").split("/")]
+    parts = path.strip("/").split("/")
+    if "%" in path:
+        parts = [unquote(part) for part in parts]
     if len(parts) < 3 or (parts[0] == "apis" and len(parts) < 4):
         raise no_such_path(path)
     group, version, *rest = ["", *parts[1:]] if parts[0] == "api" else parts[1:]

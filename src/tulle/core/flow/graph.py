@@ -193,12 +193,17 @@ class Flow:
             del keys[bisect_left(keys, key)]
             if not keys:
                 del state.buckets[bucket]
-            touched += self._changed((source, "buckets"), bucket, tuple(keys))
+            touched += self._rekeyed(source, bucket, keys)
         for bucket in are - were:
             keys = state.buckets.setdefault(bucket, [])
             insort(keys, key)
-            touched += self._changed((source, "buckets"), bucket, tuple(keys))
+            touched += self._rekeyed(source, bucket, keys)
         return touched
+
+    def _rekeyed(self, source: Input[Any, Any], bucket: Any, keys: list[Any]) -> list[_Node]:
+        """The keys of a bucket are others. They are many: copied only where somebody reads them."""
+        home = (source, "buckets")
+        return self._changed(home, bucket, tuple(keys)) if bucket in self._nodes.get(home, ()) else []
 
     def _changed(self, source: object, key: Any, value: Any) -> list[_Node]:
         node = self._nodes.get(source, {}).get(key)
