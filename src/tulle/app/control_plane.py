@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -38,6 +39,7 @@ from tulle.control.backup_api import add_backup
 from tulle.control.ca.authority import Authority, KeyPair
 from tulle.control.ca.http import PREFIX as IDENTITY_PREFIX
 from tulle.control.ca.http import identity_app
+from tulle.control.ca.nodes import Nodes
 from tulle.control.ca.tokens import JoinTokens
 from tulle.control.events import Events
 from tulle.control.garbage import GarbageCollector
@@ -227,6 +229,7 @@ class ControlPlane:
             trust_domain=settings.trust_domain,
             admit=self._warnings,
             foreign=issuer,
+            identities=Nodes(self.store).identities,
             extra_apps={"/tulle/v1": mesh},
             open_apps={
                 IDENTITY_PREFIX: identity_app(self.authority, self.tokens, self.store, settings.certificate_lifetime),
@@ -448,4 +451,7 @@ def run_control_plane(settings: ControlPlaneSettings) -> None:
     import uvloop
 
     logs.configure(settings.log_level)
+    # Every client and every node is a descriptor; the soft limit is there for programs that use select().
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     uvloop.run(serve(settings))

@@ -279,6 +279,50 @@ async def test_a_node_writes_its_own(served: Running) -> None:
         assert await one.status("GET", "/tulle/v1/synced") == 404  # allowed, and not mounted here
 
 
+async def test_a_node_writes_what_its_join_token_names() -> None:
+    """A node that joined for one team must not put workloads of its own behind another team's Services."""
+
+    async def identities(node: str) -> tuple[str, ...] | None:
+        return {"n1": ("default/web*", "shop-*/*"), "n2": ("*/*",)}.get(node)
+
+    def entry(node: str, account: str) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"generateName": "w-", "annotations": {"tulle.dev/node": node}}
+        spec = {"address": "10.0.0.1"} | ({"serviceAccount": account} if account else {})
+        return {"apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry", "metadata": metadata, "spec": spec}
+
+    async with running(identities=identities) as served, Person(served, "admin", "system:masters") as admin:
+        for name in ("shop-a", "bank"):
+            await admin.ask("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        made = {"tulle.dev/made-by-node": "true"}
+        for node, namespace, account, expected in (
+            ("n1", "default", "web", 201),
+            ("n1", "default", "web-2", 201),
+            ("n1", "default", "api", 403),
+            ("n1", "default", "", 403),
+            ("n1", "shop-a", "anything", 201),
+            ("n1", "bank", "web", 403),
+            ("n2", "bank", "", 201),
+            ("unknown", "default", "web", 403),
+        ):
+            async with Person(served, uris=[f"spiffe://cluster.local/node/{node}"]) as person:
+                status, body = await person.ask("POST", ENTRIES.replace("default", namespace), entry(node, account))
+                assert status == expected, (node, namespace, account, body)
+                if account and expected == 201:
+                    path = f"{ENTRIES.replace('default', namespace)}/{body['metadata']['name']}"
+                    merge: dict[str, Any] = {"headers": {"Content-Type": "application/merge-patch+json"}}
+                    changed = await person.status("PATCH", path, {"spec": {"serviceAccount": "root"}}, **merge)
+                    assert changed == (403 if namespace == "default" else 200)
+                    assert await person.status("DELETE", path) == 200
+                robot = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account or "default-2"}}
+                got = await person.status("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts", robot)
+                assert (got == 403) is (expected == 403), (node, namespace, account)
+        async with Person(served, uris=["spiffe://cluster.local/node/n1"]) as one:
+            for namespace, expected in (("shop-a", 201), ("bank", 403)):
+                service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "annotations": made}}
+                path = f"/api/v1/namespaces/{namespace}/services"
+                assert await one.status("POST", path, service | {"spec": {"ports": [{"port": 80}]}}) == expected
+
+
 async def test_workloads_are_their_service_accounts(served: Running) -> None:
     """A workload's certificate is its service account's: it opens what is bound to that, and nothing by a name in its subject."""
     account = ["spiffe://cluster.local/ns/default/sa/robot"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import ssl
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from tests.support.apiserver import Running, running
 from tests.support.asking import Person
 from tests.support.wire import wire
+from tulle.control.apiserver.connections import Connections
 from tulle.control.apiserver.errors import Denial
 from tulle.control.apiserver.limits import Limits, Rates, Shares
 
@@ -266,6 +268,17 @@ async def test_connections_of_one_address() -> None:
             async with wire(served, context) as five:
                 await five.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
                 assert b"200 OK" in await five.read(b"ok")
+
+
+def test_descriptors_are_left_for_the_rest() -> None:
+    """Clients, and those of one address, must never take the last descriptor: the store needs some too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+    try:
+        connections = Connections(Limits())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (connections.most, connections.most_of_address) == (300, 150)
 
 
 async def test_strangers_make_room() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import resource
 import socket
 import ssl
 from collections import Counter, OrderedDict
@@ -230,6 +231,11 @@ class Connections:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.count = 0
+        # The store, the xDS server and the disk need descriptors too, whatever comes from outside.
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        few = descriptors != resource.RLIM_INFINITY
+        self.most = min(limits.connections, descriptors * 3 // 4) if few else limits.connections
+        self.most_of_address = min(limits.connections_per_address, self.most // 2)
         self._by_address: Counter[str] = Counter()
         self._strangers: OrderedDict[Connection, None] = OrderedDict()  # the oldest first
         self._socket: socket.socket | None = None
@@ -274,7 +280,7 @@ class Connections:
                     await asyncio.sleep(_PAUSE)
                 continue  # the client went away again
             address = str(peer[0])
-            if self.count >= self.limits.connections or self._by_address[address] >= self.limits.connections_per_address:
+            if self.count >= self.most or self._by_address[address] >= self.most_of_address:
                 accepted.close()
                 continue
             self.count += 1

@@ -21,6 +21,7 @@ from tulle.control.apiserver.connections import Connection, read_body
 from tulle.control.apiserver.guard import Guard
 from tulle.control.apiserver.impersonation import impersonated
 from tulle.control.apiserver.limits import Limits, Rates, Shares, too_many
+from tulle.control.apiserver.node_limits import Identities
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -39,8 +40,9 @@ class Gate:
         documents: Collection[str],
         unguarded: Collection[str],
         limits: Limits,
+        identities: Identities | None,
     ) -> None:
-        self.authenticator, self.authorizer, self.limits = authenticator, authorizer, limits
+        self.authenticator, self.authorizer, self.limits, self._identities = authenticator, authorizer, limits, identities
         self._documents, self._unguarded = documents, tuple(f"{prefix}/" for prefix in unguarded)
         self._rates = Rates(limits.rate)
         self._requests = Shares(limits.at_once, limits.at_once_in_all, "requests at once")
@@ -78,7 +80,7 @@ class Gate:
             user = await impersonated(request.headers, user, self.authorizer)
         request["user"] = user
         request["identity"] = user.identity or None if user else None
-        request["guard"] = None if user is None else Guard(self.authorizer, user, self.authorizer)
+        request["guard"] = None if user is None else Guard(self.authorizer, user, self.authorizer, self._identities)
         return user
 
     async def _authorize(self, request: web.Request, path: str, user: User | None) -> None:

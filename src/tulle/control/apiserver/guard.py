@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tulle.control.apiserver import errors, node_limits
 from tulle.control.apiserver.auth import Attributes, Authorizer, Decision, User
+from tulle.control.apiserver.node_limits import Identities
 from tulle.control.apiserver.rbac import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -46,10 +47,10 @@ class Roles(Protocol):
 
 
 class Guard:
-    """The permissions of one user, for one request."""
+    """The permissions of one user, for one request. `identities`: what the join tokens of nodes named."""
 
-    def __init__(self, authorizer: Authorizer, user: User, roles: Roles) -> None:
-        self.authorizer, self.user, self.roles = authorizer, user, roles
+    def __init__(self, authorizer: Authorizer, user: User, roles: Roles, identities: Identities | None = None) -> None:
+        self.authorizer, self.user, self.roles, self.identities = authorizer, user, roles, identities
         self._required: set[tuple[str, str, str]] = set()  # verb, resource, namespace
 
     async def allowed(self, asked: Attributes) -> Decision:
@@ -82,7 +83,7 @@ class Guard:
         """
         if verb == "create" and (verb, target.kind.resource, target.namespace) not in self._required:
             await self.require(verb, target)
-        if why := node_limits.fault(self.user, target.kind.resource, body, old):
+        if why := await node_limits.fault(self.user, target, body, old, self.identities):
             raise self._forbidden(target, why)
         if body is None or target.kind.group != GROUP or _only_garbage(body, old):
             return

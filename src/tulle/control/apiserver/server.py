@@ -31,6 +31,7 @@ from tulle.control.apiserver.connections import Connections
 from tulle.control.apiserver.gate import OPEN, Gate, Handler
 from tulle.control.apiserver.limits import Limits
 from tulle.control.apiserver.negotiation import answer, refusal
+from tulle.control.apiserver.node_limits import Identities
 from tulle.control.apiserver.objects import Admit, Objects
 from tulle.control.apiserver.openapi import OpenApi
 from tulle.control.apiserver.reviews import Reviews
@@ -53,8 +54,9 @@ class ApiServer:
 
     `tls`: a server context with `CERT_OPTIONAL` that trusts the mesh's CA. `extra_apps`: aiohttp applications by path prefix,
     authorised like everything else (`nonResourceURLs`); those of `open_apps` let in for themselves. `admit`: the mesh's own word
-    on every write (see `objects.Admit`). `foreign`: whose bearer tokens are taken beside the server's own. `kinds`: what is
-    served; the registry's unless a test says otherwise.
+    on every write (see `objects.Admit`). `foreign`: whose bearer tokens are taken beside the server's own. `identities`: what
+    the join tokens of nodes named; without it nodes are not held to that. `kinds`: what is served; the registry's unless a test
+    says otherwise.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class ApiServer:
         foreign: Bearers | None = None,
         kinds: Sequence[Kind] = KINDS,
         limits: Limits | None = None,
+        identities: Identities | None = None,
     ) -> None:
         self.store, self.kinds, self.limits = store, kinds, limits or Limits()
         self._tls = tls
@@ -82,7 +85,7 @@ class ApiServer:
         self.routes = Routes(store, self.objects, kinds, Reviews(store, self.authenticator, self.authorizer))
         self.openapi = OpenApi(self.routes.discovery.group_versions)
         open_apps = open_apps or {}
-        self.gate = Gate(self.authenticator, self.authorizer, self.routes.discovery.documents, open_apps, self.limits)
+        self.gate = Gate(self.authenticator, self.authorizer, self.routes.discovery.documents, open_apps, self.limits, identities)
         self.connections = Connections(self.limits)
         self._stopping = False
         self._app = self._application({**(extra_apps or {}), **open_apps})

@@ -27,6 +27,11 @@ class Nodes:
         stored = await self._store.get(Key(RESOURCE, "", node))
         return msgspec.convert(stored.body, NodeRecord) if stored is not None else None
 
+    async def identities(self, node: str) -> tuple[str, ...] | None:
+        """The globs of a node, or None where none of that name joined."""
+        record = await self.get(node)
+        return None if record is None else record.identities
+
     async def put(self, node: str, record: NodeRecord) -> None:
         """Note that a node joined; a token that it joins with again replaces what an earlier one said."""
         await self._store.write([Put(Key(RESOURCE, "", node), msgspec.to_builtins(record))])
