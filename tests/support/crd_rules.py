@@ -170,7 +170,7 @@ def _value_faults(value: Any, schema: Json, at: Path) -> Iterator[Broken]:
         yield from _list_faults(value, schema, at)
     elif isinstance(value, dict):
         yield from _bounds(len(value), schema, at, "Properties")
-    yield from _combined(value, schema, at)
+    yield from combined(value, schema, at)
 
 
 def _bounds(size: int, schema: Json, at: Path, what: str) -> Iterator[Broken]:
@@ -188,7 +188,7 @@ def _list_faults(value: list[Any], schema: Json, at: Path) -> Iterator[Broken]:
             yield Broken((*at, index), "duplicate", key)
 
 
-def _combined(value: Any, schema: Json, at: Path) -> Iterator[Broken]:
+def combined(value: Any, schema: Json, at: Path) -> Iterator[Broken]:
     """allOf, anyOf, oneOf and not: what is in them says nothing but whether it holds."""
     for keyword in ("allOf", "anyOf", "oneOf"):
         if keyword in schema:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 from typing import Any
 
@@ -13,8 +13,8 @@ import pytest
 
 from tests.support.corpora import corpora
 from tests.support.crd_documents import document, mutated
-from tests.support.crd_rules import broken, is_transition, obeys, rules
-from tests.support.crds import Json, Version, channels, defaulted, schemas, versions
+from tests.support.crd_rules import broken, combined, is_transition, obeys, rules
+from tests.support.crds import Json, Version, channels, defaulted, places, schemas, versions
 from tulle.api import path as paths
 from tulle.api.decode import decode
 from tulle.api.object import Kind
@@ -211,10 +211,10 @@ def _with(body: Any, steps: tuple[str | int, ...], value: Any) -> Any:
     return whole
 
 
-def _changed(value: Any, schema: Json, rule: str, random: Random) -> Any:
+def _changed(value: Any, schema: Json, text: str, random: Random) -> Any:
     """The value with small changes, most of them in the fields that the rule names."""
     properties = schema.get("properties", {})
-    concerned = [name for name in re.findall(r"self\.(\w+)", rule) if name in properties]
+    concerned = [name for name in re.findall(r"(?:self\.|')(\w+)", text) if name in properties]
     if concerned and random.random() < 0.7:
         value = {**value} if isinstance(value, dict) else {}
         for name in dict.fromkeys(concerned):
@@ -231,8 +231,10 @@ def _changed(value: Any, schema: Json, rule: str, random: Random) -> Any:
     return value
 
 
-def violation(kind: Kind, schema: Json, path: Steps, rule: str, message: str) -> tuple[Any, Any, tuple[str | int, ...]]:
-    """A right document, one made of it that breaks the rule (and at its place alone), and that place."""
+def violation(
+    kind: Kind, schema: Json, path: Steps, text: str, holds: Callable[[Any], bool], message: str = ""
+) -> tuple[Any, Any, tuple[str | int, ...]]:
+    """A right document, one made of it in which something (`text`) does not hold, at its place alone, and that place."""
     below = _below(schema, path)
     told = [value for (name, end, part), value in WRONG.items() if name == kind.kind and path[-1] == end and part in message]
     for right in itertools.islice(seeds(kind, schema, path), 6):
@@ -240,14 +242,14 @@ def violation(kind: Kind, schema: Json, path: Steps, rule: str, message: str) ->
         at = _steps(whole, path)
         assert at is not None
         for number in range(600):
-            value = told[0] if told else _changed(_get(whole, at), below, rule, Random(number))
-            if obeys(rule, defaulted(value, below)):
+            value = told[0] if told else _changed(_get(whole, at), below, text, Random(number))
+            if holds(defaulted(value, below)):
                 continue
             wrong = _with(whole, at, value)
             faults = broken(schema, wrong)
             if faults and all(fault.at[: len(at)] == at for fault in faults):
                 return right, wrong, at
-    raise AssertionError(f"no document was found that breaks {rule!r} at {'.'.join(path)}")
+    raise AssertionError(f"no document was found that breaks {text!r} at {'.'.join(path)}")
 
 
 def named(kind: Kind, version: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -255,15 +257,39 @@ def named(kind: Kind, version: str, body: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": f"{kind.group}/{version}", "kind": kind.kind, "metadata": metadata, **body}
 
 
-@pytest.mark.parametrize(("kind", "version", "schema", "path", "rule", "message"), list(cases()))
-def test_a_rule_holds(kind: Kind, version: str, schema: Json, path: Steps, rule: str, message: str) -> None:
-    """A mistake that the CRD's rule refuses would be stored, or a person would not be told which field it is."""
-    right, wrong, at = violation(kind, schema, path, rule, message)
+def refused(kind: Kind, version: str, wrong: Any, at: tuple[str | int, ...]) -> None:
+    """The document is refused, and the place is named."""
     decoded, problems = decode(named(kind, version, wrong))
     assert decoded is None, wrong
     errors = [problem for problem in problems if problem.severity is Severity.ERROR]
     steps = [paths.split(problem.path) for problem in errors]
     assert any(found[: len(at)] == at for found in steps), "\n".join(map(str, errors))
+
+
+def combinations() -> Iterator[Any]:
+    """Each place of a schema at which some of its forms exclude each other."""
+    for version in versions("standard", "experimental", "istio"):
+        for path, place in places(version.schema) if version.name == version.kind.versions[0] else ():
+            forms = place.get("oneOf") or place.get("allOf")
+            # Two forms are one field that is there or is not: that holds always.
+            if forms and (len(forms) > 2 or "properties" in forms[0] or "oneOf" in forms[0]):
+                yield pytest.param(version, path, id=f"{version!r}-{'.'.join(path)}")
+
+
+@pytest.mark.parametrize(("version", "path"), list(combinations()))
+def test_forms_exclude_each_other(version: Version, path: Steps) -> None:
+    """Two of what the schema takes only one of would be stored, and one of them would be ignored."""
+    place = _below(version.schema, path)
+    text = str([place.get(word) for word in ("oneOf", "allOf")])
+    _, wrong, at = violation(version.kind, version.schema, path, text, lambda value: not list(combined(value, place, ())))
+    refused(version.kind, version.name, wrong, at)
+
+
+@pytest.mark.parametrize(("kind", "version", "schema", "path", "rule", "message"), list(cases()))
+def test_a_rule_holds(kind: Kind, version: str, schema: Json, path: Steps, rule: str, message: str) -> None:
+    """A mistake that the CRD's rule refuses would be stored, or a person would not be told which field it is."""
+    right, wrong, at = violation(kind, schema, path, rule, lambda value: obeys(rule, value), message)
+    refused(kind, version, wrong, at)
     if kind.group == "gateway.networking.k8s.io":
         decoded, problems = decode(named(kind, version, right))
         assert decoded is not None, "\n".join(map(str, problems))
@@ -296,5 +322,6 @@ def test_the_rules_are_found() -> None:
     found = [case.values for case in cases()]
     assert len(found) > 300
     assert list(transitions())
+    assert len(list(combinations())) > 20
     assert obeys("self.all(h, !isIP(h))", ["a.b"])
     assert not obeys("self.all(h, !isIP(h))", ["a.b", "10.0.0.1"])
