@@ -19,7 +19,9 @@ Json = dict[str, Any]
 
 @cache
 def crds(channel: str) -> dict[tuple[str, str], Json]:
-    """The CRDs of a channel (`istio`, `standard`, `experimental`) by group and kind."""
+    """The CRDs of a channel (`istio`, `standard`, `experimental`) by group and kind; none where the corpora are absent."""
+    if not ROOT.exists():
+        return {}
     files = [ROOT / "istio/crds.yaml"] if channel == "istio" else sorted((ROOT / "gateway-api/crd" / channel).glob("*.yaml"))
     found = {}
     for file in files:
@@ -62,7 +64,7 @@ def versions(*wanted: str) -> list[Version]:
 
 def schemas(kind: Kind, channel: str) -> Iterator[tuple[str, Json]]:
     """The schemas of the versions that a channel has and we serve."""
-    for version in crds(channel)[kind.group, kind.kind]["versions"]:
+    for version in crds(channel).get((kind.group, kind.kind), {}).get("versions", ()):
         if version["served"] and version["name"] in kind.versions:
             yield version["name"], version["schema"]["openAPIV3Schema"]
 
