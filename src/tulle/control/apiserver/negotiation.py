@@ -120,11 +120,15 @@ def refusal(denial: errors.Denial) -> web.Response:
 
 def _cut(warnings: Sequence[str]) -> list[str]:
     """Each warning once, as a header's value; bounded, for proxies and clients refuse large headers."""
-    texts = ["".join(character if character.isprintable() else " " for character in one) for one in dict.fromkeys(warnings)]
+    texts = [one if one.isprintable() else _printable(one) for one in dict.fromkeys(warnings)]
     if sum(map(len, texts)) > _WARNINGS:
         texts = [text[:_WARNING] for text in texts][: _WARNINGS // _WARNING]
     escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
     return [f'299 - "{text}"' for text in escaped]
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def to_yaml(value: Any) -> bytes:
