@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.store import etcd_servers
 from tests.support.clock import TurnedClock
 from tulle.control.store.memory import MemoryStore
 from tulle.control.store.sealed import Keys, SealedStore
@@ -24,6 +25,10 @@ STORES: Mapping[str, Callable[[Path, Mapping[str, Any]], Store]] = {
     "sqlite": lambda folder, options: SqliteStore(folder / "store.db", **options),
     "sealed memory": lambda _folder, options: SealedStore(MemoryStore(**options), Keys([b"k" * 32])),
     "sealed sqlite": lambda folder, options: SealedStore(SqliteStore(folder / "store.db", **options), Keys([b"k" * 32])),
+    "etcd": lambda _folder, options: etcd_servers.make("one", options),
+    "etcd-tls": lambda _folder, options: etcd_servers.make("tls", options),
+    "etcd-sealed": lambda _folder, options: SealedStore(etcd_servers.make("one", options), Keys([b"k" * 32])),
+    "etcd-cluster": lambda _folder, options: etcd_servers.make("three", options),
 }
 
 
@@ -56,6 +61,10 @@ def store(open_store: Open) -> Store:
 
 
 @pytest.fixture
-def clock() -> TurnedClock:
+def clock(kind: str) -> TurnedClock | etcd_servers.WaitedClock:
     """The clock of a store's leases, where a test turns it."""
-    return TurnedClock()
+    if not kind.startswith("etcd"):
+        return TurnedClock()
+    if kind != "etcd":
+        pytest.skip("waiting for etcd's own clock once is enough")
+    return etcd_servers.WaitedClock()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 import msgspec
@@ -63,6 +63,15 @@ class State:
         self.revision, self.compacted = revision, compacted
         self._prune()
 
+    def replace(self, objects: Iterable[tuple[Key, Row]], revision: int) -> None:
+        """Start anew from a list, after changes that nobody saw: watchers of before them are told to list again."""
+        self._dropped += len(self._records)
+        self._objects.clear()
+        self._shared.clear()
+        self.load(objects, (), revision, revision)
+        for resource in list(self._waiting):
+            self._wake(resource, 0)
+
     def row(self, key: Key) -> Row | None:
         """The object's bytes and revision, or None."""
         return self._objects.get(key.resource, {}).get(key.namespace, {}).get(key)
@@ -107,6 +116,21 @@ class State:
         self._prune()
         for resource in {None, *(record.key.resource for record in records)}:
             self._wake(resource, before)
+
+    def advance(self, revision: int) -> None:
+        """There is nothing of the objects in the revisions up to this one."""
+        if revision > self.revision:
+            before, self.revision = self.revision, revision
+            self._wake(None, before)
+
+    async def reach(self, revision: int) -> None:
+        """Return once everything up to the revision was taken in; `Unavailable` where the store is closed before."""
+        while self.revision < revision:
+            await self._change(None)
+
+    def keys(self) -> Set[Key]:
+        """Of all objects."""
+        return {key for key, _ in self._rows(None, None)}
 
     def close(self) -> None:
         """End the watches."""
