@@ -65,6 +65,7 @@ log = structlog.get_logger("tulle.control-plane")
 _SERVER_LIFETIME = 24 * 3600.0
 _CLIENT_LIFETIME = 365 * 24 * 3600.0  # the local administrator's own kubeconfig; made anew at every start
 _SLICE = 100  # objects that are judged in one go: some 20 ms
+_JUDGED = 5.0  # seconds that a write waits, at most, for what the mesh has to say of it
 _BATCH = 10_000  # events in one commit, at most: a bound for memory, never reached by hand
 
 
@@ -227,7 +228,7 @@ class ControlPlane:
             self.store,
             tls=self.tls,
             trust_domain=settings.trust_domain,
-            admit=self._warnings,
+            judge=self._judge_write,
             foreign=issuer,
             identities=Nodes(self.store).identities,
             extra_apps={"/tulle/v1": mesh},
@@ -318,13 +319,22 @@ class ControlPlane:
         if workload is not None and workload.node != peer.removeprefix(prefix):
             raise Refused(f"{proxy} runs on node {workload.node or 'nowhere'}, not on {peer.removeprefix(prefix)}")
 
-    async def _warnings(self, operation: str, kind: Kind, new: Object | None, old: dict[str, Any] | None) -> list[str]:
-        """What the mesh has against an object that is about to be written: `kubectl` shows it, and it is written all the same."""
-        if new is None or not kind.group or kind.kind == "WorkloadEntry":
+    async def _judge_write(self, kind: Kind, new: Object, revision: int) -> list[str]:
+        """What the mesh has against an object, for `kubectl` to show: it is written all the same."""
+        if not kind.group or kind.kind == "WorkloadEntry":
             return []
-        key = (kind.resource, new.metadata.namespace, new.metadata.name)
+        key = (new.metadata.namespace, new.metadata.name)
         self.pipeline.analysis.at(Scope(time.time(), live=True))
-        found = (finding(problem) for problem in self.pipeline.trial(key, new))
+        if revision:
+            try:
+                async with asyncio.timeout(_JUDGED):
+                    await self.feed.reached(revision)
+            except TimeoutError:
+                return []  # it stands in the object's status as soon as the mesh has come that far
+            problems = self.pipeline.analysis.of(kind.resource, key)
+        else:
+            problems = self.pipeline.analysis.alone(kind.resource, key, new)
+        found = (finding(problem) for problem in problems)
         return [f"[{one.code}] {one.path}: {one.message}" for one in found if one.severity is not Severity.INFO]
 
     # What /tulle/v1 shows.

@@ -193,11 +193,6 @@ class Pipeline:
                 self._found.pop(key, None)
         return [problem for key in sorted(self._found) for problem in self._found[key]]
 
-    def trial(self, key: Key, one: Object) -> list[Problem]:
-        """What would be wrong with an object if it were written now: for a warning at the time of the write. Changes nothing."""
-        resource, namespace, object_name = key
-        return list(self.analysis.alone(resource, (namespace, object_name), one))
-
     def model(self, layer: str) -> dict[str, Any]:
         """The rows of the model behind a layer, by table and key: for people, goldens and tests."""
         return {

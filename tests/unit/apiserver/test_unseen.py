@@ -259,7 +259,7 @@ async def test_a_bug_does_not_tell_either(logged: list[Any], caplog: pytest.LogC
             value = {"data": {"k": CODED}}
             raise KeyError(sorted(value))
 
-        served.server.objects.admit = broken
+        served.server.objects.judge = broken
         async with Listener(served, "admin", "system:masters") as admin:
             admin.told = told
             assert await admin.status("POST", SECRETS, secret(data={"k": CODED})) == 500

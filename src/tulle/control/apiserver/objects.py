@@ -1,8 +1,8 @@
 """Writes: create, update, patch, apply, delete, with Kubernetes' book-keeping. One write is one transaction of the store.
 
 The order: the body is addressed (names agree with the path), defaulted, checked, its field managers are recorded, addresses
-are allotted, the mesh's own warnings are asked for (`admit`), and it is written with the revision that was read. A write that
-changes nothing is not written.
+are allotted, and it is written with the revision that was read. A write that changes nothing is not written. Then the mesh is
+asked what it has to say (`judge`): it has the object by then, and need not imagine it.
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _LONGEST_BASE = 58  # characters of `generateName` that are used
 
 
-class Admit(Protocol):
-    """What the mesh says of a write before it happens: warnings for the person. May raise a `Denial`."""
+class Judge(Protocol):
+    """What the mesh has to say of an object: warnings for the person who wrote it."""
 
-    def __call__(self, operation: str, kind: Kind, new: Object | None, old: Raw | None) -> Awaitable[list[str]]:
-        """`operation`: `create`, `update` or `delete`; `new` is the object as it will be stored, but for what only the server
-        reads of it (addresses, managers of fields), None for a delete; `old` the stored body, None for a create."""
+    def __call__(self, kind: Kind, new: Object, revision: int) -> Awaitable[list[str]]:
+        """Of `new` as it was written at `revision`; with 0, of what would be wrong if it were written."""
         ...
 
 
@@ -65,8 +64,8 @@ class Deleted:
 class Objects:
     """The write side of the API server over a store. `now`: seconds since the epoch."""
 
-    def __init__(self, store: Store, now: Callable[[], float], admit: Admit | None = None) -> None:
-        self.store, self.now, self.admit = store, now, admit
+    def __init__(self, store: Store, now: Callable[[], float], judge: Judge | None = None) -> None:
+        self.store, self.now, self.judge = store, now, judge
         self._writes = Writes(store)
 
     async def prepare(self) -> None:
@@ -168,8 +167,6 @@ class Objects:
                 )
             if options.guard is not None:
                 await options.guard.check("delete", target, None, live)
-            if self.admit is not None:
-                await self.admit("delete", target.kind, None, live)
             held_by = asked.finalizers(finalizers(live))
             space = target.kind.resource == NAMESPACES
             if not held_by and not space:
@@ -237,8 +234,6 @@ class Objects:
         await self.in_namespace(target)
         if options.guard is not None:
             await options.guard.check("create", target, body, None)
-        if self.admit is not None:
-            warnings += await self.admit("create", kind, decoded, None)
         body["apiVersion"] = stored_version(kind)
         try:
             revision = await self._writes.put(target, None, body, 0, options.cause, dry_run=options.dry_run)
@@ -247,6 +242,7 @@ class Objects:
             raise errors.already_exists(kind, target.name, going=standing is not None and is_going(standing.body)) from conflict
         if revision:
             await self.still_there(target)
+        warnings += await self._judged(kind, decoded, revision)
         return Written(shown(target, body, revision), warnings, created=True)
 
     async def in_namespace(self, target: Target) -> None:
@@ -304,8 +300,6 @@ class Objects:
             metadata["generation"] = int(live["metadata"].get("generation") or 0) + 1
         if options.guard is not None:
             await options.guard.check("update", target, new, stored.body)
-        if self.admit is not None and not target.subresource:  # the mesh does not act on what is observed
-            warnings += await self.admit("update", kind, decoded, stored.body)
         new["apiVersion"] = stored_version(kind)
         metadata.pop("resourceVersion", None)
         if is_going(new) and not metadata.get("finalizers") and kind.resource != NAMESPACES:
@@ -316,7 +310,12 @@ class Objects:
         revision = await self._writes.put(target, stored.body, new, stored.revision, cause, dry_run=options.dry_run)
         if revision and kind.resource == NAMESPACES and is_going(new):
             await end_namespace(self.store, target.name, self.now(), options.cause)
+        if not target.subresource:  # the mesh does not act on what is observed
+            warnings += await self._judged(kind, decoded, revision)
         return Written(shown(target, new, revision or stored.revision), warnings)
+
+    async def _judged(self, kind: Kind, new: Object | None, revision: int) -> list[str]:
+        return await self.judge(kind, new, revision) if self.judge is not None and new is not None else []
 
 
 # Kinds whose delete answers with the object, as Kubernetes' typed clients expect it.

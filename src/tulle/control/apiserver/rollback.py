@@ -274,9 +274,10 @@ class _Planning:
         for verb, new, old in writes:
             await self.permit.require(verb, target)
             await self.permit.check(verb, target, new, old)
-        if self.objects.admit is not None:
-            said = await self.objects.admit(action, target.kind, decoded, before)
-            self.warnings += said if len(self.after) == 1 else []  # else seen without the others, which come back with it
+        if self.objects.judge is not None and decoded is not None and len(self.after) == 1:
+            self.warnings += await self.objects.judge(
+                target.kind, decoded, 0
+            )  # of several, each would be seen without the others
         return Step(action, target, before, after, expect)
 
     async def _has_namespace(self, target: Target) -> None:

@@ -32,7 +32,7 @@ from tulle.control.apiserver.gate import OPEN, Gate, Handler
 from tulle.control.apiserver.limits import Limits
 from tulle.control.apiserver.negotiation import answer, refusal
 from tulle.control.apiserver.node_limits import Identities
-from tulle.control.apiserver.objects import Admit, Objects
+from tulle.control.apiserver.objects import Judge, Objects
 from tulle.control.apiserver.openapi import OpenApi
 from tulle.control.apiserver.reviews import Reviews
 from tulle.control.apiserver.roles import Aggregation, reconcile
@@ -53,8 +53,8 @@ class ApiServer:
     """Kubernetes-style REST over a store.
 
     `tls`: a server context with `CERT_OPTIONAL` that trusts the mesh's CA. `extra_apps`: aiohttp applications by path prefix,
-    authorised like everything else (`nonResourceURLs`); those of `open_apps` let in for themselves. `admit`: the mesh's own word
-    on every write (see `objects.Admit`). `foreign`: whose bearer tokens are taken beside the server's own. `identities`: what
+    authorised like everything else (`nonResourceURLs`); those of `open_apps` let in for themselves. `judge`: the mesh's own word
+    on every write (see `objects.Judge`). `foreign`: whose bearer tokens are taken beside the server's own. `identities`: what
     the join tokens of nodes named; without it nodes are not held to that. `kinds`: what is served; the registry's unless a test
     says otherwise.
     """
@@ -67,7 +67,7 @@ class ApiServer:
         trust_domain: str = "cluster.local",
         extra_apps: Mapping[str, web.Application] | None = None,
         open_apps: Mapping[str, web.Application] | None = None,
-        admit: Admit | None = None,
+        judge: Judge | None = None,
         foreign: Bearers | None = None,
         kinds: Sequence[Kind] = KINDS,
         limits: Limits | None = None,
@@ -77,7 +77,7 @@ class ApiServer:
         self._tls = tls
         # Nothing needs a second handshake on a connection, and it costs the server more than the client.
         tls.options |= ssl.OP_NO_RENEGOTIATION
-        self.objects = Objects(store, time.time, admit)
+        self.objects = Objects(store, time.time, judge)
         self.authorizer = RbacAuthorizer(store)
         self.aggregation = Aggregation(store)
         self.tokens = ApiTokens(store, time.time)

@@ -64,6 +64,10 @@ class Analysis:
             else:
                 self._found.pop(key, None)
 
+    def of(self, resource: str, key: Key) -> tuple[Problem, ...]:
+        """What is wrong with one object as it is."""
+        return self._flow.get(object_findings, (resource, key)) or ()
+
     def alone(self, resource: str, key: Key, one: Object) -> tuple[Problem, ...]:
         """What would be wrong with an object if it were written, without a look at the others. Nothing is changed."""
         undo = self._put({(resource, key): one})

@@ -95,10 +95,10 @@ def test_a_trial_tells_and_changes_nothing(large: Pipeline) -> None:
     """A warning at the time of a write would leave the write behind, in what is published or in what is wrong."""
     revision, tables = large.revision, {kind: dict(large.table("namespace/default", kind)) for kind in type_urls.ORDER}
     problems = large.problems()
-    key = ("virtualservices.networking.istio.io", "default", "s7")
-    assert any("nowhere" in problem.message for problem in large.trial(key, vs("nowhere", 50)))
-    assert large.trial(key, vs("s7", 60)) == []
-    assert large.trial(("virtualservices.networking.istio.io", "default", "new"), vs("nowhere", 50)) != []
+    resource, alone = "virtualservices.networking.istio.io", large.analysis.alone
+    assert any("nowhere" in problem.message for problem in alone(resource, ("default", "s7"), vs("nowhere", 50)))
+    assert alone(resource, ("default", "s7"), vs("s7", 60)) == ()
+    assert alone(resource, ("default", "new"), vs("nowhere", 50)) != ()
     assert large.revision == revision
     assert large.problems() == problems
     assert large.commit({}).changed == {}
