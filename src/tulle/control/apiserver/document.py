@@ -52,7 +52,10 @@ class Body:
             raise bad_request(f"the body is not JSON: {error}") from error
         if _HALVES.search(text):
             self.value = _whole_characters(self.value)
-        if isinstance(self.value, dict) and "null" not in text and text.count("{") + text.count("[") < _DEEPEST:
+        shallow = text.count("{") + text.count("[") < _DEEPEST
+        if not shallow and _deeper(self.value, 2 * _DEEPEST):  # a patch has levels of its own around its object's
+            raise bad_request("the body is not JSON: it is nested too deeply")
+        if isinstance(self.value, dict) and "null" not in text and shallow:
             self.value = Whole(self.value)
 
     def _pairs(self, pairs: list[tuple[str, Any]]) -> Raw:
@@ -67,6 +70,17 @@ class Body:
         if said and validation == "Strict":
             raise not_strict(target.kind, target.version, said, [])
         return said if validation == "Warn" else []
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether there are more levels; how many Python's own reader can take differs from version to version."""
+    level, depth = [value], 0
+    while level := [one for one in level if isinstance(one, _HOLDERS)]:
+        depth += 1
+        if depth > most:
+            return True
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    return False
 
 
 class _Pairs(list[tuple[str, Any]]):

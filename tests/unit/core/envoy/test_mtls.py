@@ -234,7 +234,8 @@ async def test_faults(tmp_path: Path) -> None:
             await one.ads.quiet()
             begun = asyncio.get_running_loop().time()
             assert (await one.call("http://a/mesh"))[0] == status
-            assert asyncio.get_running_loop().time() - begun >= least
+            # Envoy counts from when it last looked at the clock, which may be a few milliseconds before the request.
+            assert asyncio.get_running_loop().time() - begun >= least - 0.02
 
 
 async def test_websockets_cross_the_mesh(tmp_path: Path) -> None:
