@@ -1,15 +1,16 @@
 """The certificate authority: a root of its own, and leaves signed from CSRs.
 
     control/ca/http.py ──csr──▶ Authority.sign ──▶ certificates.make_leaf, check_leaf ──▶ PEM chain
-                                  │ roots.json (0600)  ◀── rotation.next_step
+                                  │ roots.json (0600), or a sealed record of the store  ◀── rotation.next_step
 
-Of a CSR only the key is used. The root's key is in one file and in this object; it is in no log, error or `repr`.
+Of a CSR only the key is used. The root's key is in one file (or record) and in this object; it is in no log, error or `repr`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from tulle.control.ca import certificates, files
 from tulle.control.ca.files import StoredRoot, StoredRoots
 from tulle.control.ca.identity import check_identity, check_trust_domain
 from tulle.control.ca.rotation import Root, Schedule, Slot, Step, advance, next_step
+from tulle.kit.errors import Corrupt
 from tulle.xds.credentials import SERVER_NAME
 
 # The longest life (s) that a leaf may be asked for.
@@ -52,13 +54,27 @@ class _Root:
 
 
 class Authority:
-    """Signs for one trust domain; implements `ports.Signer`. Make it with `open`."""
+    """Signs for one trust domain; implements `ports.Signer`. Make it with `open`, or by `shared.py` over a store."""
 
-    def __init__(self, directory: Path, trust_domain: str, roots: Sequence[_Root], clock: Callable[[], float]) -> None:
-        self._directory = directory
-        self._trust_domain = trust_domain
-        self._roots = list(roots)
-        self._clock = clock
+    def __init__(
+        self,
+        trust_domain: str,
+        stored: StoredRoots | None = None,
+        clock: Callable[[], float] = time.time,
+        *,
+        corrupt: Callable[[str], Corrupt],
+        keep: Callable[[StoredRoots], None] = lambda stored: None,
+    ) -> None:
+        """With the roots that are `stored`, or with a new one (None), which is not kept yet.
+
+        `keep` writes them, `corrupt` makes the error of roots that cannot be used, which this raises.
+        """
+        check_trust_domain(trust_domain)
+        self._trust_domain, self._clock = trust_domain, clock
+        self._corrupt, self._keep = corrupt, keep
+        self._roots = [_new_root(trust_domain, Slot.ACTIVE, clock())]
+        if stored is not None:
+            self.use(stored)
 
     @classmethod
     def open(cls, directory: Path, trust_domain: str = "cluster.local", clock: Callable[[], float] = time.time) -> Authority:
@@ -69,13 +85,21 @@ class Authority:
         """
         check_trust_domain(trust_domain)
         stored = files.load(directory)
+        corrupt, keep = partial(files.corrupt, directory), partial(files.save, directory)
+        made = cls(trust_domain, stored, clock, corrupt=corrupt, keep=keep)
         if stored is None:
-            made = cls(directory, trust_domain, [_new_root(trust_domain, Slot.ACTIVE, clock())], clock)
-            made._save(made._roots)
-            return made
-        if stored.trust_domain != trust_domain:
-            raise files.corrupt(directory, f"it is for trust domain {stored.trust_domain!r}, needed {trust_domain!r}")
-        return cls(directory, trust_domain, _loaded(directory, stored), clock)
+            keep(made.stored())
+        return made
+
+    def use(self, stored: StoredRoots) -> None:
+        """Sign with these roots from now on. Raises `Corrupt` where they cannot be used; nothing is changed then."""
+        if stored.trust_domain != self._trust_domain:
+            raise self._corrupt(f"it is for trust domain {stored.trust_domain!r}, needed {self._trust_domain!r}")
+        self._roots = _loaded(stored, self._corrupt)
+
+    def stored(self) -> StoredRoots:
+        """The roots, as they are kept. Never print it."""
+        return _stored(self._trust_domain, self._roots)
 
     @property
     def trust_domain(self) -> str:
@@ -124,6 +148,12 @@ class Authority:
 
     def take(self, step: Step) -> None:
         """Do a step of the rotation, on disk first. Raises `Refused` where the disk does not take it; nothing is changed then."""
+        stored = self.after(step)
+        self._keep(stored)
+        self.use(stored)
+
+    def after(self, step: Step) -> StoredRoots:
+        """The roots as they would be after a step."""
         now = self._clock()
         places = advance([root.place for root in self._roots], step, now)
         roots = [
@@ -133,8 +163,7 @@ class Authority:
         ]
         if step is Step.PREPARE:
             roots.append(_new_root(self._trust_domain, Slot.NEXT, now))
-        self._save(roots)
-        self._roots = roots
+        return _stored(self._trust_domain, roots)
 
     @property
     def _active(self) -> _Root:
@@ -165,17 +194,18 @@ class Authority:
         certificates.check_leaf(leaf, root.certificate, uri, now)
         return certificates.pem(leaf)
 
-    def _save(self, roots: Sequence[_Root]) -> None:
-        stored = [
-            StoredRoot(
-                slot=root.slot.value,
-                since=root.since,
-                certificate=certificates.pem(root.certificate).decode(),
-                key=certificates.key_pem(root.key).decode(),
-            )
-            for root in roots
-        ]
-        files.save(self._directory, StoredRoots(version=1, trust_domain=self._trust_domain, roots=stored))
+
+def _stored(trust_domain: str, roots: Sequence[_Root]) -> StoredRoots:
+    kept = [
+        StoredRoot(
+            slot=root.slot.value,
+            since=root.since,
+            certificate=certificates.pem(root.certificate).decode(),
+            key=certificates.key_pem(root.key).decode(),
+        )
+        for root in roots
+    ]
+    return StoredRoots(version=1, trust_domain=trust_domain, roots=kept)
 
 
 def _new_root(trust_domain: str, slot: Slot, now: float) -> _Root:
@@ -183,7 +213,7 @@ def _new_root(trust_domain: str, slot: Slot, now: float) -> _Root:
     return _Root(certificates.make_root(key, trust_domain, now), key, slot, now)
 
 
-def _loaded(directory: Path, stored: StoredRoots) -> list[_Root]:
+def _loaded(stored: StoredRoots, corrupt: Callable[[str], Corrupt]) -> list[_Root]:
     roots: list[_Root] = []
     for item in stored.roots:
         try:
@@ -192,10 +222,10 @@ def _loaded(directory: Path, stored: StoredRoots) -> list[_Root]:
             slot = Slot(item.slot)
         except (ValueError, TypeError, UnsupportedAlgorithm):
             # Without the cause: its words may come from the key.
-            raise files.corrupt(directory, "a certificate or key in it does not parse") from None
+            raise corrupt("a certificate or key in it does not parse") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise files.corrupt(directory, "a key in it does not belong to its certificate")
+            raise corrupt("a key in it does not belong to its certificate")
         roots.append(_Root(certificate, key, slot, item.since))
     if sorted(root.slot for root in roots) not in (["active"], ["active", "next"], ["active", "retiring"]):
-        raise files.corrupt(directory, "found other slots, needed one active root and at most one more")
+        raise corrupt("found other slots, needed one active root and at most one more")
     return roots
