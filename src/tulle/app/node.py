@@ -39,7 +39,7 @@ _LONGEST_NAME = "w/0123456789/admin.sock"
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """`tulle node`. Addresses are `host:port`.
+    """`tulle node`. Addresses are `host:port`, of several control planes by commas: the first that answers.
 
     `token` (or the content of `token_file`) is needed for the first start only. `capture`: auto, netns, cgroup or proxy.
     `instance` is what everything that the node starts carries in TULLE_INSTANCE ("": made from the runtime folder).

@@ -71,12 +71,13 @@ async def _start() -> subprocess.Popen[bytes]:
     xds_host, _, xds_port = str(status["xdsAddress"]).rpartition(":")
     if xds_host in ("", "0.0.0.0", "[::]"):  # noqa: S104 - compared, not bound
         xds_host = address.rpartition(":")[0]
+    others = [one for one in status["controlPlanes"] if one["name"] != status["name"]]
     folder = paths.state_dir() / "node"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings = {
         "TULLE_NODE_NAME": socket.gethostname().partition(".")[0].lower(),
-        "TULLE_API_ADDRESS": address,
-        "TULLE_XDS_ADDRESS": f"{xds_host}:{xds_port}",
+        "TULLE_API_ADDRESS": ",".join([address, *(one["api"] for one in others)]),
+        "TULLE_XDS_ADDRESS": ",".join([f"{xds_host}:{xds_port}", *(one["xds"] for one in others)]),
         "TULLE_TOKEN": token,  # in the environment, where other users cannot see it
     }
     with (folder / "node.log").open("ab") as log:

@@ -13,14 +13,22 @@ class ControlPlaneSettings:
     """`tulle control-plane`.
 
     Addresses are `host:port`. `advertise` are further names and addresses by which nodes and people reach it: they go into its
-    certificate. `certificate_lifetime` is that of workloads' certificates, `history` how long changes are kept, in seconds.
-    `oidc_*` are kube-apiserver's; without an issuer no OIDC tokens are taken.
+    certificate. `name` tells it from other control planes of the mesh ("": made from the host's name). `store` is `sqlite:PATH`,
+    `memory:` or `etcd://HOST:PORT,.../PREFIX` ("": SQLite in the state folder). `certificate_lifetime` is that of workloads'
+    certificates, `history` how long changes are kept, in seconds. `oidc_*` are kube-apiserver's; without an issuer no OIDC tokens
+    are taken.
     """
 
     state_dir: Path = field(default_factory=paths.state_dir)
     api_address: str = "127.0.0.1:15080"
     xds_address: str = "127.0.0.1:15012"
     advertise: tuple[str, ...] = ()
+    name: str = ""
+    store: str = ""
+    encryption_key_file: Path | None = None
+    etcd_ca_file: Path | None = None
+    etcd_cert_file: Path | None = None
+    etcd_key_file: Path | None = None
     trust_domain: str = "cluster.local"
     oidc_issuer_url: str = ""
     oidc_client_id: str = ""

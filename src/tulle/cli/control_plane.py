@@ -10,6 +10,8 @@ from tulle.cli.setting import Duration, setting
 
 LEVELS = ("debug", "info", "warning", "error")
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
 
 @click.command("control-plane")
 @setting(
@@ -27,6 +29,21 @@ LEVELS = ("debug", "info", "warning", "error")
     metavar="NAME",
     help="A further name or address by which nodes and people reach it; goes into its certificate. Repeatable.",
 )
+@setting("--name", default="", help="Tells it from other control planes of the mesh. Default: the host's name.")
+@setting(
+    "--store",
+    default="",
+    metavar="STORE",
+    help="sqlite:PATH, memory: or etcd://HOST:PORT[,HOST:PORT...][/PREFIX] (etcds: TLS). Default: SQLite in the state folder.",
+)
+@setting(
+    "--encryption-key-file",
+    type=_FILE,
+    help="Keys that the secrets in the store are sealed with, base64 of 32 bytes each, the first one seals. Needed with etcd.",
+)
+@setting("--etcd-ca-file", type=_FILE, help="Whom to trust as etcd (PEM). Default: the machine's roots.")
+@setting("--etcd-cert-file", type=_FILE, help="The certificate to show to etcd (PEM).")
+@setting("--etcd-key-file", type=_FILE, help="Its key (PEM).")
 @setting("--trust-domain", also=("TRUST_DOMAIN",), default="cluster.local", show_default=True, help="SPIFFE trust domain.")
 @setting("--oidc-issuer-url", default="", metavar="URL", help="OpenID Connect issuer whose ID tokens people may use; https.")
 @setting("--oidc-client-id", default="", metavar="ID", help="The audience that its tokens must have.")
@@ -62,6 +79,12 @@ def control_plane(
     api_address: str,
     xds_address: str,
     advertise: tuple[str, ...],
+    name: str,
+    store: str,
+    encryption_key_file: Path | None,
+    etcd_ca_file: Path | None,
+    etcd_cert_file: Path | None,
+    etcd_key_file: Path | None,
     trust_domain: str,
     oidc_issuer_url: str,
     oidc_client_id: str,
@@ -86,6 +109,12 @@ def control_plane(
             api_address=api_address,
             xds_address=xds_address,
             advertise=advertise,
+            name=name,
+            store=store,
+            encryption_key_file=encryption_key_file,
+            etcd_ca_file=etcd_ca_file,
+            etcd_cert_file=etcd_cert_file,
+            etcd_key_file=etcd_key_file,
             trust_domain=trust_domain,
             oidc_issuer_url=oidc_issuer_url,
             oidc_client_id=oidc_client_id,

@@ -13,10 +13,18 @@ from tulle.cli.setting import setting
 @click.command()
 @setting("--name", variable="TULLE_NODE_NAME", metavar="NAME", help="This node's name in the mesh. Default: the host's name.")
 @setting(
-    "--api-address", default="127.0.0.1:15080", show_default=True, metavar="HOST:PORT", help="The control plane's API server."
+    "--api-address",
+    default="127.0.0.1:15080",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="The control plane's API server; of several control planes all, by commas.",
 )
 @setting(
-    "--xds-address", default="127.0.0.1:15012", show_default=True, metavar="HOST:PORT", help="The control plane's xDS server."
+    "--xds-address",
+    default="127.0.0.1:15012",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="The control plane's xDS server; of several control planes all, by commas.",
 )
 @setting(
     "--token", metavar="TOKEN", help="A join token (`tulle token create`), for the first start only. A file keeps it off `ps`."

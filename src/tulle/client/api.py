@@ -14,7 +14,7 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -32,14 +32,16 @@ if TYPE_CHECKING:
 
 Raw = dict[str, Any]
 
+_CONNECT = 5.0  # seconds to be connected: a host that is off does not answer at all
 _START = "start one with `tulle demo up` or `tulle control-plane`, or name its kubeconfig with TULLE_KUBECONFIG"
 _APPLY, _MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 
 
 class ApiClient:
-    """A connection to one control plane, as one user. Open it with `async with`; safe for concurrent use.
+    """A connection to one control plane, or to whichever of several answers, as one user.
 
-    `namespace` is the kubeconfig's, for callers that need a default. `warn` is called with every `Warning:` of the server.
+    Open it with `async with`; safe for concurrent use. `namespace` is the kubeconfig's, for callers that need a default. `warn`
+    is called with every `Warning:` of the server.
     """
 
     def __init__(
@@ -51,9 +53,13 @@ class ApiClient:
         timeout: float = 30.0,
         warn: Callable[[str], None] | None = None,
         token: str = "",
+        others: Sequence[str] = (),
     ) -> None:
-        """`server`: `https://host:port`. `timeout`: seconds for one answer (watches have none). `token`: a bearer token."""
-        self.server, self.namespace = server.rstrip("/"), namespace
+        """`server`: `https://host:port`; `others` answer the same. `timeout`: seconds for one answer (watches have none).
+        `token`: a bearer token.
+        """
+        self.servers = [one.rstrip("/") for one in (server, *others)]
+        self.namespace = namespace
         self._tls, self._timeout, self._warn = tls, timeout, warn
         self._headers = {"User-Agent": "tulle"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._session: aiohttp.ClientSession | None = None
@@ -62,7 +68,24 @@ class ApiClient:
     def from_kubeconfig(cls, path: Path | str, *, timeout: float = 30.0, warn: Callable[[str], None] | None = None) -> ApiClient:
         """The client for a kubeconfig's current context. Raises `Unavailable` where the file is absent."""
         config = kubeconfig.read(Path(path))
-        return cls(config.server, config.tls(), namespace=config.namespace, timeout=timeout, warn=warn, token=config.token)
+        return cls(
+            config.server,
+            config.tls(),
+            namespace=config.namespace,
+            timeout=timeout,
+            warn=warn,
+            token=config.token,
+            others=config.others,
+        )
+
+    @property
+    def server(self) -> str:
+        """The one that answered last."""
+        return self.servers[0]
+
+    def move(self) -> None:
+        """From now on to the next one first."""
+        self.servers.append(self.servers.pop(0))
 
     async def __aenter__(self) -> ApiClient:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._tls, limit=32), headers=self._headers)
@@ -88,7 +111,7 @@ class ApiClient:
         timeout: float | None = None,
     ) -> Any:
         """Any path of the control plane (`/tulle/v1/status`, `/version`); the decoded JSON of the answer, or its text."""
-        options: dict[str, Any] = {"timeout": aiohttp.ClientTimeout(total=timeout or self._timeout)}
+        options: dict[str, Any] = {"timeout": aiohttp.ClientTimeout(total=timeout or self._timeout, sock_connect=_CONNECT)}
         async with _Answer(self, method, path, query, body, content_type, options) as response:
             text = await response.read()
             return _json(text) if response.content_type == "application/json" else text.decode(errors="replace")
@@ -224,13 +247,29 @@ class _Answer:
             raise RuntimeError("the client is not open: use `async with`")
         data = None if self.body is None else json.dumps(self.body)
         headers = {"Accept": "application/json"} | ({"Content-Type": self.content_type} if data is not None else {})
-        self.context = client._session.request(
-            self.method, client.server + self.path, params=self.query or None, data=data, headers=headers, **self.options
-        )
-        try:
-            response = await self.context.__aenter__()
-        except Exception as error:
-            raise self._failure(error) from error
+        for others in reversed(range(len(client.servers))):
+            self.context = client._session.request(
+                self.method, client.server + self.path, params=self.query or None, data=data, headers=headers, **self.options
+            )
+            try:
+                response = await self.context.__aenter__()
+            except aiohttp.ClientConnectorCertificateError as error:
+                raise self._failure(error) from error
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                # Nothing was asked yet: another one may be.
+                failure = self._failure(error)
+                client.move()
+                if not others:
+                    raise failure from error
+                continue
+            except Exception as error:
+                raise self._failure(error) from error
+            if response.status == 503:  # its store is away, or it stops
+                client.move()
+                if others and self.method == "GET":
+                    response.close()
+                    continue
+            break
         try:
             for value in response.headers.getall("Warning", ()):
                 if client._warn is not None:

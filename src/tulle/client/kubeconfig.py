@@ -7,7 +7,7 @@ import json
 import os
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ class BadKubeconfig(TulleError):
 class Kubeconfig:
     """The current context of a kubeconfig: `server` (a URL), PEM bytes to trust and to show, the default `namespace`.
 
-    Without a `certificate` there is a bearer `token`.
+    Without a `certificate` there is a bearer `token`. `others` are the servers of further contexts with the same `ca` and user:
+    other control planes of the same mesh, which answer the same.
     """
 
     server: str
@@ -34,6 +35,7 @@ class Kubeconfig:
     key: bytes
     namespace: str = "default"
     token: str = ""
+    others: tuple[str, ...] = ()
 
     def tls(self) -> ssl.SSLContext:
         """A client's TLS context: trusts only `ca`, shows `certificate`. Raises `BadKubeconfig`."""
@@ -61,31 +63,46 @@ def _load(context: ssl.SSLContext, pem: bytes) -> None:
 
 def with_token(config: Kubeconfig, token: str, name: str) -> str:
     """The text of a kubeconfig for the same control plane, with a bearer token in place of the certificate."""
-    return render(server=config.server, ca=config.ca, user={"token": token}, name=name, namespace=config.namespace)
+    others = {str(number): url for number, url in enumerate(config.others, 2)}
+    return render(server=config.server, ca=config.ca, user={"token": token}, name=name, namespace=config.namespace, others=others)
 
 
-def render(*, server: str, ca: bytes, user: Mapping[str, str], name: str, namespace: str) -> str:
-    """A kubeconfig's text: one cluster, one user (its fields as they stand there), one context, all of one name."""
+def render(
+    *, server: str, ca: bytes, user: Mapping[str, str], name: str, namespace: str, others: Mapping[str, str] | None = None
+) -> str:
+    """A kubeconfig's text: one cluster, one user (its fields as they stand there), one context, all of one name.
+
+    `others` (name → URL) are more control planes of the same mesh: a cluster and a context `NAME-OTHER` each.
+    """
     said = json.dumps  # JSON strings are YAML strings
     credentials = "".join(f"    {field}: {said(value)}\n" for field, value in user.items())
+    servers = {name: server} | {f"{name}-{other}": url for other, url in sorted((others or {}).items())}
+    clusters = "".join(
+        f"""- name: {said(cluster)}
+  cluster:
+    server: {said(url)}
+    certificate-authority-data: {said(_base64(ca))}
+"""
+        for cluster, url in servers.items()
+    )
+    contexts = "".join(
+        f"""- name: {said(cluster)}
+  context:
+    cluster: {said(cluster)}
+    user: {said(name)}
+    namespace: {said(namespace)}
+"""
+        for cluster in servers
+    )
     return f"""apiVersion: v1
 kind: Config
 current-context: {said(name)}
 clusters:
-- name: {said(name)}
-  cluster:
-    server: {said(server)}
-    certificate-authority-data: {said(_base64(ca))}
-users:
+{clusters}users:
 - name: {said(name)}
   user:
 {credentials}contexts:
-- name: {said(name)}
-  context:
-    cluster: {said(name)}
-    user: {said(name)}
-    namespace: {said(namespace)}
-"""
+{contexts}"""
 
 
 def _base64(pem: bytes) -> str:
@@ -93,11 +110,22 @@ def _base64(pem: bytes) -> str:
 
 
 def write(
-    path: Path, *, server: str, ca: bytes, certificate: bytes, key: bytes, name: str = "tulle", namespace: str = "default"
+    path: Path,
+    *,
+    server: str,
+    ca: bytes,
+    certificate: bytes,
+    key: bytes,
+    name: str = "tulle",
+    namespace: str = "default",
+    others: Mapping[str, str] | None = None,
 ) -> None:
-    """Write (or replace, atomically) a kubeconfig with one context `name` and everything in it. All bytes are PEM."""
+    """Write (or replace, atomically) a kubeconfig with a context `name` and everything in it. All bytes are PEM.
+
+    `others` as in `render`.
+    """
     user = {"client-certificate-data": _base64(certificate), "client-key-data": _base64(key)}
-    text = render(server=server, ca=ca, user=user, name=name, namespace=namespace)
+    text = render(server=server, ca=ca, user=user, name=name, namespace=namespace, others=others)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)  # made 0600
@@ -150,7 +178,22 @@ def _current(document: Mapping[str, Any], path: Path) -> Kubeconfig:
         key=_pem(user, "client-key", path) if shown else b"",
         namespace=str(context.get("namespace") or "default"),
         token=token,
+        others=tuple(_others(document, context, cluster)),
     )
+
+
+def _others(document: Mapping[str, Any], context: Mapping[str, Any], cluster: Mapping[str, Any]) -> Iterator[str]:
+    """The servers of other contexts, where user and authority are the same."""
+    for entry in document.get("contexts") or ():
+        other = entry.get("context") if isinstance(entry, dict) else None
+        if not isinstance(other, dict) or other == context or other.get("user") != context.get("user"):
+            continue
+        for found in document.get("clusters") or ():
+            there = found.get("cluster") if isinstance(found, dict) and found.get("name") == other.get("cluster") else None
+            if isinstance(there, dict) and there != cluster and {**there, "server": ""} == {**cluster, "server": ""}:
+                server = str(there.get("server")).rstrip("/")
+                if server.startswith("https://"):
+                    yield server
 
 
 def _token(user: Mapping[str, Any], path: Path) -> str:

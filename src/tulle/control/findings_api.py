@@ -25,7 +25,7 @@ MOST = 1000  # objects in one question: a bound for the time in which nobody els
 
 
 class Judge(Protocol):
-    """Who knows; wired in `app/control_plane.py`."""
+    """Who knows; wired in `app/mesh.py`."""
 
     async def findings(self) -> list[Finding]:
         """Of the objects as they are."""

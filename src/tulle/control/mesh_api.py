@@ -15,22 +15,22 @@ from tulle.control.findings_api import Judge, add_findings
 
 
 class Mesh(Judge, Protocol):
-    """What the pages below ask; wired in `app/control_plane.py`."""
+    """What the pages below ask; wired in `app/mesh.py`."""
 
     def status(self) -> dict[str, Any]:
         """Version, revision, trust domain, counts."""
         ...
 
-    def proxies(self) -> Sequence[msgspec.Struct]:
-        """Every connected proxy."""
+    async def proxies(self, here: bool) -> Sequence[Any]:
+        """Every connected proxy; only those of this control plane, where they are asked for."""
         ...
 
     async def revision(self) -> int:
         """The newest revision of the store."""
         ...
 
-    async def wait_synced(self, revision: int, timeout: float) -> list[str]:
-        """Wait until all connected proxies have acknowledged; the ids of those that have not by then."""
+    async def wait_synced(self, revision: int, timeout: float, here: bool) -> list[str]:
+        """Wait until all connected proxies (here, or everywhere) have acknowledged; the ids of those that have not by then."""
         ...
 
     async def create_token(self, allow: tuple[str, ...], lifetime: float) -> str:
@@ -53,14 +53,15 @@ def mesh_api(mesh: Mesh) -> web.Application:
     async def status(_request: web.Request) -> Any:
         return mesh.status()
 
-    async def proxies(_request: web.Request) -> Any:
-        return {"proxies": mesh.proxies()}
+    async def proxies(request: web.Request) -> Any:
+        return {"proxies": await mesh.proxies(_here(request))}
 
     async def synced(request: web.Request) -> Any:
         revision = _number(request, "revision", await mesh.revision())
         timeout = min(_number(request, "timeout", 20.0), _MAX_WAIT)
-        behind = await mesh.wait_synced(int(revision), timeout)
-        return {"revision": int(revision), "synced": not behind, "behind": behind, "proxies": len(mesh.proxies())}
+        here = _here(request)
+        behind = await mesh.wait_synced(int(revision), timeout, here)
+        return {"revision": int(revision), "synced": not behind, "behind": behind, "proxies": len(await mesh.proxies(here))}
 
     async def tokens(request: web.Request) -> Any:
         body = await request.json() if request.body_exists else {}
@@ -74,6 +75,11 @@ def mesh_api(mesh: Mesh) -> web.Application:
     add_findings(app, mesh)
     app.router.add_post("/tokens", answered(tokens))
     return app
+
+
+def _here(request: web.Request) -> bool:
+    """Whether only the control plane that is asked is meant: so it is by another one, which puts the answers together."""
+    return request.query.get("here", "") == "true"
 
 
 def _number(request: web.Request, name: str, default: float) -> float:

@@ -290,10 +290,13 @@ def check_level(level: str) -> None:
 
 
 class Api:
-    """The API server as this node, with the certificate that it has now: a renewed one gets a new client."""
+    """The API server as this node, with the certificate that it has now: a renewed one gets a new client.
+
+    `address` is `host:port`, or several of them by commas.
+    """
 
     def __init__(self, address: str) -> None:
-        self._server = f"https://{address}"
+        self._servers = [f"https://{one.strip()}" for one in address.split(",")]
         self._own: Identity | None = None
         self._client: ApiClient | None = None
         self._old: list[ApiClient] = []
@@ -309,7 +312,9 @@ class Api:
         """The client of now."""
         assert self._own is not None, "no certificate yet"
         if self._client is None:
-            self._client = await ApiClient(self._server, identity.context(self._own), timeout=_API_TIMEOUT).__aenter__()
+            first, *others = self._servers
+            tls = identity.context(self._own)
+            self._client = await ApiClient(first, tls, timeout=_API_TIMEOUT, others=others).__aenter__()
             if self._old:
                 asyncio.get_running_loop().call_later(2 * _API_TIMEOUT, self._close_old, self._old.pop())
         return self._client

@@ -92,10 +92,18 @@ def context(identity: Identity) -> ssl.SSLContext:
 
 
 class IdentityClient:
-    """Asks the control plane for certificates. `api` is `host:port`. Raises `Unavailable` (try again) or `Refused` (do not)."""
+    """Asks the control plane for certificates. `api` is `host:port`, or several of them by commas: whichever answers.
+
+    Raises `Unavailable` (try again) or `Refused` (do not).
+    """
 
     def __init__(self, api: str) -> None:
-        self.api = api
+        self._addresses = [one.strip() for one in api.split(",")]
+
+    @property
+    def api(self) -> str:
+        """The one that answered last."""
+        return self._addresses[0]
 
     async def join(self, token: str, node: str) -> Identity:
         """The node's own identity, for a join token. The token names the root to trust; nothing else is believed."""
@@ -138,6 +146,17 @@ class IdentityClient:
         return await self._call("POST", path, body, tls)
 
     async def _call(self, method: str, path: str, body: dict[str, str] | None, tls: ssl.SSLContext) -> dict[str, Any]:
+        """Of one that answers: each is asked once."""
+        for others in reversed(range(len(self._addresses))):
+            try:
+                return await self._asked(method, path, body, tls)
+            except Unavailable:
+                self._addresses.append(self._addresses.pop(0))
+                if not others:
+                    raise
+        raise AssertionError("there is an address")
+
+    async def _asked(self, method: str, path: str, body: dict[str, str] | None, tls: ssl.SSLContext) -> dict[str, Any]:
         url = f"https://{self.api}/identity/v1/{path}"
         try:
             async with (

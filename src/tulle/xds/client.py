@@ -35,6 +35,7 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 _INVALID_ARGUMENT = 3
+_STAY = 60.0  # seconds that the other streams of a channel may go on, where only some of them have failed
 _BACKOFF = (0.2, 1.0)  # seconds
 _CALL = f"/{SERVICE}/DeltaAggregatedResources"
 
@@ -42,10 +43,13 @@ __all__ = ["AdsClient", "Response", "Upstream"]
 
 
 class Upstream:
-    """The channel that the clients of a node share. `target` is `host:port` or `unix:/path`."""
+    """The channel that the clients of a node share. `target` is `host:port` or `unix:/path`, or several of them, by commas.
+
+    Of several the first is taken, and the next when that one does not answer any more.
+    """
 
     def __init__(self, target: str) -> None:
-        self._target = target
+        self._targets = [one.strip() for one in target.split(",")]
         self._credentials: grpc.ChannelCredentials | None = None
         self._channel: grpc.aio.Channel | None = None
         self._old: set[asyncio.Task[None]] = set()
@@ -56,22 +60,37 @@ class Upstream:
         """The channel with the newest credentials."""
         if self._channel is None:
             if self._credentials is None:
-                self._channel = grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+                self._channel = grpc.aio.insecure_channel(self.target, options=_OPTIONS)
             else:
                 options = (*_OPTIONS, ("grpc.ssl_target_name_override", SERVER_NAME))
-                self._channel = grpc.aio.secure_channel(self._target, self._credentials, options=options)
+                self._channel = grpc.aio.secure_channel(self.target, self._credentials, options=options)
         return self._channel
+
+    @property
+    def target(self) -> str:
+        """Where the channel leads."""
+        return self._targets[0]
+
+    def failed(self, channel: grpc.aio.Channel) -> None:
+        """A stream of that channel ended because nobody answers there: the next ones go elsewhere, if there is an elsewhere."""
+        if channel is self._channel and len(self._targets) > 1:
+            self._targets.append(self._targets.pop(0))
+            self._drop(_STAY)
 
     def use(self, root_pem: bytes, key_pem: bytes, chain_pem: bytes) -> None:
         """TLS with these credentials (`root_pem` the bundle to trust) from now on; running streams move over at once. Without
         a call the channel has no TLS (Unix sockets).
         """
         self._credentials = grpc.ssl_channel_credentials(root_pem, key_pem, chain_pem)
-        old, self._channel = self._channel, None
+        self._drop(5.0)
         self.moved.set()
         self.moved = asyncio.Event()
+
+    def _drop(self, grace: float) -> None:
+        """Make a new channel at the next use; what runs on the old one has that many seconds."""
+        old, self._channel = self._channel, None
         if old is not None:
-            task = asyncio.get_running_loop().create_task(old.close(grace=5.0))
+            task = asyncio.get_running_loop().create_task(old.close(grace=grace))
             self._old.add(task)
             task.add_done_callback(self._old.discard)
 
@@ -117,7 +136,7 @@ class AdsClient:
 
     @property
     def connected(self) -> bool:
-        """Whether a stream is open that the control plane has answered on."""
+        """Whether a stream is open that the control plane has admitted."""
         return self._connected
 
     def want(self, type_url: str, subscribe: Sequence[str] = (), unsubscribe: Sequence[str] = ()) -> None:
@@ -158,6 +177,8 @@ class AdsClient:
             try:
                 await asyncio.wait((stream, elsewhere), return_when=asyncio.FIRST_COMPLETED)
                 failures = 0 if self._connected else failures + 1
+                if stream.done() and not stream.cancelled() and stream.exception() is None and stream.result() is not None:
+                    self._upstream.failed(stream.result())
             finally:
                 stream.cancel()
                 elsewhere.cancel()
@@ -170,9 +191,11 @@ class AdsClient:
                 spread = min(shortest * 2 ** min(failures, 4), longest)
                 await asyncio.sleep(random.uniform(shortest, spread))  # noqa: S311 - not a secret
 
-    async def _exchange(self) -> None:
-        """One stream, from its first requests to its end."""
-        call = self._upstream.channel.stream_stream(_CALL)()
+    async def _exchange(self) -> grpc.aio.Channel | None:
+        """One stream, from its first requests to its end; its channel, where nobody answers there any more."""
+        channel = self._upstream.channel
+        call = channel.stream_stream(_CALL)()
+        code = grpc.StatusCode.OK
         self._stream += 1
         requests: asyncio.Queue[bytes] = asyncio.Queue()
         self._requests = requests
@@ -180,21 +203,35 @@ class AdsClient:
             if names := tuple(self._wanted[type_url]):
                 self._ask(type_url, names)
         writer = asyncio.create_task(self._write(call, requests))
+        heard = asyncio.create_task(self._heard(call))
         try:
             while (data := await call.read()) is not grpc.aio.EOF:
                 response = parse_response(data)
-                if not self._connected:
-                    self._connected, self._complaint = True, ""
-                    self._changed(True)
+                self._answered()
                 nonce = f"{self._stream}.{response.nonce}"
                 self._unanswered[nonce] = response.type_url
                 self._deliver(msgspec.structs.replace(response, nonce=nonce))
-            self._complain(await call.code(), await call.details())
+            code = await call.code()
+            self._complain(code, await call.details())
         except grpc.aio.AioRpcError as error:
-            self._complain(error.code(), error.details())
+            code = error.code()
+            self._complain(code, error.details())
         finally:
             writer.cancel()
+            heard.cancel()
             call.cancel()
+        return channel if code is grpc.StatusCode.UNAVAILABLE else None
+
+    async def _heard(self, call: Any) -> None:
+        """The control plane admits the stream: it may have nothing to tell that this node does not have."""
+        await call.initial_metadata()
+        if not call.done():
+            self._answered()
+
+    def _answered(self) -> None:
+        if not self._connected:
+            self._connected, self._complaint = True, ""
+            self._changed(True)
 
     async def _write(self, call: Any, requests: asyncio.Queue[bytes]) -> None:
         # Where a write fails the read fails too, and says why.

@@ -209,6 +209,7 @@ class AdsServer:
             return
         proxy, request = await _parsed(context, parse, data)
         peer = await self._admit(context, proxy)
+        await context.send_initial_metadata(())  # the proxy knows that it is heard, also where there is nothing to tell it
         self._numbers += 1
         session = _Session(self._numbers, proxy, peer or "", self._clock(), start(proxy))
         self._sessions[session.number] = session

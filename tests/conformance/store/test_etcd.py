@@ -120,10 +120,13 @@ async def test_the_whole_cluster_hangs(three: EtcdCluster) -> None:
         calls = [store.get(A), store.list(), store.write([Put(A, numbered(2), expect=before)]), store.grant(5)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         assert time.monotonic() - began < DEADLINE + 3
+        unknown = []
         for answer in answers:
             assert isinstance(answer, Unavailable)
             assert "etcd does not answer" in answer.message
             assert "mends itself" in answer.hint
+            unknown.append("whether the change was written is not known" in answer.hint)
+        assert unknown == [False, False, True, False]
         assert not watching.done()
         for member in three.members:
             member.resume()

@@ -61,7 +61,7 @@ async def test_what_cannot_be_used_is_refused_and_kept() -> None:
     """A new root over one that could still be restored would be a new mesh; and words of the key must not get into a log."""
     store = shared()
     made = await SharedAuthority.open(store)
-    with pytest.raises(Corrupt, match="trust domain 'cluster.local', needed 'other'"):
+    with pytest.raises(Corrupt, match="trust domain 'cluster\\.local', needed 'other'"):
         await SharedAuthority.open(store, "other")
     heard: list[bool] = []
     following = asyncio.create_task(made.run(lambda: heard.append(True)))

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.statuses import condition
 from tulle.api.registry import kind_for
-from tulle.app.control_plane import Feed, only_status
+from tulle.app.feed import Feed, only_status
 from tulle.control.apiserver.deletion import Deletion
 from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.target import Target, Writing

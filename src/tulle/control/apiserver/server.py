@@ -15,7 +15,7 @@ import platform
 import ssl
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -55,8 +55,8 @@ class ApiServer:
     `tls`: a server context with `CERT_OPTIONAL` that trusts the mesh's CA. `extra_apps`: aiohttp applications by path prefix,
     authorised like everything else (`nonResourceURLs`); those of `open_apps` let in for themselves. `judge`: the mesh's own word
     on every write (see `objects.Judge`). `foreign`: whose bearer tokens are taken beside the server's own. `identities`: what
-    the join tokens of nodes named; without it nodes are not held to that. `kinds`: what is served; the registry's unless a test
-    says otherwise.
+    the join tokens of nodes named; without it nodes are not held to that. `ready`: why the server cannot do all of its work at
+    the moment, "" where it can. `kinds`: what is served; the registry's unless a test says otherwise.
     """
 
     def __init__(
@@ -72,9 +72,10 @@ class ApiServer:
         kinds: Sequence[Kind] = KINDS,
         limits: Limits | None = None,
         identities: Identities | None = None,
+        ready: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
         self.store, self.kinds, self.limits = store, kinds, limits or Limits()
-        self._tls = tls
+        self._tls, self._ready = tls, ready
         # Nothing needs a second handshake on a connection, and it costs the server more than the client.
         tls.options |= ssl.OP_NO_RENEGOTIATION
         self.objects = Objects(store, time.time, judge)
@@ -174,9 +175,11 @@ class ApiServer:
             return answer(errors.Denial(500, "InternalError", "the server made a mistake; its log says more").body, 500)
 
     async def _health(self, request: web.Request) -> web.Response:
-        """`ok`; where the process is about to go, `readyz` says so first."""
-        if self._stopping and request.path.startswith("/readyz"):
-            return web.Response(text="stopping", status=503)
+        """`ok`; where the process is about to go, or cannot do all of its work, `readyz` says so."""
+        if request.path.startswith("/readyz"):
+            why = "stopping" if self._stopping else await self._ready() if self._ready else ""
+            if why:
+                return web.Response(text=why, status=503)
         return web.Response(text="ok")
 
     async def _version(self, _request: web.Request) -> web.Response:

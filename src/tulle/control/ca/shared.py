@@ -95,5 +95,5 @@ def _read(body: dict[str, object]) -> StoredRoots:
 def _corrupt(why: str) -> Corrupt:
     return Corrupt(
         f"the certificate authority in the store cannot use its root: {why}",
-        hint="--trust-domain and the encryption key must be those of the other control planes; else restore the store from a backup",
+        hint="--trust-domain and encryption key must be those of the other control planes; else restore the store from a backup",
     )

@@ -179,6 +179,10 @@ class EtcdStore:
         request = rpc.TxnRequest(compare=compares, success=[*operations, _put(self._layout.mark, b"")])
         try:
             answer, repeated = await self._cache.ask(_TXN, request, deadline)
+        except Unavailable as error:
+            raise Unavailable(
+                error.message, hint=f"whether the change was written is not known: look again; {error.hint}"
+            ) from error
         except Answer as error:
             if "lease not found" in error.message:
                 raise LeaseLost(next(one.operation.lease for one in effects if isinstance(one.operation, Put))) from error

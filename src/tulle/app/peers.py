@@ -1,0 +1,97 @@
+"""What the other control planes of the mesh know: proxies are connected to any of them, and people ask one.
+
+    asked here ──▶ every other one: GET /tulle/v1/...?here=true ──▶ put together
+
+They know each other by the mesh's own authority: the server by its name in the certificate, whatever its address, and the
+caller as one of the masters, which it is, for it has the authority's key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiohttp
+import structlog
+
+from tulle.app.certificate import load
+from tulle.control.ca.authority import Authority
+from tulle.control.members import Member, Members
+from tulle.xds.credentials import SERVER_NAME
+
+log = structlog.get_logger("tulle.control-plane")
+
+_LIFETIME = 24 * 3600.0
+_LIST = 5.0  # seconds that a list of proxies waits for another control plane
+_AGAIN = 0.5  # seconds before one that does not answer is asked again
+
+
+class Peers:
+    """Asks the others."""
+
+    def __init__(self, members: Members, authority: Authority) -> None:
+        self._members, self._authority = members, authority
+        self._session: aiohttp.ClientSession | None = None
+        self._loop_time = 0.0
+        self._bundle = b""
+
+    async def proxies(self) -> Sequence[Mapping[str, Any]]:
+        """The proxies that are connected to others; of one that does not answer, none."""
+        answers = await asyncio.gather(*(self._ask(one, "/tulle/v1/proxies", {}, _LIST) for one in self._members.others.values()))
+        return [proxy for answer in answers if answer is not None for proxy in answer["proxies"]]
+
+    async def behind(self, revision: int, timeout: float) -> Sequence[str]:
+        """The proxies there that have not acknowledged after `timeout` seconds."""
+        waits = (self._behind(name, revision, timeout) for name in list(self._members.others))
+        return [proxy for behind in await asyncio.gather(*waits) for proxy in behind]
+
+    async def _behind(self, name: str, revision: int, timeout: float) -> Sequence[str]:
+        """Of one. Where it has gone, its proxies have gone elsewhere."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        while (member := self._members.others.get(name)) is not None:
+            left = max(0.0, until - loop.time())
+            query = {"revision": str(revision), "timeout": f"{left:.3f}"}
+            answer = await self._ask(member, "/tulle/v1/synced", query, left + 2.0)
+            if answer is not None:
+                return [str(proxy) for proxy in answer["behind"]]
+            if loop.time() >= until:
+                return [f"those of control plane {name}, which does not answer"]
+            await asyncio.sleep(_AGAIN)
+        return []
+
+    async def _ask(self, member: Member, path: str, query: Mapping[str, str], timeout: float) -> Any:
+        try:
+            async with self._client().get(
+                f"https://{member.api}{path}",
+                params={**query, "here": "true"},
+                timeout=aiohttp.ClientTimeout(total=timeout),
+                server_hostname=SERVER_NAME,
+            ) as response:
+                response.raise_for_status()
+                return await response.json()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            log.warning("another control plane does not answer", name=member.name, address=member.api, why=str(error))
+            return None
+
+    def _client(self) -> aiohttp.ClientSession:
+        """The session, with a certificate that is good for half a day still, of the roots of now."""
+        now = asyncio.get_running_loop().time()
+        if self._session is None or now > self._loop_time + _LIFETIME / 2 or self._bundle != self._authority.bundle:
+            old, self._loop_time, self._bundle = self._session, now, self._authority.bundle
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.load_verify_locations(cadata=self._bundle.decode())
+            name = f"system:control-plane:{self._members.own.name}"
+            load(context, self._authority.issue_client(name, ["system:masters"], _LIFETIME))
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
+            if old is not None:
+                self._closing = asyncio.ensure_future(old.close())
+        return self._session
+
+    async def close(self) -> None:
+        """Hang up."""
+        if self._session is not None:
+            await self._session.close()

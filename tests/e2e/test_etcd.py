@@ -1,0 +1,134 @@
+"""Several control planes over an etcd cluster, as processes, with a node, Envoys and traffic; and what happens when parts go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+import yaml
+
+from tests.support.several import SERVE, Several, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.netns]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Several]:
+    """All of it. Each test leaves it whole."""
+    several = Several()
+    try:
+        several.start()
+        several.start_node()
+        for service in ("echo", "caller"):
+            several.run(service, *SERVE)
+        until("the first call", lambda: several.call() == "200")
+        yield several
+    finally:
+        print(several.logs())
+        several.close()
+
+
+def test_two_control_planes_are_one(running: Several) -> None:
+    """Whom one asks must not matter: not for what is written, nor for tokens, proxies, the leader or the root."""
+    a, b = running.a, running.b
+    assert set(a.proxies()) == {"default/caller", "default/echo"}, "the node joined at b, with a token of a, and listens to a"
+    assert b.proxies() == {}
+    assert running.turn(b, 1)
+    written = int(b.kubectl("get", "vs", "echo", "-o", "jsonpath={.metadata.resourceVersion}").stdout)
+    assert "SYNCED" in b.tulle("proxy", "status").stdout
+    assert b.tulle("wait", "--for=synced", "--timeout", "20s").returncode == 0
+    assert running.at(1), "wait at b waits for the proxies of a"
+    assert int(a.kubectl("get", "vs", "echo", "-o", "jsonpath={.metadata.resourceVersion}").stdout) >= written
+    statuses = [plane.ask("/tulle/v1/status") for plane in (a, b)]
+    assert [status["name"] for status in statuses] == ["a", "b"]
+    assert statuses[0]["leader"] == statuses[1]["leader"] != ""
+    assert [one["name"] for one in statuses[0]["controlPlanes"]] == ["a", "b"]
+    shown = b.kubectl("get", "lease", "-n", "tulle-system", "tulle-controllers", "-o", "jsonpath={.spec.holderIdentity}")
+    assert shown.stdout == statuses[0]["leader"]
+    # Conditions that wait for proxies are written by the leader, whoever has the proxies.
+    b.kubectl("wait", "vs/echo", "--for=condition=Reconciled", "--timeout=20s")
+    config = yaml.safe_load(a.kubeconfig.read_text())
+    assert {one["name"] for one in config["contexts"]} == {"tulle", "tulle-b"}
+    assert a.kubectl("--context", "tulle-b", "get", "vs", "echo").returncode == 0
+
+
+def test_a_member_of_etcd_dies(running: Several) -> None:
+    """The leader of etcd itself goes: changes go on after a moment, traffic does not notice."""
+    with running.load() as seen:
+        leader = running.etcd.leader()
+        leader.kill()
+        until("a change", lambda: running.turn(running.a, 2), 30)
+        until("it reaches the proxies", lambda: running.at(2), 30)
+        leader.start(running.etcd.members)
+        running.etcd.wait()
+        until("another change", lambda: running.turn(running.b, 3), 30)
+        until("it reaches the proxies", lambda: running.at(3), 30)
+    assert set(seen) == {"200"}, seen
+
+
+def test_etcd_is_cut_off(running: Several) -> None:
+    """No member answers, with all connections open: traffic goes on, people are told, and all of it mends itself."""
+    with running.load() as seen:
+        for member in running.etcd.members:
+            member.pause()
+        try:
+            refused = running.a.kubectl("create", "configmap", "late")
+            assert "etcd does not answer" in refused.stderr
+            assert "does not answer" in running.a.ready()
+            # The proxies keep their control plane, and an Envoy that starts anew gets its configuration.
+            assert set(running.a.proxies() or running.b.proxies()) == {"default/caller", "default/echo"}
+            late = running.b
+            late.kill()
+            late.start(wait=False)
+            until("it waits, and says so", lambda: "waiting for the store" in late.log.read_text(), 30)
+            assert late.ready() == ""
+            assert late.stop() == 0, "it can be stopped while it waits"
+            late.start(wait=False)
+        finally:
+            for member in running.etcd.members:
+                member.resume()
+        for plane in (running.a, running.b):
+            until(f"{plane.name} is ready by itself", lambda it=plane: it.ready() == "ok", 30)  # type: ignore[misc]
+        until("a change", lambda: running.turn(running.a, 4), 30)
+        until("it reaches the proxies", lambda: running.at(4), 30)
+        until("somebody leads", lambda: running.a.leads or running.b.leads, 40)
+    assert set(seen) == {"200"}, seen
+
+
+def test_a_control_plane_dies(running: Several) -> None:
+    """The one that leads and has the proxies is killed: they move to the other one and are not sent anew what they have."""
+    until("somebody leads", lambda: running.a.leads or running.b.leads, 40)
+    first, second = (running.a, running.b) if running.a.proxies() else (running.b, running.a)
+    if not first.leads:  # let the one that has the proxies lead
+        assert second.stop() == 0
+        until("the other one leads at once", lambda: first.leads, 10)
+        second.start()
+    proxies = set(first.proxies())
+    assert len(proxies) == 2
+    with running.load() as seen:
+        began = time.monotonic()
+        first.kill()
+        until("the proxies have moved", lambda: set(second.proxies()) == proxies, 20)
+        sent = {one["type_url"]: one["sent"] for proxy in second.proxies().values() for one in proxy["types"]}
+        assert set(sent.values()) == {0}, "what they have they are not sent again"
+        until("a change", lambda: running.turn(second, 5), 20)
+        until("it reaches the proxies", lambda: running.at(5), 20)
+        assert "no control plane answers" not in second.tulle("get", "vs").stderr
+        with suppress(AssertionError):
+            until(
+                "the kubeconfig of the dead one leads to the other",
+                lambda: first.tulle("get", "vs", check=False).returncode == 0,
+                10,
+            )
+        assert first.tulle("get", "vs").returncode == 0
+        until("the controllers have moved", lambda: second.leads, 30)
+        assert time.monotonic() - began < 40
+        first.start()
+        assert not first.leads
+    assert set(seen) == {"200"}, seen
+    # Whoever is asked to stop hands over at once.
+    assert second.stop() == 0
+    until("the next one leads at once", lambda: first.leads, 5)
+    second.start()

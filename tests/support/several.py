@@ -1,0 +1,238 @@
+"""Several real control planes over a real etcd cluster of three, and a node that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.etcd import EtcdCluster
+from tests.support.mesh import TULLE, free_port, kubectl_binary
+from tulle.client.api import ApiClient
+from tulle.kit.errors import TulleError
+from tulle.node import process
+from tulle.node.network import teardown_instance
+
+
+class Plane:
+    """One control plane: a process with folders and ports of its own."""
+
+    def __init__(self, mesh: Several, name: str) -> None:
+        self.mesh, self.name = mesh, name
+        self.home = mesh.home / name
+        self.api, self.xds = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        self.kubeconfig = self.home / "kubeconfig"
+        self.log = mesh.home / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, wait: bool = True, **more: str) -> None:
+        """Start it; with `wait` return when it answers."""
+        env = {**self.mesh.env, "TULLE_STATE_DIR": str(self.home), **more}
+        argv = ["control-plane", "--name", self.name, "--api-address", self.api, "--xds-address", self.xds]
+        argv += ["--store", self.mesh.etcd.url(), "--encryption-key-file", str(self.mesh.key)]
+        with self.log.open("ab") as file:
+            self.process = subprocess.Popen([*TULLE, *argv], env=env, stdout=file, stderr=file)
+        if wait:
+            until(f"control plane {self.name} is ready", lambda: self.ready() == "ok")
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; its exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(30)
+
+    def ready(self) -> str:
+        """What `/readyz` says; "" where nobody answers."""
+        done = subprocess.run(
+            ["curl", "-sk", "-m", "5", f"https://{self.api}/readyz"], capture_output=True, text=True, check=False
+        )
+        return done.stdout
+
+    def tulle(self, *argv: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """A command as this control plane's administrator."""
+        env = {**self.mesh.env, "TULLE_KUBECONFIG": str(self.kubeconfig)}
+        done = subprocess.run([*TULLE, *argv], env=env, capture_output=True, text=True, check=False, timeout=60, input=stdin)
+        assert not check or done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
+        return done
+
+    def kubectl(self, *argv: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """The real kubectl on this control plane."""
+        env = {**self.mesh.env, "KUBECONFIG": str(self.kubeconfig), "KUBECACHEDIR": str(self.home / "kube")}
+        argv = (kubectl_binary(), "--cache-dir", str(self.home / "kube"), *argv)
+        return subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=60, input=stdin)
+
+    def ask(self, path: str) -> Any:
+        """An answer of this control plane, and of no other; None where it gives none."""
+
+        async def asking() -> Any:
+            async with ApiClient.from_kubeconfig(self.kubeconfig) as api:
+                api.servers = api.servers[:1]
+                return await api.request("GET", path, timeout=20)
+
+        try:
+            return asyncio.run(asking())
+        except TulleError:
+            return None
+
+    @property
+    def leads(self) -> bool:
+        """Whether it says so itself."""
+        status = self.ask("/tulle/v1/status")
+        return status is not None and status["leader"] == self.name
+
+    def proxies(self) -> Mapping[str, Any]:
+        """The proxies that are connected to it."""
+        answer = self.ask("/tulle/v1/proxies?here=true")
+        return {one["proxy"]: one for one in answer["proxies"]} if answer else {}
+
+
+class Several:
+    """The cluster, the control planes `a` and `b`, and a node agent `here` with its workloads."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="ts-"))
+        self.instance = f"test-{self.home.name}"
+        self.key = self.home / "encryption.key"
+        self.key.touch(0o600)
+        self.key.write_text(base64.b64encode(os.urandom(32)).decode())
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("TULLE_")},
+            "TULLE_RUNTIME_DIR": str(self.home / "run"),
+            "TULLE_NODE_SOCKET": str(self.home / "run" / "node.sock"),
+            "NO_COLOR": "1",
+        }
+        self.etcd = EtcdCluster(self.home / "etcd", 3)
+        self.a, self.b = Plane(self, "a"), Plane(self, "b")
+        self.agent: subprocess.Popen[bytes] | None = None
+        self.applications: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Everything; two control planes at the same moment, on an empty cluster."""
+        self.etcd.start()
+        self.a.start(wait=False)
+        self.b.start(wait=False)
+        for plane in (self.a, self.b):
+            until(f"control plane {plane.name} is ready", lambda it=plane: it.ready() == "ok")  # type: ignore[misc]
+
+    def start_node(self) -> None:
+        """A node that joins at `b` with a token of `a`, and is sent its configuration by `a`."""
+        token = self.a.tulle("token", "create").stdout.strip()
+        argv = ["node", "--name=here", f"--instance={self.instance}", f"--token={token}"]
+        argv += [f"--api-address={self.b.api},{self.a.api}", f"--xds-address={self.a.xds},{self.b.xds}"]
+        env = {**self.env, "TULLE_STATE_DIR": str(self.home / "node")}
+        with (self.home / "node.log").open("ab") as file:
+            self.agent = subprocess.Popen([*TULLE, *argv], env=env, stdout=file, stderr=file)
+        until("the agent answers", lambda: (self.home / "run" / "node.sock").exists())
+
+    def run(self, service: str, *argv: str) -> None:
+        """`tulle run` of a service on port 8000, in the background."""
+        words = ["run", "--service", service, "--service-account", service, "--port", "8000:http", "--", *argv]
+        env = {**self.env, "TULLE_KUBECONFIG": str(self.a.kubeconfig)}
+        with (self.home / f"{service}.log").open("ab") as file:
+            self.applications.append(subprocess.Popen([*TULLE, *words], env=env, stdout=file, stderr=file))
+
+    def call(self, path: str = "/") -> str:
+        """The status of one request from `caller` to `echo`."""
+        words = ["exec", "caller", "--", "curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}"]
+        url = f"http://echo:8000{path}"
+        return subprocess.run([*TULLE, *words, url], env=self.env, capture_output=True, text=True, check=False).stdout
+
+    def at(self, number: int) -> bool:
+        """Whether the proxy of `caller` has that turn."""
+        return self.call("/turn") == str(200 + number)
+
+    def turn(self, plane: Plane, number: int) -> bool:
+        """Write a change by a control plane, the turn of that number; whether it was taken."""
+        route = {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "VirtualService",
+            "metadata": {"name": "echo", "namespace": "default"},
+            "spec": {
+                "hosts": ["echo"],
+                "http": [
+                    {"match": [{"uri": {"exact": "/turn"}}], "directResponse": {"status": 200 + number}},
+                    {"route": [{"destination": {"host": "echo", "port": {"number": 8000}}}]},
+                ],
+            },
+        }
+        return plane.kubectl("apply", "-f", "-", stdin=json.dumps(route)).returncode == 0
+
+    @contextmanager
+    def load(self) -> Iterator[Counter[str]]:
+        """Requests from `caller` to `echo` until the end of the block, by status."""
+        seen: Counter[str] = Counter()
+        words = "while :; do curl -s -m 5 -o /dev/null -w '%{http_code}\\n' http://echo:8000/; sleep 0.02; done"
+        child = subprocess.Popen(
+            [*TULLE, "exec", "caller", "--", "sh", "-c", words],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert child.stdout is not None
+        lines = child.stdout
+        reader = threading.Thread(target=lambda: seen.update(line.strip() for line in lines))
+        reader.start()
+        try:
+            until("some requests", lambda: sum(seen.values()) > 10)
+            yield seen
+            before = sum(seen.values())
+            until("some more requests", lambda: sum(seen.values()) > before + 10)
+        finally:
+            child.kill()
+            child.wait()
+            reader.join(10)
+
+    def logs(self) -> str:
+        """The ends of all logs, for a test that failed."""
+        return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-3000:]}" for file in self.home.glob("*.log"))
+
+    def close(self) -> None:
+        """End and remove everything."""
+        for member in self.etcd.members:
+            if member.process is not None and member.process.poll() is None:
+                member.resume()
+        for child in self.applications:
+            child.terminate()
+        if self.agent is not None and self.agent.poll() is None:
+            self.agent.terminate()
+            self.agent.wait(60)
+        for plane in (self.a, self.b):
+            if plane.process is not None and plane.process.poll() is None:
+                plane.kill()
+        asyncio.run(process.end(process.carrying(self.instance), grace=2))
+        asyncio.run(teardown_instance(self.instance, self.home / "run" / "node"))
+        for child in self.applications:
+            child.kill()
+            child.wait()
+        self.etcd.stop()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+SERVE = (sys.executable, "-m", "http.server", "8000", "--directory", "/proc/self/net")
+
+
+def until(what: str, holds: Callable[[], object], limit: float = 60.0) -> None:
+    """Ask until it is so."""
+    deadline = time.monotonic() + limit
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
+        time.sleep(0.05)
