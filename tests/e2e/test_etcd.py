@@ -47,6 +47,7 @@ def test_two_control_planes_are_one(running: Several) -> None:
     assert [one["name"] for one in statuses[0]["controlPlanes"]] == ["a", "b"]
     shown = b.kubectl("get", "lease", "-n", "tulle-system", "tulle-controllers", "-o", "jsonpath={.spec.holderIdentity}")
     assert shown.stdout == statuses[0]["leader"]
+    assert f"one control plane leads: {shown.stdout}, of a, b" in b.tulle("check").stdout
     # Conditions that wait for proxies are written by the leader, whoever has the proxies.
     b.kubectl("wait", "vs/echo", "--for=condition=Reconciled", "--timeout=20s")
     config = yaml.safe_load(a.kubeconfig.read_text())

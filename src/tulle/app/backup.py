@@ -1,7 +1,11 @@
-"""`tulle backup --offline` and `tulle restore`: on the state folder of a control plane that does not run.
+"""`tulle backup --offline` and `tulle restore`: on the state folder of a control plane that does not run, or into etcd.
 
 The revision of a restored store is above every one that the lost store can have had: whoever watched it (kubectl, nodes, proxies)
-is told to list again, and nothing that it saw is taken for newer than what is there now.
+is told to list again, and nothing that it saw is taken for newer than what is there now. An etcd counts its own revisions; those
+of a new cluster begin low, and whoever saw higher ones is told that they are of the future, and lists again too.
+
+Where control planes share a store the authority is a record of it, else a file of the state folder: a backup of the one is
+restored into the other, which is also how a mesh moves from SQLite to etcd.
 """
 
 from __future__ import annotations
@@ -14,14 +18,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tulle.control.ca import files
+import msgspec
+
+from tulle.app.settings import ControlPlaneSettings
+from tulle.app.stores import STORE, open_store
+from tulle.control import members
+from tulle.control.ca import files, shared
 from tulle.control.store import backup, schema
 from tulle.control.store.backup import Backup
-from tulle.control.store.sealed import Keys
+from tulle.control.store.sealed import Keys, SealedStore
 from tulle.control.store.sqlite import SqliteStore
 from tulle.kit.errors import Refused, Unavailable
+from tulle.ports import Delete, Put
 
-STORE = "store.db"
 _AUTHORITY = f"ca/{files.NAME}"
 _GAP = 1_000_000  # revisions beyond those of the backup, where what the lost store was at is not known,
 _RATE = 1000  # and that many more for each second since: faster nobody writes
@@ -67,20 +76,13 @@ async def restore(path: Path, state: Path, keys: Keys | None, *, force: bool, no
     a control plane runs, or there is a store or another authority and not `force`. `now`: seconds since the epoch.
     """
     now = time.time() if now is None else now
-    found = backup.read(path)
-    have = keys.ids if keys else ()
-    if missing := sorted(set(found.header.keys) - set(have)):
-        raise Refused(
-            f"{path}: its secrets are sealed with the encryption key {', '.join(missing)}, found {', '.join(have) or 'none'}",
-            hint="give the key file of the control plane that wrote it, with --encryption-key-file",
-        )
-    beside = found.opened(keys) if keys else {}
+    found, beside = _readable(path, keys)
     store = state / STORE
     lock = schema.lock(store)
     try:
         if store.exists() and not force:
             raise Refused(f"{store}: there is a store already", hint="--force sets it aside")
-        mark = datetime.fromtimestamp(now, UTC).strftime("before-%Y%m%dT%H%M%SZ")
+        mark = _mark(now)
         root = beside.get(_AUTHORITY)
         other = root is not None and (state / _AUTHORITY).exists() and (state / _AUTHORITY).read_bytes() != root
         if other and not force:
@@ -92,6 +94,9 @@ async def restore(path: Path, state: Path, keys: Keys | None, *, force: bool, no
             filled = SqliteStore(fresh)
             try:
                 revision = await backup.restore(found, filled)
+                if root is None and keys is not None and (own := await SealedStore(filled, keys).get(shared.KEY)):
+                    root = msgspec.json.encode(own.body)
+                    revision = await filled.write([Delete(shared.KEY)])
             finally:
                 await filled.close()
             aside = [_authority(state, root, mark if other else "")] if root is not None else []
@@ -101,6 +106,52 @@ async def restore(path: Path, state: Path, keys: Keys | None, *, force: bool, no
     finally:
         os.close(lock)
     return Restored(len(found.objects), revision, tuple(kept for kept in aside if kept), root is not None)
+
+
+async def restore_shared(path: Path, settings: ControlPlaneSettings, *, force: bool, now: float | None = None) -> Restored:
+    """Restore a backup into the store that control planes share. Raises as `restore` does; what was there is kept as a backup."""
+    now = time.time() if now is None else now
+    store, keys = open_store(settings)
+    try:
+        found, beside = _readable(path, keys)
+        there, _ = await store.inside.list()
+        if running := [one.key.name for one in there if one.key.resource == members.RESOURCE]:
+            raise Refused(f"{settings.store}: a control plane runs on it: {', '.join(running)}", hint="stop all of them first")
+        if there and not force:
+            raise Refused(
+                f"{settings.store}: there is something in it already", hint="--force replaces it, and keeps a backup of it"
+            )
+        aside: tuple[Path, ...] = ()
+        if there:
+            aside = (path.with_name(f"{path.name}.{_mark(now)}"),)
+            with open(os.open(aside[0], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: ASYNC230
+                async for piece in backup.written(store.inside, keys, found.header.trust_domain, {}):
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+        revision = await backup.restore(found, store.inside)
+        if (root := beside.get(_AUTHORITY)) is not None:
+            revision = await store.write([Put(shared.KEY, msgspec.json.decode(root))])
+        authority = await store.get(shared.KEY) is not None
+    finally:
+        await store.close()
+    return Restored(len(found.objects), revision, aside, authority)
+
+
+def _readable(path: Path, keys: Keys | None) -> tuple[Backup, Mapping[str, bytes]]:
+    """A backup that can be opened with these keys, and its files beside the store."""
+    found = backup.read(path)
+    have = keys.ids if keys else ()
+    if missing := sorted(set(found.header.keys) - set(have)):
+        raise Refused(
+            f"{path}: its secrets are sealed with the encryption key {', '.join(missing)}, found {', '.join(have) or 'none'}",
+            hint="give the key file of the control plane that wrote it, with --encryption-key-file",
+        )
+    return found, found.opened(keys) if keys else {}
+
+
+def _mark(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime("before-%Y%m%dT%H%M%SZ")
 
 
 def _start(found: Backup, there: int | None, now: float) -> int:

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import structlog
 
-from tulle.app.backup import STORE
 from tulle.app.notify import notify
 from tulle.app.settings import ControlPlaneSettings
 from tulle.control.store.memory import MemoryStore
@@ -23,6 +22,7 @@ log = structlog.get_logger("tulle.control-plane")
 
 T = TypeVar("T")
 
+STORE = "store.db"  # in the state folder
 _PAUSE = 1.0  # seconds before a store that is away is tried again
 
 

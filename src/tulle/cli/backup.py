@@ -22,6 +22,7 @@ _state_option = setting(
     type=click.Path(file_okay=False, path_type=Path),
     help="The control plane's folder. Default: /var/lib/tulle, or a person's XDG state folder.",
 )
+_FILE = click.Path(dir_okay=False, path_type=Path)
 _key_option = setting(
     "--encryption-key-file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -82,22 +83,50 @@ def backup(
 @click.option("--force", is_flag=True, help="Also where there is a store, or another authority: those are set aside.")
 @_state_option
 @_key_option
-def restore(file: Path, force: bool, state_dir: Path | None, encryption_key_file: Path | None) -> None:
-    """Bring back what FILE has, into the folder of a control plane that does not run.
+@setting("--store", default="", metavar="STORE", help="Into the etcd that control planes share: etcd://HOST:PORT[,...][/PREFIX].")
+@setting("--etcd-ca-file", type=_FILE, help="Whom to trust as etcd (PEM).")
+@setting("--etcd-cert-file", type=_FILE, help="The certificate to show to etcd (PEM).")
+@setting("--etcd-key-file", type=_FILE, help="Its key (PEM).")
+def restore(
+    file: Path,
+    force: bool,
+    state_dir: Path | None,
+    encryption_key_file: Path | None,
+    store: str,
+    etcd_ca_file: Path | None,
+    etcd_cert_file: Path | None,
+    etcd_key_file: Path | None,
+) -> None:
+    """Bring back what FILE has, into the folder of a control plane that does not run, or (--store) into etcd.
 
     The restored mesh goes on from a revision that is above any of before. What was there is kept beside it, and FILE's authority
-    (if it has one) is restored with the rest.
+    (if it has one) is restored with the rest. So a mesh moves from SQLite to etcd, too.
     """
     from tulle.app import backup as backups
+    from tulle.app.settings import ControlPlaneSettings
+    from tulle.app.stores import is_shared
     from tulle.cli.terminal import say
 
     state, keys = _given(state_dir, encryption_key_file)
-    done = asked(backups.restore(file, state, keys, force=force))
+    settings = ControlPlaneSettings(
+        state_dir=state,
+        store=store,
+        encryption_key_file=encryption_key_file,
+        etcd_ca_file=etcd_ca_file,
+        etcd_cert_file=etcd_cert_file,
+        etcd_key_file=etcd_key_file,
+    )
+    if store and not is_shared(settings):
+        raise click.BadParameter("needed etcd://HOST:PORT; a folder is named with --state-dir", param_hint="--store")
+    if store:
+        done = asked(backups.restore_shared(file, settings, force=force))
+    else:
+        done = asked(backups.restore(file, state, keys, force=force))
     for path in done.aside:
         say(f"what was there is kept: {path}")
-    if not done.authority and not (state / "ca").exists():
+    if not done.authority and (store or not (state / "ca").exists()):
         say("there is no certificate authority here, and none in the backup: a new one is made, and every node must join again")
-    click.echo(f"{state}: {done.objects} objects restored, at revision {done.revision}")
+    click.echo(f"{store or state}: {done.objects} objects restored, at revision {done.revision}")
 
 
 def _given(state_dir: Path | None, key_file: Path | None) -> tuple[Path, Keys | None]:

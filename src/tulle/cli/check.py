@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,6 +114,16 @@ def _ports() -> list[Finding]:
     return found
 
 
+def _leader(status: Mapping[str, Any]) -> Finding:
+    """Whether one of the control planes does what only one does: conditions, garbage collection, Events."""
+    names = [one["name"] for one in status["controlPlanes"]]
+    what = "one control plane leads" if len(names) > 1 else "it leads"
+    if status["leader"] in names:
+        return Finding("control plane", what, Mark.GOOD, f"{status['leader']}, of {', '.join(names)}")
+    hint = "where that lasts longer than half a minute, its store does not take writes: look at its log"
+    return Finding("control plane", what, Mark.WARN, f"nobody does at the moment, of {', '.join(names)}", hint)
+
+
 async def _mesh(kubeconfig: str | None) -> AsyncIterator[Finding]:
     """The control plane, the certificate that this person has, the objects, the proxies."""
     import tulle
@@ -135,6 +145,7 @@ async def _mesh(kubeconfig: str | None) -> AsyncIterator[Finding]:
         Mark.GOOD if same else Mark.WARN,
         f"{status['version']}" if same else f"control plane {status['version']}, this command {tulle.__version__}",
     )
+    yield _leader(status)
     yield _own_certificate(path)
     async for it in _objects(kubeconfig):
         yield it
