@@ -133,6 +133,9 @@ def test_a_lease_that_came_too_late_is_given_back() -> None:
     assert did[1:] == [[Wake(3.0)], [Revoke(7)]]
 
 
+CLOCK = -1  # in the place of a candidate: the store's own
+
+
 class World:
     """Candidates and a store: requests and answers are late or lost, candidates freeze; each has its own clock."""
 
@@ -162,6 +165,8 @@ class World:
         while self.queue and self.queue[0][0] < until:
             self.now, _, number, what = heapq.heappop(self.queue)
             self.expire()
+            if number == CLOCK:
+                continue
             if isinstance(what, (Ask, Claim, Renew, Revoke, Look, Lead, StepDown, Wake)):
                 self.store(number, what)
             elif self.frozen[number] > self.now:
@@ -183,6 +188,11 @@ class World:
             elif isinstance(action, (Ask, Claim, Renew, Look)):
                 self.later(number, Failed(), self.delay())
 
+    def hold(self, lease: int) -> None:
+        """The lease ends in so many seconds, also where nothing else happens any more."""
+        self.ends[lease] = self.now + TERMS.ttl
+        self.later(CLOCK, Elapsed(), TERMS.ttl)
+
     def expire(self) -> None:
         for lease in [lease for lease, end in self.ends.items() if end <= self.now]:
             self.drop(lease)
@@ -200,8 +210,9 @@ class World:
         match action:
             case Ask():
                 self.count += 1
-                self.ends[self.count] = self.now + TERMS.ttl
-                answer = Granted(self.count, asked)
+                lease = self.count
+                self.hold(lease)
+                answer = Granted(lease, asked)
             case Claim(lease) if lease in self.ends and not self.record:
                 self.record, self.revision = lease, self.revision + 1
                 answer = Claimed(lease, self.revision)
@@ -210,7 +221,7 @@ class World:
             case Claim(lease):
                 answer = Failed() if lease in self.ends else Lost(lease)
             case Renew(lease) if lease in self.ends:
-                self.ends[lease] = self.now + TERMS.ttl
+                self.hold(lease)
                 answer = Renewed(lease, asked)
             case Renew(lease):
                 answer = Lost(lease)

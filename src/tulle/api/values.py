@@ -5,6 +5,7 @@ Types here are aliases of `str`, `int` and `tuple` with their bounds as annotati
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -80,6 +81,7 @@ _PART = re.compile(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)")
 _LONGEST = 9_223_372_036.0  # seconds in an int64 of nanoseconds
 
 
+@functools.lru_cache(1024)  # a mesh has few different ones, and each is read when it is checked, compiled and judged
 def seconds(duration: str) -> float:
     """The length of a duration ("7s", "1m30s", "0.5s", "0") in seconds; raises ValueError where it is none."""
     if not _DURATION.fullmatch(duration):

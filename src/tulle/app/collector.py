@@ -10,7 +10,9 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-_YOUNG = 20_000  # new objects before the youngest are looked through; a request makes some hundreds
+# New objects before the youngest are looked through (a request makes some hundreds), how often that is before the next age is
+# looked at too (some 100,000 objects: 40 ms in which nobody is answered), and before all are.
+_AGES = (20_000, 4, 100)
 
 
 @contextlib.contextmanager
@@ -21,5 +23,5 @@ def loading() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
-        gc.set_threshold(_YOUNG, 20, 20)
+        gc.set_threshold(*_AGES)
         gc.enable()

@@ -151,7 +151,7 @@ class ControlPlane:
             self.store,
             tls=self.certificate.tls,
             trust_domain=settings.trust_domain,
-            judge=mesh.judge,
+            judge=mesh,
             foreign=issuer,
             identities=Nodes(self.store).identities,
             extra_apps={"/tulle/v1": app},

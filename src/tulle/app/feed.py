@@ -20,6 +20,7 @@ from tulle.ports import Compacted, Event, Key, Store
 
 log = structlog.get_logger("tulle.control-plane")
 
+_EXPECTED = 1000  # decoded objects that wait for their events, at most; each waits some milliseconds
 _BATCH = 10_000  # events in one commit, at most: a bound for memory, never reached by hand
 _PAUSE = 1.0  # seconds before a store that failed is read again
 
@@ -40,13 +41,31 @@ class Feed:
     ) -> None:
         self.store, self.pipeline, self.publish, self.overwritten = store, pipeline, publish, overwritten
         self._waiting: asyncio.Queue[Event] = asyncio.Queue()
-        self._stepped = asyncio.Event()
+        self._wanted: list[tuple[int, asyncio.Future[bool]]] = []  # revisions that somebody waits for
         self._there: set[Key] = set()  # what the pipeline has
+        self._expected: dict[Key, tuple[dict[str, Any], Object]] = {}  # oldest first
 
-    async def reached(self, revision: int) -> None:
-        """Wait until the pipeline shows a revision of the store."""
-        while self.pipeline.revision < revision:
-            await self._stepped.wait()
+    async def reached(self, revision: int, within: float | None = None) -> bool:
+        """Wait until the pipeline shows a revision of the store; whether that took at most `within` seconds."""
+        if self.pipeline.revision >= revision:
+            return True
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        self._wanted.append((revision, done))
+        timer = None if within is None else loop.call_later(within, _answer, done, False)
+        try:
+            shown: bool = await done
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return shown
+
+    def expect(self, key: Key, body: dict[str, Any], one: Object) -> None:
+        """A body that is about to be written here, and what it was decoded to: no need to do that again when it comes back."""
+        self._expected.pop(key, None)
+        self._expected[key] = (body, one)
+        if len(self._expected) > _EXPECTED:
+            del self._expected[next(iter(self._expected))]
 
     async def load(self) -> int:
         """Everything that is stored, as one commit; the revision that it shows."""
@@ -102,10 +121,45 @@ class Feed:
         for key, body in bodies.items():
             if kind_of_resource(key.resource) is not None:
                 (self._there.discard if body is None else self._there.add)(key)
-                changes[key.resource, key.namespace, key.name] = _typed(key, body)
+                changes[key.resource, key.namespace, key.name] = self._typed(key, body)
         self.publish(self.pipeline.commit(changes, revision))
-        self._stepped.set()
-        self._stepped = asyncio.Event()
+        now = self.pipeline.revision
+        for wanted, done in self._wanted:
+            if wanted <= now:
+                _answer(done, True)
+        self._wanted = [one for one in self._wanted if not one[1].done()]
+
+    def _typed(self, key: Key, body: dict[str, Any] | None) -> Object | None:
+        """The stored object, decoded. One that a former version stored and this one cannot read is left out, and said."""
+        wrote = self._expected.pop(key, None)
+        if body is None:
+            return None
+        if wrote is not None and wrote[0] == body and wrote[1].api_version == body["apiVersion"]:
+            return as_read(wrote[1], body)
+        decoded, problems = decode({field: value for field, value in body.items() if field != "status"})
+        if decoded is None:
+            log.error("a stored object cannot be read; it is left out", object=str(key), problems=[str(it) for it in problems])
+        return decoded
+
+
+def _answer(waiting: asyncio.Future[bool], shown: bool) -> None:
+    if not waiting.done():
+        waiting.set_result(shown)
+
+
+def as_read(one: Object, body: Mapping[str, Any]) -> Object:
+    """What was decoded before it was written, as the mesh would read it from what was written.
+
+    The server counts generations after decoding. There is no status in it: the mesh never acts on one, so that none can keep it
+    from acting.
+    """
+    update: dict[str, Any] = {}
+    generation = body["metadata"].get("generation", 0)
+    if one.metadata.generation != generation:
+        update["metadata"] = one.metadata.model_copy(update={"generation": generation})
+    if "status" in body:
+        update["status"] = type(one).model_fields["status"].get_default(call_default_factory=True)
+    return one.model_copy(update=update) if update else one
 
 
 def only_status(event: Event) -> bool:
@@ -118,14 +172,3 @@ def only_status(event: Event) -> bool:
 def _without_status(body: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {key: value for key, value in body.get("metadata", {}).items() if key not in ("managedFields", "resourceVersion")}
     return {**body, "metadata": metadata, "status": None}
-
-
-def _typed(key: Key, body: dict[str, Any] | None) -> Object | None:
-    """The stored object, decoded. One that a former version stored and this one cannot read is left out, and said."""
-    if body is None:
-        return None
-    # The mesh never acts on a status, so that none can keep it from acting.
-    decoded, problems = decode({field: value for field, value in body.items() if field != "status"})
-    if decoded is None:
-        log.error("a stored object cannot be read; it is left out", object=str(key), problems=[str(it) for it in problems])
-    return decoded

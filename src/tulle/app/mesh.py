@@ -18,6 +18,7 @@ from tulle.app.stores import is_shared
 from tulle.control.store.backup import written
 from tulle.core.analyze import Finding, Scope, finding
 from tulle.kit.problem import Severity
+from tulle.ports import Key
 
 if TYPE_CHECKING:
     from tulle.app.control_plane import ControlPlane
@@ -61,16 +62,17 @@ class RunningMesh:
         analysis = self._plane.pipeline.analysis
         analysis.at(Scope(time.time(), live=True))
         if revision:
-            try:
-                async with asyncio.timeout(_JUDGED):
-                    await self._plane.feed.reached(revision)
-            except TimeoutError:
+            if not await self._plane.feed.reached(revision, _JUDGED):
                 return []  # it stands in the object's status as soon as the mesh has come that far
             problems = analysis.of(kind.resource, key)
         else:
             problems = analysis.alone(kind.resource, key, new)
         found = (finding(problem) for problem in problems)
         return [f"[{one.code}] {one.path}: {one.message}" for one in found if one.severity is not Severity.INFO]
+
+    def expect(self, key: Key, body: dict[str, Any], new: Object) -> None:
+        """An object that is about to be written, decoded."""
+        self._plane.feed.expect(key, body, new)
 
     async def findings(self) -> list[Finding]:
         """What the analysis has to say of the objects as they are."""

@@ -379,16 +379,23 @@ async def test_what_the_mesh_says() -> None:
     """Its warnings would not reach the person who writes, or would be those of a mesh without the object."""
     seen: list[tuple[str, bool]] = []
 
-    async def judge(kind: Kind, new: Object, revision: int) -> list[str]:
-        stored = await served.store.get(Key(kind.resource, new.metadata.namespace, new.metadata.name))
-        seen.append((kind.kind, revision > 0 and stored is not None and stored.revision == revision))
-        return ['host "nowhere" is not known\nyet']
+    expected: list[str] = []
+
+    class Mesh:
+        async def judge(self, kind: Kind, new: Object, revision: int) -> list[str]:
+            stored = await served.store.get(Key(kind.resource, new.metadata.namespace, new.metadata.name))
+            seen.append((kind.kind, revision > 0 and stored is not None and stored.revision == revision))
+            return ['host "nowhere" is not known\nyet']
+
+        def expect(self, key: Key, body: dict[str, Any], new: Object) -> None:
+            expected.append(key.resource)
 
     said: list[str] = []
-    async with running(MemoryStore(), judge=judge) as served, served.client(warn=said.append) as api:
+    async with running(MemoryStore(), judge=Mesh()) as served, served.client(warn=said.append) as api:
         await api.create(route(), dry_run=True)
         await api.create(route())
         await api.patch(VIRTUAL_SERVICE, "reviews", {"spec": {"gateways": ["x"]}})
         await api.delete(VIRTUAL_SERVICE, "reviews")
     assert seen == [("VirtualService", False), ("VirtualService", True), ("VirtualService", True)]
     assert said == ['host "nowhere" is not known yet'] * 3
+    assert expected == ["virtualservices.networking.istio.io"] * 2, "what is not written is not awaited"

@@ -67,6 +67,8 @@ def test_json_patch(target: Any, operations: Any, result: Any) -> None:
         ([{"op": "test", "path": "/text", "value": "other"}], True),
         ([{"op": "add", "path": "/text/deep", "value": 1}], True),
         ([{"op": "move", "from": "/absent", "path": "/a"}], True),
+        ([{"op": "remove", "path": "/text/deep"}], True),
+        ([{"op": "add", "path": "", "value": None}, {"op": "move", "from": "/a", "path": ""}], True),
     ],
 )
 def test_json_patch_mistakes(operations: Any, rejected: bool) -> None:

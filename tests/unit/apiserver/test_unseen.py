@@ -255,11 +255,14 @@ async def test_a_bug_does_not_tell_either(logged: list[Any], caplog: pytest.LogC
     told: list[str] = []
     async with running() as served:
 
-        async def broken(*_: Any, **__: Any) -> Any:
-            value = {"data": {"k": CODED}}
-            raise KeyError(sorted(value))
+        class Broken:
+            async def judge(self, *_: Any) -> list[str]:
+                value = {"data": {"k": CODED}}
+                raise KeyError(sorted(value))
 
-        served.server.objects.judge = broken
+            def expect(self, *_: Any) -> None: ...
+
+        served.server.objects.judge = Broken()
         async with Listener(served, "admin", "system:masters") as admin:
             admin.told = told
             assert await admin.status("POST", SECRETS, secret(data={"k": CODED})) == 500

@@ -37,10 +37,14 @@ _LONGEST_BASE = 58  # characters of `generateName` that are used
 
 
 class Judge(Protocol):
-    """What the mesh has to say of an object: warnings for the person who wrote it."""
+    """The mesh behind the objects: what it has to say of one is a warning for the person who wrote it."""
 
-    def __call__(self, kind: Kind, new: Object, revision: int) -> Awaitable[list[str]]:
+    def judge(self, kind: Kind, new: Object, revision: int) -> Awaitable[list[str]]:
         """Of `new` as it was written at `revision`; with 0, of what would be wrong if it were written."""
+        ...
+
+    def expect(self, key: Key, body: Raw, new: Object) -> None:
+        """`body` is about to be written, of which `new` was decoded: reading it back, the mesh need not decode it again."""
         ...
 
 
@@ -235,6 +239,7 @@ class Objects:
         if options.guard is not None:
             await options.guard.check("create", target, body, None)
         body["apiVersion"] = stored_version(kind)
+        self._expect(target, body, decoded, options)
         try:
             revision = await self._writes.put(target, None, body, 0, options.cause, dry_run=options.dry_run)
         except Conflict as conflict:
@@ -306,16 +311,24 @@ class Objects:
             if not options.dry_run:
                 await self.store.write(removal(stored), options.cause)
             return Written(shown(target, new, stored.revision), warnings)
-        cause = None if target.subresource else options.cause  # what is observed is no history
+        cause = None
+        if not target.subresource:  # what is observed is no history, and the mesh does not act on it
+            cause = options.cause
+            self._expect(target, new, decoded, options)
         revision = await self._writes.put(target, stored.body, new, stored.revision, cause, dry_run=options.dry_run)
         if revision and kind.resource == NAMESPACES and is_going(new):
             await end_namespace(self.store, target.name, self.now(), options.cause)
-        if not target.subresource:  # the mesh does not act on what is observed
+        if not target.subresource:
             warnings += await self._judged(kind, decoded, revision)
         return Written(shown(target, new, revision or stored.revision), warnings)
 
+    def _expect(self, target: Target, body: Raw, new: Object | None, options: Writing) -> None:
+        allotted = target.kind.resource == "services" and admission.wants_address(body)  # its address is not in `new`
+        if self.judge is not None and new is not None and not allotted and not options.dry_run:
+            self.judge.expect(target.key, body, new)
+
     async def _judged(self, kind: Kind, new: Object | None, revision: int) -> list[str]:
-        return await self.judge(kind, new, revision) if self.judge is not None and new is not None else []
+        return await self.judge.judge(kind, new, revision) if self.judge is not None and new is not None else []
 
 
 # Kinds whose delete answers with the object, as Kubernetes' typed clients expect it.

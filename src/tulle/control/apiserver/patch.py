@@ -165,7 +165,8 @@ def _remove(document: Any, path: list[str]) -> tuple[Any, Any]:
     if not path:
         return None, document
     holder = _walk(document, path[:-1])
-    return document, holder.pop(_place(holder, path[-1]))
+    place = _place(holder, path[-1])
+    return document, holder.pop(place)
 
 
 _ORDER, _DELETE_FROM, _RETAIN, _DIRECTIVE = "$setElementOrder/", "$deleteFromPrimitiveList/", "$retainKeys", "$patch"

@@ -275,7 +275,7 @@ class _Planning:
             await self.permit.require(verb, target)
             await self.permit.check(verb, target, new, old)
         if self.objects.judge is not None and decoded is not None and len(self.after) == 1:
-            self.warnings += await self.objects.judge(
+            self.warnings += await self.objects.judge.judge(
                 target.kind, decoded, 0
             )  # of several, each would be seen without the others
         return Step(action, target, before, after, expect)

@@ -16,16 +16,17 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from tulle.control.store import history
 from tulle.control.store.state import Record, Row, recorded
 from tulle.kit.errors import Corrupt, Refused, TulleError, Unavailable
 from tulle.ports import Cause, Change, Event, Key
 
 VERSION = 2
+_ROWS = 64  # in one statement, at most
 _APPLICATION = 0x74756C6C  # "tull"
 
 _EVENTS_AND_HISTORY = """
@@ -264,27 +265,33 @@ def bound(database: sqlite3.Connection, lease: int) -> Sequence[Key]:
     return [Key(*row) for row in found]
 
 
-def save(database: sqlite3.Connection, records: Sequence[Record], cause: Cause | None = None) -> int:
-    """Write changes and their events, and with a cause their history, inside the current transaction.
+def save(database: sqlite3.Connection, records: Sequence[Record], noted: Sequence[tuple[Record, Cause]] = ()) -> None:
+    """Write changes and their events, and the history of those that have a cause, inside the current transaction."""
+    last = {record.key: record for record in records}
+    gone = [_place(key) for key, record in last.items() if record.body is None]
+    there = [(*_place(key), one.revision, one.body, one.lease) for key, one in last.items() if one.body is not None]
+    events = [(one.revision, *_place(one.key), one.previous_revision, one.body, one.previous) for one in records]
+    changes = [
+        (one.revision, who.time, who.author, who.address, who.verb, *_place(one.key), one.previous, one.body)
+        for one, who in noted
+    ]
+    database.executemany("DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?", gone)
+    _insert(database, "OR REPLACE INTO objects (resource, namespace, name, revision, body, lease)", there)
+    _insert(database, "INTO events (revision, resource, namespace, name, previous_revision, body, previous)", events)
+    columns = "revision, time, author, address, verb, resource, namespace, name, previous, body"
+    _insert(database, f"INTO history ({columns})", changes)
 
-    The number of changes that went into the history.
-    """
-    noted = 0
-    for key, at, body, previous, previous_revision, lease in records:
-        where = (key.resource, key.namespace, key.name)
-        if body is None:
-            database.execute("DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?", where)
-        else:
-            database.execute(
-                "INSERT OR REPLACE INTO objects (resource, namespace, name, revision, body, lease) VALUES (?, ?, ?, ?, ?, ?)",
-                (*where, at, body, lease),
-            )
-        database.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", (at, *where, previous_revision, body, previous))
-        if cause is not None and history.kept(key):
-            who = (cause.time, cause.author, cause.address, cause.verb)
-            database.execute("INSERT INTO history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (at, *who, *where, previous, body))
-            noted += 1
-    return noted
+
+def _place(key: Key) -> tuple[str, str, str]:
+    return key.resource, key.namespace, key.name
+
+
+def _insert(database: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows, many with one statement."""
+    for first in range(0, len(rows), _ROWS):
+        some = rows[first : first + _ROWS]
+        places = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
+        database.execute(f"INSERT {into} VALUES {places}", [value for row in some for value in row])  # noqa: S608 - ours
 
 
 def read_history(

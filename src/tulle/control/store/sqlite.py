@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from tulle.control.store import history, schema
 from tulle.control.store.leases import Leases
+from tulle.control.store.sqlite_transaction import Ahead, Transaction
 from tulle.control.store.state import Record, State, check, check_distinct, encode_body, recorded
 from tulle.kit.errors import Corrupt, TulleError, Unavailable
 from tulle.ports import Cause, Change, Clock, Compacted, Conflict, Delete, Event, Key, Put, Stored
@@ -34,7 +35,7 @@ class _Made(NamedTuple):
     answer: int | None = None
 
 
-_Run = Callable[[sqlite3.Connection, int], _Made]
+_Run = Callable[[Transaction, int], _Made]
 
 
 class _Work(NamedTuple):
@@ -77,6 +78,7 @@ class SqliteStore:
             os.close(self._lock)
             raise
         self._state.load(objects, records, revision, compacted)
+        self._ahead = Ahead(self._state)
         self._kept = kept
         self._reader: sqlite3.Connection | None = None
         self._reading = threading.Lock()
@@ -107,7 +109,7 @@ class SqliteStore:
         check_distinct(operations)
         self._leases.check(operations)
         encoded = [(one, encode_body(one.body) if isinstance(one, Put) else None) for one in operations]
-        return await self._work(lambda database, revision: _write(database, revision, encoded, cause))
+        return await self._work(lambda transaction, revision: _write(transaction, revision, encoded, cause))
 
     def watch(self, since: int, resource: str | None = None) -> AsyncGenerator[Event, None]:
         """Every event after revision `since`, in order, without end; raises `Compacted`."""
@@ -143,8 +145,8 @@ class SqliteStore:
     async def forget(self, before: float) -> int:
         """Drop the history of before that time; how many changes that were."""
 
-        def run(database: sqlite3.Connection, _revision: int) -> _Made:
-            gone = schema.forget(database, before)
+        def run(transaction: Transaction, _revision: int) -> _Made:
+            gone = schema.forget(transaction.flush(), before)
             return _Made((), -gone, gone)
 
         return await self._work(run)
@@ -179,9 +181,10 @@ class SqliteStore:
         os.close(self._lock)
 
     async def _end(self, lease: int) -> None:
-        def run(database: sqlite3.Connection, revision: int) -> _Made:
-            records = [recorded(key, revision, None, schema.find(database, key)) for key in schema.bound(database, lease)]
-            schema.save(database, records)
+        def run(transaction: Transaction, revision: int) -> _Made:
+            keys = schema.bound(transaction.flush(), lease)
+            records = [recorded(key, revision, None, transaction.find(key)) for key in keys]
+            transaction.save(records)
             return _Made(records)
 
         await self._work(run)
@@ -225,9 +228,10 @@ class SqliteStore:
                 raise self._broken
             self._database.execute("BEGIN IMMEDIATE")
             revision, noted = self._on_disk, self._noted
+            transaction = Transaction(self._database, self._ahead)
             for work in batch:
                 try:
-                    made = work.run(self._database, revision + 1)
+                    made = work.run(transaction, revision + 1)
                 except Conflict as conflict:
                     answers.append((work, conflict))
                     continue
@@ -236,6 +240,7 @@ class SqliteStore:
                 records.extend(made.records)
                 noted += made.noted
                 answers.append((work, revision if made.answer is None else made.answer))
+            transaction.flush()
             compacted = self._state.compacted
             if compacted > self._compacted:
                 schema.compact(self._database, compacted)
@@ -245,6 +250,7 @@ class SqliteStore:
                 schema.set_revision(self._database, revision)
             self._database.execute("COMMIT")
             self._on_disk, self._compacted, self._noted = revision, compacted, noted
+            self._ahead.committed(records)
         except (sqlite3.Error, TulleError) as error:
             records = []
             failure = error if isinstance(error, TulleError) else self._failed(error)
@@ -280,6 +286,7 @@ class SqliteStore:
 
         def visible() -> None:
             self._state.apply(records)
+            self._ahead.visible(records)
             for work, answer in answers:
                 if work.done.done():
                     continue  # its caller was cancelled; the write holds all the same
@@ -295,10 +302,10 @@ class SqliteStore:
 
 
 def _write(
-    database: sqlite3.Connection, revision: int, operations: Sequence[tuple[Put | Delete, bytes | None]], cause: Cause | None
+    transaction: Transaction, revision: int, operations: Sequence[tuple[Put | Delete, bytes | None]], cause: Cause | None
 ) -> _Made:
     """One write; every expectation is checked before the first row changes."""
-    found = [schema.find(database, operation.key) for operation, _ in operations]
+    found = [transaction.find(operation.key) for operation, _ in operations]
     for (operation, _), row in zip(operations, found, strict=True):
         check(operation, row.revision if row else 0)
     records = [
@@ -306,7 +313,7 @@ def _write(
         for (operation, body), row in zip(operations, found, strict=True)
         if body is not None or row
     ]
-    return _Made(records, schema.save(database, records, cause))
+    return _Made(records, transaction.save(records, cause))
 
 
 _HINT = "free some space (nothing that was acknowledged is lost), then repeat the change"
