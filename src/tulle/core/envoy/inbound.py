@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from tulle.core.envoy import http, tls
 from tulle.core.envoy.clusters import BLACK_HOLE, INBOUND_PASSTHROUGH, inbound_name
 from tulle.core.envoy.source import seconds, socket, uint32
+from tulle.core.envoy.tcp_routes import tcp
 from tulle.core.model.service import Protocol
 from tulle.core.model.workload import InboundPort, MtlsMode, Workload
 from tulle.pb import pack
@@ -20,12 +21,10 @@ from tulle.pb.envoy.config.core.v3 import base_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from tulle.pb.envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
 from tulle.pb.envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
-from tulle.pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from tulle.pb.envoy.type.v3 import range_pb2
 
 _Chain = listener_components_pb2.FilterChain
 _Match = listener_components_pb2.FilterChainMatch
-_Filter = listener_components_pb2.Filter
 _Predicate = listener_components_pb2.ListenerFilterChainMatchPredicate
 
 _ORIGINAL_DST = listener_components_pb2.ListenerFilter(
@@ -40,12 +39,6 @@ _TLS_INSPECTOR = listener_components_pb2.ListenerFilter(
 _SILENCE = 0.5
 
 _ANY = "0.0.0.0"  # noqa: S104 - inside a workload's network
-
-
-def tcp(cluster: str) -> listener_components_pb2.Filter:
-    """Bytes to a cluster, not looked into."""
-    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster)
-    return _Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
 
 
 def virtual_inbound(workload: Workload) -> listener_pb2.Listener:

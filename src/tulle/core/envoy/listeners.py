@@ -12,8 +12,9 @@ from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import http
 from tulle.core.envoy.clusters import BLACK_HOLE, PASSTHROUGH
-from tulle.core.envoy.inbound import port_listener, tcp, virtual_inbound
+from tulle.core.envoy.inbound import port_listener, virtual_inbound
 from tulle.core.envoy.source import FALSE, TRUE, socket, uint32
+from tulle.core.envoy.tcp_routes import tcp
 from tulle.core.model.route import RouteTableKey
 from tulle.core.model.workload import Capture, GatewayListener, Outbound, OutboundTcp, Workload
 from tulle.pb.envoy.config.core.v3 import base_pb2

@@ -1,0 +1,130 @@
+"""TCP routes → filter chains and the filters that carry bytes.
+
+Envoy takes the chain whose match is the most specific, one property after the other (where to, server name, where from), and does
+not go back when a later property fits nothing. Routes are tried in their order. So a chain is made for every combination that
+Envoy can arrive at, and gets the first of the routes that hold for all of it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+
+from tulle.core.envoy.clusters import BLACK_HOLE
+from tulle.core.envoy.source import uint32
+from tulle.core.model.route import WeightedDestination
+from tulle.core.model.tcp_route import ANY_TLS, TcpRoute
+from tulle.pb import pack
+from tulle.pb.envoy.config.core.v3 import address_pb2, base_pb2, substitution_format_string_pb2
+from tulle.pb.envoy.config.listener.v3 import listener_components_pb2
+from tulle.pb.envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
+from tulle.pb.envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
+from tulle.pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
+
+_Chain = listener_components_pb2.FilterChain
+_Match = listener_components_pb2.FilterChainMatch
+_Filter = listener_components_pb2.Filter
+
+_ALPN = "envoy.network.application_protocols"
+
+# Between sidecars: the bytes inside are no HTTP, whatever the cluster's own ALPN says.
+_BYTES = _Filter(
+    name="envoy.filters.network.set_filter_state",
+    typed_config=pack(
+        set_filter_state_pb2.Config(
+            on_new_connection=[
+                value_pb2.FilterStateValue(
+                    object_key=_ALPN,
+                    format_string=substitution_format_string_pb2.SubstitutionFormatString(
+                        text_format_source=base_pb2.DataSource(inline_string="istio")
+                    ),
+                )
+            ]
+        )
+    ),
+)
+
+
+def tcp(cluster: str) -> listener_components_pb2.Filter:
+    """Bytes to a cluster, not looked into."""
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster)
+    return _Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
+
+
+def tcp_filters(destinations: Sequence[WeightedDestination], told: bool = False) -> list[listener_components_pb2.Filter]:
+    """The filters of a chain that shares connections among destinations; without any it closes them."""
+    shares = [share for share in destinations if share.weight > 0]
+    before = [_BYTES] if told else []
+    if len(shares) < 2:
+        return [*before, tcp(shares[0].destination.cluster if shares else BLACK_HOLE)]
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=shares[0].destination.cluster)
+    for share in shares:
+        proxy.weighted_clusters.clusters.add(name=share.destination.cluster, weight=share.weight)
+    return [*before, _Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))]
+
+
+def needs_names(routes: Iterable[TcpRoute]) -> bool:
+    """Whether the TLS inspector has to look at a connection first."""
+    return any(route.match.names for route in routes)
+
+
+def chains(routes: Sequence[TcpRoute], port: int | None = None) -> Iterator[listener_components_pb2.FilterChain]:
+    """The chains of a listener's routes; those of one destination `port` of it, where it has several.
+
+    A connection that no route holds for fits no chain: the listener's default chain has it.
+    """
+    for network in _distinct(str(_network(one)) if one else "" for route in routes for one in route.match.networks or ("",)):
+        there = [route for route in routes if _any_in(network, route.match.networks)]
+        for name in _distinct(name for route in there for name in route.match.names or ("",)):
+            named = [route for route in there if _any_named(name, route.match.names)]
+            for source in _distinct(str(_network(one)) if one else "" for route in named for one in route.match.sources or ("",)):
+                first = next(route for route in named if _any_in(source, route.match.sources))
+                yield _chain(first, port, network, name, source)
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _any_in(network: str, wide: Sequence[str]) -> bool:
+    """Whether all of `network` ("": everywhere) is in one of `wide` (none: everywhere)."""
+    return not wide or (bool(network) and any(_inside(network, one) for one in wide))
+
+
+@lru_cache(maxsize=65536)
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(text, strict=False)
+
+
+def _inside(narrow: str, wide: str) -> bool:
+    inner, outer = _network(narrow), _network(wide)
+    return inner.version == outer.version and outer.prefixlen <= inner.prefixlen and inner.network_address in outer
+
+
+def _any_named(name: str, wide: Sequence[str]) -> bool:
+    """Whether each connection with such a `name` ("": any connection) has one of `wide` (none: any connection)."""
+    return not wide or (bool(name) and any(_names(one, name) for one in wide))
+
+
+def _names(wide: str, narrow: str) -> bool:
+    return wide in (ANY_TLS, narrow) or (wide.startswith("*") and narrow.endswith(wide[1:]))
+
+
+def _chain(route: TcpRoute, port: int | None, network: str, name: str, source: str) -> listener_components_pb2.FilterChain:
+    return _Chain(
+        name="|".join(filter(None, (route.name, str(port or ""), network, name, source))),
+        filter_chain_match=_Match(
+            destination_port=uint32(port) if port is not None else None,
+            prefix_ranges=[_range(network)] if network else [],
+            server_names=[name] if name and name != ANY_TLS else [],
+            transport_protocol="tls" if name else "",
+            source_prefix_ranges=[_range(source)] if source else [],
+        ),
+        filters=tcp_filters(route.destinations, route.told),
+    )
+
+
+def _range(text: str) -> address_pb2.CidrRange:
+    network = _network(text)
+    return address_pb2.CidrRange(address_prefix=str(network.network_address), prefix_len=uint32(network.prefixlen))
