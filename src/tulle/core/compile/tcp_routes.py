@@ -119,7 +119,7 @@ def _names(ref: Ref, one: TLSMatchAttributes | L4MatchAttributes, path: str) -> 
     for index, host in enumerate(one.sni_hosts):
         if host.startswith("*") and host != ANY_TLS and not host.startswith("*."):
             message = f'found "{host}", which a proxy cannot tell by; needed a whole name, or a wildcard for whole labels ("*.")'
-            problems.append(warning(ref, f"{path}.sniHosts[{index}]", "BadHost", message))
+            problems.append(warning(ref, f"{path}.sniHosts[{index}]", "NotYetSupported", message))
         else:
             names.append(host.lower().rstrip("."))
     return tuple(names) or None, problems
