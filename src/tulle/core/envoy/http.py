@@ -8,20 +8,29 @@ nothing. Access logs and the metrics logger are added in `_manager` when telemet
 from __future__ import annotations
 
 from tulle.core.envoy.clusters import HTTP2_OPTIONS
-from tulle.core.envoy.routes import FAULT, PREVIOUS_HOSTS
+from tulle.core.envoy.route_actions import PREVIOUS_HOSTS
+from tulle.core.envoy.route_filters import CORS, FAULT, SESSION
 from tulle.core.envoy.source import ADS, FALSE, TRUE, seconds, uint32
 from tulle.pb import pack
 from tulle.pb.envoy.config.accesslog.v3 import accesslog_pb2
 from tulle.pb.envoy.config.core.v3 import base_pb2, protocol_pb2, substitution_format_string_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2, route_pb2
+from tulle.pb.envoy.extensions.filters.http.cors.v3 import cors_pb2
 from tulle.pb.envoy.extensions.filters.http.fault.v3 import fault_pb2
 from tulle.pb.envoy.extensions.filters.http.router.v3 import router_pb2
+from tulle.pb.envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from tulle.pb.envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
 
-_FAULT = http_connection_manager_pb2.HttpFilter(name=FAULT, typed_config=pack(fault_pb2.HTTPFault()))
+# What routes may ask for, in the order in which it happens. CORS is the first, so that the pages of other origins may read what
+# the others answer.
+_ROUTED = (
+    http_connection_manager_pb2.HttpFilter(name=CORS, typed_config=pack(cors_pb2.Cors())),
+    http_connection_manager_pb2.HttpFilter(name=FAULT, typed_config=pack(fault_pb2.HTTPFault())),
+    http_connection_manager_pb2.HttpFilter(name=SESSION, typed_config=pack(stateful_session_pb2.StatefulSession())),
+)
 _ROUTER = http_connection_manager_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=pack(router_pb2.Router()))
 
 _PEER = _Manager.SetCurrentClientCertDetails(subject=TRUE, uri=True)
@@ -55,7 +64,7 @@ def outbound(stat_prefix: str, table: str) -> listener_components_pb2.Filter:
     manager.rds.CopyFrom(_rds(table))
     manager.use_remote_address.CopyFrom(FALSE)
     manager.server_header_transformation = _Manager.PASS_THROUGH
-    manager.http_filters.extend([_FAULT, _ROUTER])
+    manager.http_filters.extend([*_ROUTED, _ROUTER])
     return _filter(manager)
 
 
@@ -66,7 +75,7 @@ def forward(stat_prefix: str, table: str) -> listener_components_pb2.Filter:
     manager.use_remote_address.CopyFrom(FALSE)
     manager.server_header_transformation = _Manager.PASS_THROUGH
     manager.local_reply_config.CopyFrom(_UNKNOWN_HOST)
-    manager.http_filters.extend([_FAULT, _ROUTER])
+    manager.http_filters.extend([*_ROUTED, _ROUTER])
     return _filter(manager)
 
 
@@ -100,7 +109,7 @@ def gateway(stat_prefix: str, table: str) -> listener_components_pb2.Filter:
     manager.xff_num_trusted_hops = 0
     manager.forward_client_cert_details = _Manager.SANITIZE_SET
     manager.set_current_client_cert_details.CopyFrom(_PEER)
-    manager.http_filters.extend([_FAULT, _ROUTER])
+    manager.http_filters.extend([*_ROUTED, _ROUTER])
     return _filter(manager)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tulle.pb.envoy.config.core.v3 import address_pb2, base_pb2, config_source_pb2
+from tulle.pb.envoy.type.v3 import percent_pb2
 from tulle.pb.google.protobuf import duration_pb2, struct_pb2, wrappers_pb2
 
 # Ask over the one aggregated stream, and wait for the answer however long it takes: a proxy is ready when it has all of its
@@ -32,6 +33,11 @@ def seconds(value: float) -> duration_pb2.Duration:
 def uint32(value: int) -> wrappers_pb2.UInt32Value:
     """A number that may also be absent."""
     return wrappers_pb2.UInt32Value(value=value)
+
+
+def percent(value: float) -> percent_pb2.FractionalPercent:
+    """A share from 0 to 100, to the millionth."""
+    return percent_pb2.FractionalPercent(numerator=round(value * 10_000), denominator=percent_pb2.FractionalPercent.MILLION)
 
 
 def socket(address: str, port: int) -> address_pb2.Address:

@@ -44,11 +44,94 @@ class RouteMatch(msgspec.Struct, frozen=True, omit_defaults=True):
     query: tuple[NamedMatch, ...] = ()
 
 
+class HeaderEdit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Changes to headers: `remove` first, then `set` overwrites and `add` appends (both name and value).
+
+    A value is a template: `%%` stands for a percent sign, `%REQ(name)%` and its like for what Envoy knows of the request.
+    """
+
+    set: tuple[tuple[str, str], ...] = ()
+    add: tuple[tuple[str, str], ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class Headers(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Changes to the headers of a request on its way, and of its response."""
+
+    request: HeaderEdit = HeaderEdit()
+    response: HeaderEdit = HeaderEdit()
+
+
 class WeightedDestination(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A share of a route's requests: `weight` relative to the sum over the route."""
+    """A share of a route's requests: `weight` relative to the sum over the route.
+
+    `headers` and `authority` (a new `:authority`) are for the requests that go there, after those of the route.
+    """
 
     destination: DestinationKey
     weight: int = 1
+    headers: Headers = Headers()
+    authority: str = ""
+
+
+class PathKind(StrEnum):
+    """What of a path is replaced. PREFIX: what the route's match took (all, unless that is a prefix). REGEX: what matches."""
+
+    FULL = "full"
+    PREFIX = "prefix"
+    REGEX = "regex"
+
+
+class PathEdit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A new path; queries stay. For REGEX, `value` may name the groups of `pattern` as `\\1`."""
+
+    kind: PathKind
+    value: str
+    pattern: str = ""
+
+
+class Rewrite(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a request is changed to before it goes on: another `:authority`, another path."""
+
+    authority: str = ""
+    path: PathEdit | None = None
+
+
+class Redirect(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Send the caller elsewhere: what is empty stays as it was asked for, as does the authority's port with `port` 0.
+
+    `own_port`: the port of the listener instead (the scheme's own, where `scheme` is set); `core.compile` puts its number into
+    `port` where the route is placed.
+    """
+
+    scheme: str = ""
+    host: str = ""
+    port: int = 0
+    own_port: bool = False
+    path: PathEdit | None = None
+    status: int = 301
+
+
+class Mirror(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Send a copy of `percent` (0 to 100) of the requests here too, and drop the answers."""
+
+    destination: DestinationKey
+    percent: float = 100.0
+
+
+class Cors(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which pages of other `origins` may call, and how. `max_age` in seconds.
+
+    `forward_unmatched`: a preflight of another origin is the application's to answer.
+    """
+
+    origins: tuple[TextMatch, ...] = ()
+    methods: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
+    max_age: float | None = None
+    credentials: bool = False
+    forward_unmatched: bool = True
 
 
 class Delay(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,22 +142,41 @@ class Delay(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Abort(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Answer `percent` (0 to 100) of the requests with `status` without asking anybody."""
+    """Answer `percent` (0 to 100) of the requests with `status` without asking anybody; with `grpc` instead, if it is set."""
 
     status: int
     percent: float = 100.0
+    grpc: int | None = None
 
 
 class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
     """Retry up to `attempts` more times on the Envoy conditions in `on`; `per_try_timeout` in seconds, 0 for none.
 
-    `statuses` are response codes that are retried too (`retriable-status-codes`).
+    `statuses` are response codes that are retried too (`retriable-status-codes`). Between tries it waits some of `backoff`
+    seconds (0: Envoy's 25 ms), more each time, up to `longest` (0: ten times that). `elsewhere`: not to an endpoint that has
+    failed this request already; `other_localities`: nor to its locality.
     """
 
     attempts: int
     on: tuple[str, ...] = ()
     statuses: tuple[int, ...] = ()
     per_try_timeout: float = 0.0
+    backoff: float = 0.0
+    longest: float = 0.0
+    elsewhere: bool = True
+    other_localities: bool = False
+
+
+class Session(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Requests that carry a session go to the endpoint that began it. It is told in a `cookie`, or in a `header`.
+
+    `path` and `lifetime` (seconds; 0: until the browser is closed) are the cookie's.
+    """
+
+    cookie: str = ""
+    header: str = ""
+    path: str = "/"
+    lifetime: float = 0.0
 
 
 # What a route gets that says nothing of retries: Istio's defaults.
@@ -95,16 +197,25 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     """One rule: the first route whose `match` holds decides.
 
-    A route without `destinations` answers `status` itself (500 for a broken backend, as the Gateway API says). `timeout` is
-    seconds, 0 for none. `name` is shown in access logs.
+    A route without `destinations` and `redirect` answers `status` and `body` itself (500 for a broken backend, as the Gateway
+    API says). `timeout` and `idle_timeout` (with no byte in either direction) are seconds, 0 for none. `name` is shown in access
+    logs.
     """
 
     name: str = ""
     match: RouteMatch = RouteMatch()
     destinations: tuple[WeightedDestination, ...] = ()
+    redirect: Redirect | None = None
     status: int = 0
+    body: bytes = b""
+    rewrite: Rewrite | None = None
+    headers: Headers = Headers()
+    mirrors: tuple[Mirror, ...] = ()
+    cors: Cors | None = None
     timeout: float = 0.0
+    idle_timeout: float = 0.0
     retry: Retry | None = DEFAULT_RETRY
+    session: Session | None = None
     delay: Delay | None = None
     abort: Abort | None = None
     origin: Origin | None = None

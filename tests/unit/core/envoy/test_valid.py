@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -10,18 +11,27 @@ from tulle.core.encoded import Encoded
 from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
 from tulle.core.envoy.endpoints import encode_endpoints
 from tulle.core.envoy.listeners import encode_outbound, encode_workload
-from tulle.core.envoy.routes import encode_host, encode_table
+from tulle.core.envoy.routes import MOST_BODY, encode_host, encode_table
 from tulle.core.model.destination import Destination, DestinationKey, Endpoint, EndpointSet, LoadBalancer, Locality, Transport
 from tulle.core.model.route import (
     Abort,
+    Cors,
     Delay,
+    HeaderEdit,
+    Headers,
     MatchKind,
+    Mirror,
     NamedMatch,
     Origin,
+    PathEdit,
+    PathKind,
+    Redirect,
     Retry,
+    Rewrite,
     Route,
     RouteMatch,
     RouteTableKey,
+    Session,
     TextMatch,
     VirtualHost,
     WeightedDestination,
@@ -95,11 +105,39 @@ def routes() -> list[Encoded]:
     hosts = [
         VirtualHost("a", ("a", "a:9080"), tuple(Route(match=match, destinations=one) for match in matches)),
         VirtualHost("b", ("b", "*.b.example"), tuple(actions)),
+        VirtualHost("c", ("c",), tuple(changes(one, many))),
         VirtualHost("*", ("*",), passthrough=True),
     ]
     return [
         item for key in (TABLE, FORWARD, GATEWAY) for item in (encode_table(key), *(encode_host(key, host) for host in hosts))
     ]
+
+
+def changes(one: tuple[WeightedDestination, ...], many: tuple[WeightedDestination, ...]) -> Iterator[Route]:
+    """Routes that change what passes: each kind of path edit for each kind of match, and everything at once."""
+    edit = HeaderEdit(set=(("x-a", "100%%"), ("x-e", "")), add=(("x-b", "%REQ(x-c)%"),), remove=("x-d",))
+    headers = Headers(edit, edit)
+    edits = [PathEdit(PathKind.REGEX, r"/\1", "^/(a+)"), PathEdit(PathKind.FULL, "/\\\\x"), PathEdit(PathKind.FULL, "")]
+    edits += [PathEdit(PathKind.PREFIX, value) for value in ("", "/", "/b", "/b/")]
+    paths = [None, *(TextMatch(kind, value, case) for kind, value, case in product(MatchKind, ("/", "/a"), (False, True)))]
+    for path, change in product(paths, edits):
+        yield Route(match=RouteMatch(path=path), destinations=one, rewrite=Rewrite("b.example", change))
+        yield Route(match=RouteMatch(path=path), redirect=Redirect("https", "b.example", 8443, path=change, status=308))
+    yield from (Route(redirect=Redirect(status=status)) for status in (301, 302, 303, 307, 308))
+    shares = tuple(WeightedDestination(share.destination, share.weight, headers, "c.example") for share in many)
+    yield Route(destinations=shares[:1])
+    yield Route(destinations=shares, rewrite=Rewrite("b.example"), headers=headers, idle_timeout=3.0)
+    origins = (TextMatch(MatchKind.EXACT, "https://a"), TextMatch(MatchKind.REGEX, ".*"), TextMatch(MatchKind.PREFIX, "http"))
+    yield Route(destinations=one, cors=Cors(origins, ("GET", "PUT"), ("x-a",), ("x-b",), 86400.5, True, False), headers=headers)
+    yield Route(destinations=one, cors=Cors(), mirrors=(Mirror(REVIEWS, 0.5), Mirror(DestinationKey("none", 1))))
+    yield Route(destinations=one, session=Session(cookie="s", path="/a", lifetime=60.0))
+    yield Route(destinations=one, session=Session(cookie="s"))
+    yield Route(destinations=one, session=Session(header="x-s"))
+    yield Route(destinations=one, abort=Abort(0, 50.0, grpc=14))
+    yield Route(destinations=one, retry=Retry(1, ("5xx",), backoff=0.0001, longest=0.00001, elsewhere=False))
+    yield Route(destinations=one, retry=Retry(1, ("5xx",), backoff=1.0, other_localities=True))
+    yield Route(status=200, body=b"a" * MOST_BODY, headers=headers)
+    yield Route(status=503, body=bytes(range(256)))
 
 
 def test_envoy_takes_whatever_the_model_can_say(tmp_path: Path) -> None:
