@@ -127,7 +127,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             {"loadBalancer": {"consistentHash": {"httpCookie": {"name": "a", "path": "/", "ttl": "1s"}}}},
             {"tls": {"mode": "SIMPLE"}},
             {"tls": {"mode": "MUTUAL", "clientCertificate": "/a", "privateKey": "/b"}},
+            {"tls": {"mode": "ISTIO_MUTUAL", "sni": "a", "subjectAltNames": ["spiffe://a/b"]}},
             {"connectionPool": {"tcp": {"connectTimeout": "3s"}}},
+            {"loadBalancer": {"consistentHash": {"useSourceIp": True}}},
+            {"loadBalancer": {"warmup": {"duration": "7s"}}},
+            {"loadBalancer": {"localityLbSetting": {"distribute": [{"from": "a", "to": {"b": 100}}]}}},
+            {"loadBalancer": {"localityLbSetting": {"failover": [{"from": "a", "to": "b"}]}}},
+            {"outlierDetection": {"splitExternalLocalOriginErrors": True, "consecutiveLocalOriginFailures": 3}},
         )
         for of_port in ({"portLevelSettings": [{"port": {"number": 9080}, **policy}]},)
         for spec in (

@@ -9,45 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import msgspec
-
 from tulle.api.istio import DestinationRule
-from tulle.api.istio.destination_rule import ClientTLS, LoadBalancer, PortTrafficPolicy, TCPSettings, TrafficPolicy
-from tulle.api.values import seconds
+from tulle.api.istio.destination_rule import TrafficPolicy
 from tulle.core.compile.hostname import Key, covers, full_name, service_key, specificity
 from tulle.core.compile.mistakes import error, no_service, not_yet, sorted_problems, unsaid, warning
 from tulle.core.compile.objects import age, destination_rules, settled, visible
 from tulle.core.compile.services import service
+from tulle.core.compile.traffic_policies import Policy, merge, read, unsaid_policy
 from tulle.core.flow import Fetch, table
-from tulle.core.model.destination import LoadBalancer as Balancing
-from tulle.core.model.destination import Transport
-from tulle.kit.problem import Problem, Ref
-
-_BALANCING = {
-    "UNSPECIFIED": Balancing.LEAST_REQUEST,
-    "LEAST_CONN": Balancing.LEAST_REQUEST,
-    "LEAST_REQUEST": Balancing.LEAST_REQUEST,
-    "ROUND_ROBIN": Balancing.ROUND_ROBIN,
-    "RANDOM": Balancing.RANDOM,
-    "PASSTHROUGH": Balancing.PASSTHROUGH,
-}
-_TRANSPORT = {"DISABLE": Transport.PLAINTEXT, "ISTIO_MUTUAL": Transport.MTLS}
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """How to reach a destination; None where nothing was said (a transport is then read off the endpoints)."""
-
-    load_balancer: Balancing | None = None
-    transport: Transport | None = None
-    connect_timeout: float | None = None
-
-    def over(self, inherited: Policy) -> Policy:
-        """This policy, and what it does not say from another."""
-        return Policy(
-            load_balancer=self.load_balancer or inherited.load_balancer,
-            transport=self.transport or inherited.transport,
-            connect_timeout=self.connect_timeout if self.connect_timeout is not None else inherited.connect_timeout,
-        )
+from tulle.kit.problem import Problem
 
 
 def _host(rule: DestinationRule) -> str:
@@ -96,7 +66,7 @@ def subset_labels(fetch: Fetch, key: Key) -> dict[str, dict[str, str]]:
 
 @table
 def policy(fetch: Fetch, key: tuple[Key, int, str]) -> Policy:
-    """The policy of (service, port, subset): what the subset says over what its rule says; a port's settings replace the rest."""
+    """The policy of (service, port, subset): what the subset says over what its rule says (see `traffic_policies`)."""
     service_key, port, subset = key
     whole: TrafficPolicy | None = None
     part: TrafficPolicy | None = None
@@ -107,28 +77,7 @@ def policy(fetch: Fetch, key: tuple[Key, int, str]) -> Policy:
         whole = whole or rule.spec.traffic_policy
         if part is None and subset:
             part = next((one.traffic_policy for one in rule.spec.subsets if one.name == subset), None)
-    return _read(part, port).over(_read(whole, port))
-
-
-def _read(said: TrafficPolicy | None, port: int) -> Policy:
-    if said is None:
-        return Policy()
-    for setting in said.port_level_settings:
-        if setting.port and setting.port.number == port:
-            return _policy(setting.load_balancer, _tcp(setting), setting.tls)
-    return _policy(said.load_balancer, _tcp(said), said.tls)
-
-
-def _tcp(said: TrafficPolicy | PortTrafficPolicy) -> TCPSettings | None:
-    return said.connection_pool.tcp if said.connection_pool else None
-
-
-def _policy(balancer: LoadBalancer | None, tcp: TCPSettings | None, tls: ClientTLS | None) -> Policy:
-    return Policy(
-        load_balancer=_BALANCING[balancer.simple] if balancer and balancer.simple else None,
-        transport=_TRANSPORT.get(tls.mode) if tls else None,
-        connect_timeout=seconds(tcp.connect_timeout) if tcp and tcp.connect_timeout else None,
-    )
+    return read(merge(whole, part, port))
 
 
 @table
@@ -149,9 +98,9 @@ def _problems(fetch: Fetch, key: Key, rule: DestinationRule) -> Iterator[Problem
     elif not spec.host.startswith("*"):
         yield not_yet(ref, "spec.host", f"{spec.host} (a host outside the mesh)")
     yield from unsaid(ref, spec, "spec", ("host", "traffic_policy", "subsets", "export_to"))
-    yield from _unsaid(ref, spec.traffic_policy, "spec.trafficPolicy")
+    yield from unsaid_policy(ref, spec.traffic_policy, "spec.trafficPolicy")
     for index, subset in enumerate(spec.subsets):
-        yield from _unsaid(ref, subset.traffic_policy, f"spec.subsets[{index}].trafficPolicy")
+        yield from unsaid_policy(ref, subset.traffic_policy, f"spec.subsets[{index}].trafficPolicy")
 
 
 def _place(fetch: Fetch, key: Key, rule: DestinationRule, target: Key) -> Iterator[Problem]:
@@ -178,29 +127,3 @@ def _place(fetch: Fetch, key: Key, rule: DestinationRule, target: Key) -> Iterat
     if spec.traffic_policy and with_policy:
         message = f"the older {with_policy.ref} has a policy for this host; needed one of the two: this one has no effect"
         yield warning(ref, "spec.trafficPolicy", "Conflict", message)
-
-
-_SAID = ("load_balancer", "connection_pool", "tls", "port")
-
-
-def _unsaid(ref: Ref, said: TrafficPolicy | None, path: str) -> Iterator[Problem]:
-    if said is None:
-        return
-    yield from unsaid(ref, said, path, (*_SAID, "port_level_settings"))
-    yield from _unsaid_parts(ref, said.load_balancer, _tcp(said), said.tls, path)
-    yield from unsaid(ref, said.connection_pool, f"{path}.connectionPool", ("tcp",))
-    for index, setting in enumerate(said.port_level_settings):
-        inner = f"{path}.portLevelSettings[{index}]"
-        yield from unsaid(ref, setting, inner, _SAID)
-        yield from _unsaid_parts(ref, setting.load_balancer, _tcp(setting), setting.tls, inner)
-        yield from unsaid(ref, setting.connection_pool, f"{inner}.connectionPool", ("tcp",))
-
-
-def _unsaid_parts(
-    ref: Ref, balancer: LoadBalancer | None, tcp: TCPSettings | None, tls: ClientTLS | None, path: str
-) -> Iterator[Problem]:
-    yield from unsaid(ref, balancer, f"{path}.loadBalancer", ("simple",))
-    yield from unsaid(ref, tcp, f"{path}.connectionPool.tcp", ("connect_timeout",))
-    yield from unsaid(ref, tls, f"{path}.tls", ("mode",))
-    if tls and tls.mode not in _TRANSPORT:
-        yield not_yet(ref, f"{path}.tls.mode", tls.mode)

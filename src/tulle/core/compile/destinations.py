@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from tulle.core.compile.destination_rules import Policy, policy, subset_labels
+from tulle.core.compile.destination_rules import policy, subset_labels
 from tulle.core.compile.endpoints import members
 from tulle.core.compile.hostname import Key, full_name
 from tulle.core.compile.services import service
+from tulle.core.compile.traffic_policies import Policy
 from tulle.core.flow import Fetch, table
-from tulle.core.model.destination import Destination, DestinationKey, LoadBalancer, Transport
+from tulle.core.model.destination import Destination, DestinationKey, Transport
 from tulle.core.model.service import Protocol
+from tulle.core.model.traffic import LoadBalancer
 
 # (service, port, subset): what a `DestinationKey` says, with the Service as the object that it is.
 Place = tuple[Key, int, str]
@@ -44,6 +46,14 @@ def destination(fetch: Fetch, key: Place) -> Destination | None:
         http2=port.protocol in (Protocol.HTTP2, Protocol.GRPC),
         load_balancer=said.load_balancer or LoadBalancer.LEAST_REQUEST,
         transport=said.transport or transport,
-        identities=tuple(sorted({identity for endpoint, identity in found if endpoint.mtls})),
+        identities=said.names or tuple(sorted({identity for endpoint, identity in found if endpoint.mtls})),
         connect_timeout=said.connect_timeout if said.connect_timeout is not None else 10.0,
+        sni=said.sni,
+        tls=said.tls,
+        hash=said.hash,
+        warmup=said.warmup,
+        connections=said.connections,
+        requests=said.requests,
+        outlier=said.outlier,
+        proxy_protocol=said.proxy_protocol,
     )

@@ -9,61 +9,23 @@ from __future__ import annotations
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import tls
-from tulle.core.envoy.source import ADS, UNLIMITED, metadata, seconds, socket, struct
-from tulle.core.model.destination import Destination, LoadBalancer, Transport
+from tulle.core.envoy.balancing import balance
+from tulle.core.envoy.limits import NO_LIMITS, limit
+from tulle.core.envoy.source import ADS, metadata, seconds, socket, struct
+from tulle.core.envoy.speaking import AS_CALLED, HTTP2, OPTIONS, speak
+from tulle.core.model.destination import Destination, Transport
 from tulle.core.model.service import Protocol
+from tulle.core.model.traffic import LoadBalancer
 from tulle.core.model.workload import Capture, InboundPort, Workload
-from tulle.pb import pack
-from tulle.pb.envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
-from tulle.pb.envoy.config.core.v3 import protocol_pb2
+from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
 from tulle.pb.envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
-from tulle.pb.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
-from tulle.pb.envoy.type.v3 import percent_pb2
 
 PASSTHROUGH = "PassthroughCluster"
 INBOUND_PASSTHROUGH = "InboundPassthroughCluster"
 BLACK_HOLE = "BlackHoleCluster"
 
-# Extended CONNECT lets WebSockets cross the HTTP/2 between sidecars.
-HTTP2_OPTIONS = protocol_pb2.Http2ProtocolOptions(allow_connect=True)
-
 _Cluster = cluster_pb2.Cluster
-_Options = http_protocol_options_pb2.HttpProtocolOptions
-_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_HTTP1_OPTIONS = protocol_pb2.Http1ProtocolOptions()
-_HTTP1 = pack(_Options(explicit_http_config=_Options.ExplicitHttpConfig(http_protocol_options=_HTTP1_OPTIONS)))
-_HTTP2 = pack(_Options(explicit_http_config=_Options.ExplicitHttpConfig(http2_protocol_options=HTTP2_OPTIONS)))
-_AS_CALLED = pack(
-    _Options(
-        use_downstream_protocol_config=_Options.UseDownstreamHttpConfig(
-            http_protocol_options=_HTTP1_OPTIONS, http2_protocol_options=HTTP2_OPTIONS
-        )
-    )
-)
 
-# Envoy's own limits (1,024 connections, requests and retries) would shed load that nobody asked to shed: as Istio, no limit
-# until one is configured.
-_NO_LIMITS = circuit_breaker_pb2.CircuitBreakers(
-    thresholds=[
-        circuit_breaker_pb2.CircuitBreakers.Thresholds(
-            max_connections=UNLIMITED,
-            max_pending_requests=UNLIMITED,
-            max_requests=UNLIMITED,
-            max_retries=UNLIMITED,
-        )
-    ]
-)
-
-# An endpoint that is not ready gets nothing, even where no other is left: the caller hears 503 at once, instead of a request
-# landing in a process that is starting or ending.
-_NEVER_PANIC = _Cluster.CommonLbConfig(healthy_panic_threshold=percent_pb2.Percent(value=0))
-
-_POLICIES = {
-    LoadBalancer.LEAST_REQUEST: _Cluster.LEAST_REQUEST,
-    LoadBalancer.ROUND_ROBIN: _Cluster.ROUND_ROBIN,
-    LoadBalancer.RANDOM: _Cluster.RANDOM,
-    LoadBalancer.PASSTHROUGH: _Cluster.CLUSTER_PROVIDED,
-}
 _BY_METADATA = struct({"tlsMode": "istio"})
 
 
@@ -74,9 +36,6 @@ def encode_cluster(destination: Destination) -> Encoded:
     cluster = _Cluster(
         name=name,
         connect_timeout=seconds(destination.connect_timeout),
-        lb_policy=_POLICIES[destination.load_balancer],
-        circuit_breakers=_NO_LIMITS,
-        common_lb_config=_NEVER_PANIC,
         metadata=metadata({"service": key.hostname, "subset": key.subset}),
     )
     refs: tuple[tuple[str, str], ...] = ()
@@ -87,6 +46,8 @@ def encode_cluster(destination: Destination) -> Encoded:
         cluster.eds_cluster_config.eds_config.CopyFrom(ADS)
         cluster.eds_cluster_config.service_name = name
         refs = ((type_urls.ENDPOINT, name),)
+    balance(cluster, destination)
+    limit(cluster, destination)
     _protect(cluster, destination)
     return _encode(cluster, refs)
 
@@ -108,29 +69,21 @@ def inbound_name(port: InboundPort) -> str:
 
 
 def _protect(cluster: cluster_pb2.Cluster, destination: Destination) -> None:
-    """Transport socket and HTTP version.
-
-    Where every endpoint has a sidecar, HTTP always travels as HTTP/2 between the sidecars. A MIXED destination speaks to both
-    kinds of endpoints, so it takes the version that the applications themselves speak.
-    """
+    """Transport socket and HTTP version."""
     mesh = destination.transport is Transport.MTLS
-    offer: tuple[str, ...]
-    if not destination.http:
-        offer = tls.OFFER_TCP
-    elif mesh or destination.http2:
-        offer = tls.OFFER_HTTP2
-        cluster.typed_extension_protocol_options[_OPTIONS].CopyFrom(_HTTP2)
-    else:
-        offer = tls.OFFER_HTTP1
-        cluster.typed_extension_protocol_options[_OPTIONS].CopyFrom(_HTTP1)
+    offer = speak(cluster, destination)
     if destination.transport is Transport.PLAINTEXT:
+        if destination.proxy_protocol:
+            cluster.transport_socket.CopyFrom(tls.announced(destination.proxy_protocol, tls.PLAINTEXT))
         return
-    mutual = tls.upstream(destination.key, destination.identities, offer)
+    mutual = tls.upstream(destination.sni or tls.sni(destination.key), destination.identities, offer)
     if mesh:
-        cluster.transport_socket.CopyFrom(mutual)
+        cluster.transport_socket.CopyFrom(tls.announced(destination.proxy_protocol, mutual))
         return
-    cluster.transport_socket_matches.add(name="tlsMode-istio", match=_BY_METADATA, transport_socket=mutual)
-    cluster.transport_socket_matches.add(name="tlsMode-disabled", match=struct({}), transport_socket=tls.PLAINTEXT)
+    matches = (("istio", _BY_METADATA, mutual), ("disabled", struct({}), tls.PLAINTEXT))
+    for mode, match, socket_ in matches:
+        wrapped = tls.announced(destination.proxy_protocol, socket_)
+        cluster.transport_socket_matches.add(name=f"tlsMode-{mode}", match=match, transport_socket=wrapped)
 
 
 def _application(port: InboundPort) -> cluster_pb2.Cluster:
@@ -138,7 +91,7 @@ def _application(port: InboundPort) -> cluster_pb2.Cluster:
         name=inbound_name(port),
         type=_Cluster.STATIC,
         connect_timeout=seconds(10),
-        circuit_breakers=_NO_LIMITS,
+        circuit_breakers=NO_LIMITS,
         load_assignment=endpoint_pb2.ClusterLoadAssignment(
             cluster_name=inbound_name(port),
             endpoints=[
@@ -153,7 +106,7 @@ def _application(port: InboundPort) -> cluster_pb2.Cluster:
         ),
     )
     if port.protocol in (Protocol.HTTP2, Protocol.GRPC):
-        cluster.typed_extension_protocol_options[_OPTIONS].CopyFrom(_HTTP2)
+        cluster.typed_extension_protocol_options[OPTIONS].CopyFrom(HTTP2)
     return cluster
 
 
@@ -164,9 +117,9 @@ def _original_destination(name: str) -> cluster_pb2.Cluster:
         type=_Cluster.ORIGINAL_DST,
         lb_policy=_Cluster.CLUSTER_PROVIDED,
         connect_timeout=seconds(10),
-        circuit_breakers=_NO_LIMITS,
+        circuit_breakers=NO_LIMITS,
     )
-    cluster.typed_extension_protocol_options[_OPTIONS].CopyFrom(_AS_CALLED)
+    cluster.typed_extension_protocol_options[OPTIONS].CopyFrom(AS_CALLED)
     return cluster
 
 

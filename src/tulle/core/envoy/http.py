@@ -7,10 +7,10 @@ nothing. Access logs and the metrics logger are added in `_manager` when telemet
 
 from __future__ import annotations
 
-from tulle.core.envoy.clusters import HTTP2_OPTIONS
 from tulle.core.envoy.route_actions import PREVIOUS_HOSTS
 from tulle.core.envoy.route_filters import CORS, FAULT, SESSION
 from tulle.core.envoy.source import ADS, FALSE, TRUE, seconds, uint32
+from tulle.core.envoy.speaking import HTTP2_OPTIONS
 from tulle.pb import pack
 from tulle.pb.envoy.config.accesslog.v3 import accesslog_pb2
 from tulle.pb.envoy.config.core.v3 import base_pb2, protocol_pb2, substitution_format_string_pb2

@@ -13,8 +13,10 @@ from collections.abc import Iterable
 
 from tulle.core.envoy.source import ADS, TRUE
 from tulle.core.model.destination import DestinationKey
+from tulle.core.model.traffic import ProxyProtocol
 from tulle.pb import pack
-from tulle.pb.envoy.config.core.v3 import base_pb2
+from tulle.pb.envoy.config.core.v3 import base_pb2, proxy_protocol_pb2
+from tulle.pb.envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
 from tulle.pb.envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from tulle.pb.envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from tulle.pb.envoy.type.matcher.v3 import string_pb2
@@ -42,16 +44,25 @@ _ROOTS = secret_pb2.SdsSecretConfig(name=ROOTS, sds_config=ADS)
 PLAINTEXT = base_pb2.TransportSocket(name="envoy.transport_sockets.raw_buffer", typed_config=pack(raw_buffer_pb2.RawBuffer()))
 
 
-def upstream(key: DestinationKey, identities: Iterable[str], offer: Iterable[str]) -> base_pb2.TransportSocket:
+def upstream(server_name: str, identities: Iterable[str], offer: Iterable[str]) -> base_pb2.TransportSocket:
     """The caller's end: presents this workload's certificate, accepts exactly `identities` (any workload where none is named)."""
     context = tls_pb2.UpstreamTlsContext(
         common_tls_context=_common(
             [_uri(string_pb2.StringMatcher(exact=identity)) for identity in identities],
             offer,
         ),
-        sni=sni(key),
+        sni=server_name,
     )
     return base_pb2.TransportSocket(name=_TLS, typed_config=pack(context))
+
+
+def announced(version: ProxyProtocol, inner: base_pb2.TransportSocket) -> base_pb2.TransportSocket:
+    """The same socket, with the PROXY protocol's header sent before anything else; itself where none is asked for."""
+    if version is ProxyProtocol.NONE:
+        return inner
+    spoken = proxy_protocol_pb2.ProxyProtocolConfig(version=version.value)
+    socket = upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport(config=spoken, transport_socket=inner)
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.upstream_proxy_protocol", typed_config=pack(socket))
 
 
 def downstream(trust_domain: str, accept: Iterable[str]) -> base_pb2.TransportSocket:

@@ -6,6 +6,19 @@ from enum import StrEnum
 
 import msgspec
 
+from tulle.core.model.traffic import (
+    ANY_CONNECTIONS,
+    ANY_REQUESTS,
+    Connections,
+    Hash,
+    LoadBalancer,
+    Outlier,
+    ProxyProtocol,
+    Requests,
+    Tls,
+    Warmup,
+)
+
 
 class DestinationKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     """Names a destination: the service's full `hostname`, the service `port`, and a `subset` ("" for all of it)."""
@@ -20,27 +33,20 @@ class DestinationKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True
         return f"outbound|{self.port}|{self.subset}|{self.hostname}"
 
 
-class LoadBalancer(StrEnum):
-    """How an endpoint is chosen; the words are Istio's `LoadBalancerSettings.SimpleLB`."""
-
-    LEAST_REQUEST = "LEAST_REQUEST"
-    ROUND_ROBIN = "ROUND_ROBIN"
-    RANDOM = "RANDOM"
-    PASSTHROUGH = "PASSTHROUGH"
-
-
 class Transport(StrEnum):
-    """MTLS: every endpoint has a sidecar. PLAINTEXT: none has. MIXED: decided per endpoint."""
+    """MTLS: every endpoint has a sidecar. PLAINTEXT: none has. MIXED: decided per endpoint. TLS: as `Destination.tls` says."""
 
     MTLS = "mtls"
     PLAINTEXT = "plaintext"
     MIXED = "mixed"
+    TLS = "tls"
 
 
 class Destination(msgspec.Struct, frozen=True, omit_defaults=True):
     """How requests reach a destination. `http2` says that the endpoints' applications themselves speak HTTP/2.
 
-    `identities` are the SPIFFE IDs that an endpoint may present, sorted; `connect_timeout` is in seconds.
+    `identities` are the SPIFFE IDs that an endpoint may present, sorted; `connect_timeout` is in seconds. `sni` is another
+    server name than the mesh's own. `by_locality`: its endpoints are a resource of each place that callers stand at.
     """
 
     key: DestinationKey
@@ -50,6 +56,15 @@ class Destination(msgspec.Struct, frozen=True, omit_defaults=True):
     transport: Transport = Transport.PLAINTEXT
     identities: tuple[str, ...] = ()
     connect_timeout: float = 10.0
+    sni: str = ""
+    tls: Tls | None = None
+    hash: Hash | None = None
+    warmup: Warmup | None = None
+    connections: Connections = ANY_CONNECTIONS
+    requests: Requests = ANY_REQUESTS
+    outlier: Outlier | None = None
+    proxy_protocol: ProxyProtocol = ProxyProtocol.NONE
+    by_locality: bool = False
 
 
 class Locality(msgspec.Struct, frozen=True, order=True, omit_defaults=True):

@@ -13,10 +13,11 @@ from tulle.core import type_urls
 from tulle.core.compile.destinations import destination
 from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.outbound import outbound
-from tulle.core.model.destination import Destination, DestinationKey, Endpoint, LoadBalancer, Locality, Transport
+from tulle.core.model.destination import Destination, DestinationKey, Endpoint, Locality, Transport
 from tulle.core.model.name import Name
 from tulle.core.model.route import RouteTableKey
 from tulle.core.model.service import Protocol
+from tulle.core.model.traffic import LoadBalancer
 from tulle.core.model.workload import Capture, InboundPort, MtlsMode, OutboundTcp, ProxyPorts
 
 
@@ -103,22 +104,19 @@ def test_tls_mode(mesh: Mesh, mode: str, transport: Transport) -> None:
 
 
 def test_rule_fields_that_are_not_supported_yet(mesh: Mesh) -> None:
-    """Somebody would rely on outlier detection that does not happen."""
+    """Somebody would rely on a tunnel that is not there."""
     policy = {
-        "outlierDetection": {"consecutive5xxErrors": 3},
-        "connectionPool": {"tcp": {"maxConnections": 5}, "http": {"maxRetries": 2}},
+        "tunnel": {"targetHost": "a.example", "targetPort": 443},
         "tls": {"mode": "SIMPLE"},
-        "loadBalancer": {"consistentHash": {"httpHeaderName": "x"}},
+        "loadBalancer": {"zoneAwareLbSetting": {"enabled": True}},
     }
     mesh.apply([rule(trafficPolicy=policy)])
     assert {(problem.path, problem.reason) for problem in mesh.problems()} == {
         (f"spec.trafficPolicy.{field}", "NotYetSupported")
         for field in (
-            "outlierDetection",
-            "connectionPool.tcp.maxConnections",
-            "connectionPool.http",
+            "tunnel",
             "tls.mode",
-            "loadBalancer.consistentHash",
+            "loadBalancer.zoneAwareLbSetting",
         )
     }
 

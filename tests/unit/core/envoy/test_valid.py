@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from tests.support.envoy import validate
 from tulle.core.encoded import Encoded
@@ -12,7 +13,7 @@ from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
 from tulle.core.envoy.endpoints import encode_endpoints
 from tulle.core.envoy.listeners import encode_outbound, encode_workload
 from tulle.core.envoy.routes import MOST_BODY, encode_host, encode_table
-from tulle.core.model.destination import Destination, DestinationKey, Endpoint, EndpointSet, LoadBalancer, Locality, Transport
+from tulle.core.model.destination import Destination, DestinationKey, Endpoint, EndpointSet, Locality, Transport
 from tulle.core.model.route import (
     Abort,
     Cors,
@@ -37,6 +38,18 @@ from tulle.core.model.route import (
     WeightedDestination,
 )
 from tulle.core.model.service import Protocol
+from tulle.core.model.traffic import (
+    Connections,
+    Cookie,
+    Hash,
+    Keepalive,
+    LoadBalancer,
+    Outlier,
+    ProxyProtocol,
+    Requests,
+    Upgrade,
+    Warmup,
+)
 from tulle.core.model.workload import Capture, GatewayListener, InboundPort, MtlsMode, Outbound, OutboundTcp, Workload
 from tulle.kit.problem import Ref
 
@@ -75,6 +88,7 @@ def destinations() -> list[Encoded]:
         )
         for transport, http, http2, balancer in product(Transport, (False, True), (False, True), LoadBalancer)
     ]
+    clusters += [encode_cluster(one) for one in policies()]
     near, far = Locality("r1", "z1"), Locality("r2")
     endpoints = (
         Endpoint("10.0.0.1", 80, "default/a", mtls=True),
@@ -82,6 +96,44 @@ def destinations() -> list[Encoded]:
         Endpoint("fd00::3", 80, locality=far),
     )
     return [*clusters, encode_endpoints(EndpointSet(REVIEWS, endpoints))]
+
+
+def policies() -> list[Destination]:
+    """Every part of a traffic policy, for every balancer, over every transport, for HTTP and for bytes."""
+    cookies = (Cookie("a"), Cookie("a", "/", 0.0), Cookie("a", "/", 3600.0, (("SameSite", "Strict"),)))
+    hashes = (
+        *(Hash(cookie=cookie) for cookie in cookies),
+        *(Hash(header="x-user", size=size) for size in (0, 1, 4096, 2**40)),
+        Hash(query="q"),
+        Hash(source_address=True, size=4),
+    )
+    everything = {
+        "warmup": Warmup(30.0, 10.0, 1.5),
+        "connections": Connections(3, Keepalive(3, 60, 5), 60.0, 0.0, 5.0, 0.5),
+        "outlier": Outlier(3, 2, 5, True, 1.0, 600.0, 100, 50, (429, 500)),
+        "by_locality": True,
+    }
+    parts: list[dict[str, Any]] = [
+        *({"hash": one} for one in hashes),
+        *({"requests": Requests(upgrade=upgrade)} for upgrade in Upgrade),
+        *({"proxy_protocol": version} for version in ProxyProtocol),
+        {"requests": Requests(1, 2, 3, 4, 5, budget=12.5, budget_minimum=2, budget_interval=0.5)},
+        {"requests": Requests(budget=0.0), "outlier": Outlier(0, 0), "warmup": Warmup(1.0)},
+        {"outlier": Outlier(split_local=True, codes=(429,)), "connections": Connections(ping_timeout=1.0), "sni": "a.example"},
+        everything,
+        {**everything, "hash": hashes[3]},
+    ]
+    return [
+        Destination(
+            DestinationKey(f"{transport}-{http}-{balancer}-{number}".lower(), 81),
+            http=http,
+            load_balancer=balancer,
+            transport=transport,
+            identities=("spiffe://cluster.local/ns/default/sa/a",),
+            **part,
+        )
+        for transport, http, balancer, (number, part) in product(Transport, (False, True), LoadBalancer, enumerate(parts))
+    ]
 
 
 def routes() -> list[Encoded]:

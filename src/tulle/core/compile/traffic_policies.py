@@ -1,0 +1,257 @@
+"""Istio's TrafficPolicy → the model's words for one port, and what of it has no effect.
+
+Parts (`loadBalancer`, `connectionPool`, `outlierDetection`, `tls`, ...) are inherited whole, as Istio does it: a subset's part
+replaces the rule's. The settings of a port replace these four together, and what they leave out is the default again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from tulle.api.istio.destination_rule import (
+    ClientTLS,
+    ConnectionPool,
+    LoadBalancer,
+    OutlierDetection,
+    PortTrafficPolicy,
+    ProxyProtocol,
+    RetryBudget,
+    TrafficPolicy,
+)
+from tulle.api.values import seconds
+from tulle.core.compile.mistakes import not_yet, unsaid
+from tulle.core.model import traffic
+from tulle.core.model.destination import Transport
+from tulle.core.model.traffic import (
+    ANY_CONNECTIONS,
+    ANY_REQUESTS,
+    Cookie,
+    Hash,
+    Keepalive,
+    Localities,
+    Outlier,
+    Requests,
+    Tls,
+    Upgrade,
+    Warmup,
+)
+from tulle.core.model.traffic import LoadBalancer as Balancing
+from tulle.kit.problem import Problem, Ref
+
+_BALANCING = {
+    "UNSPECIFIED": Balancing.LEAST_REQUEST,
+    "LEAST_CONN": Balancing.LEAST_REQUEST,
+    "LEAST_REQUEST": Balancing.LEAST_REQUEST,
+    "ROUND_ROBIN": Balancing.ROUND_ROBIN,
+    "RANDOM": Balancing.RANDOM,
+    "PASSTHROUGH": Balancing.PASSTHROUGH,
+}
+_TRANSPORT = {"DISABLE": Transport.PLAINTEXT, "ISTIO_MUTUAL": Transport.MTLS}
+_UPGRADE = {"UPGRADE": Upgrade.HTTP2, "DO_NOT_UPGRADE": Upgrade.HTTP1}
+# What Envoy's own budget is where only some of it is said.
+_BUDGET_PERCENT = 20.0
+
+# Parts that a port's settings replace together, and those that are for all ports.
+_OF_PORT = ("load_balancer", "connection_pool", "outlier_detection", "tls")
+_OF_ALL = ("proxy_protocol", "retry_budget")
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """The parts of a TrafficPolicy that hold for one port of a destination."""
+
+    load_balancer: LoadBalancer | None = None
+    connection_pool: ConnectionPool | None = None
+    outlier_detection: OutlierDetection | None = None
+    tls: ClientTLS | None = None
+    proxy_protocol: ProxyProtocol | None = None
+    retry_budget: RetryBudget | None = None
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """How to reach a destination; None where nothing was said (a transport is then read off the endpoints)."""
+
+    load_balancer: Balancing | None = None
+    hash: Hash | None = None
+    warmup: Warmup | None = None
+    localities: Localities | None = None
+    connect_timeout: float | None = None
+    connections: traffic.Connections = ANY_CONNECTIONS
+    requests: Requests = ANY_REQUESTS
+    outlier: Outlier | None = None
+    transport: Transport | None = None
+    sni: str = ""
+    names: tuple[str, ...] = ()
+    tls: Tls | None = None
+    proxy_protocol: traffic.ProxyProtocol = traffic.ProxyProtocol.NONE
+
+
+def merge(whole: TrafficPolicy | None, part: TrafficPolicy | None, port: int) -> Parts:
+    """What holds for a port of a subset (`part`) of a rule (`whole`)."""
+    return _over(_over(Parts(), whole, port), part, port)
+
+
+def _over(inherited: Parts, said: TrafficPolicy | None, port: int) -> Parts:
+    if said is None:
+        return inherited
+    found = {name: getattr(said, name) or getattr(inherited, name) for name in (*_OF_PORT, *_OF_ALL)}
+    for setting in said.port_level_settings:
+        if setting.port and setting.port.number == port:
+            found |= {name: getattr(setting, name) for name in _OF_PORT}
+    return Parts(**found)
+
+
+def read(parts: Parts) -> Policy:
+    """The parts in the model's words."""
+    balancer, outlier = parts.load_balancer, parts.outlier_detection
+    tcp = parts.connection_pool.tcp if parts.connection_pool else None
+    hashed, tls = _hash(balancer), parts.tls
+    return Policy(
+        load_balancer=hashed[0] if hashed else _BALANCING[balancer.simple] if balancer and balancer.simple else None,
+        hash=hashed[1] if hashed else None,
+        warmup=_warmup(balancer),
+        localities=_localities(balancer, failing=outlier is not None),
+        connect_timeout=seconds(tcp.connect_timeout) if tcp and tcp.connect_timeout else None,
+        connections=_connections(parts.connection_pool),
+        requests=_requests(parts.connection_pool, parts.retry_budget),
+        outlier=_outlier(outlier) if outlier else None,
+        proxy_protocol=traffic.ProxyProtocol(parts.proxy_protocol.version if parts.proxy_protocol else ""),
+        transport=_TRANSPORT.get(tls.mode) if tls else None,
+        sni=tls.sni if tls and _mutual(tls) else "",
+        names=tls.subject_alt_names if tls and _mutual(tls) else (),
+    )
+
+
+def _hash(balancer: LoadBalancer | None) -> tuple[Balancing, Hash | None] | None:
+    """The algorithm, and what it hashes: nothing (so that any endpoint may get any request) where `useSourceIp` is false."""
+    said = balancer.consistent_hash if balancer else None
+    if said is None:
+        return None
+    cookie = said.http_cookie
+    size = said.maglev.table_size if said.maglev else said.ring_hash.minimum_ring_size if said.ring_hash else 0
+    algorithm = Balancing.MAGLEV if said.maglev else Balancing.RING_HASH
+    if not (said.http_header_name or said.http_query_parameter_name or cookie or said.use_source_ip):
+        return algorithm, None
+    return algorithm, Hash(
+        header=said.http_header_name or "",
+        query=said.http_query_parameter_name or "",
+        cookie=Cookie(
+            name=cookie.name,
+            path=cookie.path,
+            ttl=seconds(cookie.ttl) if cookie.ttl else None,
+            attributes=tuple((one.name, one.value) for one in cookie.attributes),
+        )
+        if cookie
+        else None,
+        source_address=bool(said.use_source_ip),
+        size=size or (0 if said.maglev else said.minimum_ring_size),
+    )
+
+
+def _warmup(balancer: LoadBalancer | None) -> Warmup | None:
+    said = balancer.warmup if balancer else None
+    if said:
+        return Warmup(seconds(said.duration), said.minimum_percent, said.aggression)
+    if balancer and balancer.warmup_duration_secs:
+        return Warmup(seconds(balancer.warmup_duration_secs))
+    return None
+
+
+def _localities(balancer: LoadBalancer | None, failing: bool) -> Localities | None:
+    """Near endpoints come first where a rule says so, or where it says how endpoints fail; as in Istio."""
+    said = balancer.locality_lb_setting if balancer else None
+    if said is None:
+        return Localities() if failing else None
+    if said.enabled is False:
+        return None
+    return Localities(
+        distribute=tuple((one.from_, tuple(sorted(one.to.items()))) for one in said.distribute),
+        failover=tuple((one.from_, one.to) for one in said.failover),
+        priority=said.failover_priority,
+    )
+
+
+def _connections(said: ConnectionPool | None) -> traffic.Connections:
+    if said is None:
+        return ANY_CONNECTIONS
+    tcp, http = said.tcp, said.http
+    alive = tcp.tcp_keepalive if tcp else None
+    pings = http.http2_keep_alive if http else None
+    # What is idle for HTTP is said there, else for TCP.
+    idle = (http.idle_timeout if http else None) or (tcp.idle_timeout if tcp else None)
+    return traffic.Connections(
+        maximum=tcp.max_connections if tcp else 0,
+        keepalive=Keepalive(alive.probes, _whole(alive.time), _whole(alive.interval)) if alive else None,
+        max_duration=seconds(tcp.max_connection_duration) if tcp and tcp.max_connection_duration else 0.0,
+        idle_timeout=seconds(idle) if idle else None,
+        ping_interval=seconds(pings.interval) if pings and pings.interval else 0.0,
+        ping_timeout=seconds(pings.timeout) if pings and pings.timeout else 0.0,
+    )
+
+
+def _whole(duration: str | None) -> int:
+    """Whole seconds, as the kernel counts; at least one where something was said."""
+    return max(1, round(seconds(duration))) if duration else 0
+
+
+def _requests(said: ConnectionPool | None, budget: RetryBudget | None) -> Requests:
+    if said is None and budget is None:
+        return ANY_REQUESTS
+    http = said.http if said else None
+    percent = None
+    if budget:
+        percent = budget.percent if budget.percent is not None else _BUDGET_PERCENT
+    upgrade = Upgrade.DECLARED
+    if http:
+        upgrade = Upgrade.AS_CALLED if http.use_client_protocol else _UPGRADE.get(http.h2_upgrade_policy, Upgrade.DECLARED)
+    return Requests(
+        maximum=http.http2_max_requests if http else 0,
+        max_pending=http.http1_max_pending_requests if http else 0,
+        max_retries=http.max_retries if http else 0,
+        max_per_connection=http.max_requests_per_connection if http else 0,
+        max_streams=http.max_concurrent_streams if http else 0,
+        upgrade=upgrade,
+        budget=percent,
+        budget_minimum=budget.min_retry_concurrency if budget else 0,
+        budget_interval=seconds(budget.budget_interval) if budget and budget.budget_interval else 0.0,
+    )
+
+
+def _outlier(said: OutlierDetection) -> Outlier:
+    gateway = said.consecutive_gateway_errors
+    return Outlier(
+        errors=said.consecutive_5xx_errors,
+        gateway_errors=gateway if gateway is not None else said.consecutive_errors or None,
+        local_failures=said.consecutive_local_origin_failures,
+        split_local=said.split_external_local_origin_errors,
+        interval=seconds(said.interval) if said.interval else 0.0,
+        ejection_time=seconds(said.base_ejection_time) if said.base_ejection_time else 0.0,
+        max_ejected=said.max_ejection_percent,
+        minimum_health=said.min_health_percent,
+        codes=tuple(sorted(set(said.outlier_detection_http_error_codes))),
+    )
+
+
+def unsaid_policy(ref: Ref, said: TrafficPolicy | None, path: str) -> Iterator[Problem]:
+    """The written fields that have no effect."""
+    if said is None:
+        return
+    yield from unsaid(ref, said, path, (*_OF_PORT, *_OF_ALL, "port_level_settings"))
+    yield from _unsaid_parts(ref, said, path)
+    for index, setting in enumerate(said.port_level_settings):
+        yield from _unsaid_parts(ref, setting, f"{path}.portLevelSettings[{index}]")
+
+
+def _unsaid_parts(ref: Ref, said: TrafficPolicy | PortTrafficPolicy, path: str) -> Iterator[Problem]:
+    balancer = said.load_balancer
+    done = ("simple", "consistent_hash", "warmup", "warmup_duration_secs")
+    yield from unsaid(ref, balancer, f"{path}.loadBalancer", done)
+    if said.tls and said.tls.mode not in _TRANSPORT:
+        yield not_yet(ref, f"{path}.tls.mode", said.tls.mode)
+    elif said.tls:
+        yield from unsaid(ref, said.tls, f"{path}.tls", ("mode", *(("sni", "subject_alt_names") if _mutual(said.tls) else ())))
+
+
+def _mutual(said: ClientTLS) -> bool:
+    return said.mode == "ISTIO_MUTUAL"

@@ -1,0 +1,94 @@
+"""What is spoken to a cluster's endpoints: the version of HTTP, the bounds of its connections, and the ALPN that says so."""
+
+from __future__ import annotations
+
+from tulle.core.envoy import tls
+from tulle.core.envoy.balancing import hash_policy
+from tulle.core.envoy.source import seconds, uint32
+from tulle.core.model.destination import Destination, Transport
+from tulle.core.model.traffic import Upgrade
+from tulle.pb import pack
+from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
+from tulle.pb.envoy.config.common.matcher.v3 import matcher_pb2
+from tulle.pb.envoy.config.core.v3 import protocol_pb2
+from tulle.pb.envoy.config.route.v3 import route_components_pb2
+from tulle.pb.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
+from tulle.pb.envoy.type.matcher.v3 import string_pb2
+
+_Options = http_protocol_options_pb2.HttpProtocolOptions
+OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+# Extended CONNECT lets WebSockets cross the HTTP/2 between sidecars.
+HTTP2_OPTIONS = protocol_pb2.Http2ProtocolOptions(allow_connect=True)
+_HTTP1_OPTIONS = protocol_pb2.Http1ProtocolOptions()
+HTTP1 = pack(_Options(explicit_http_config=_Options.ExplicitHttpConfig(http_protocol_options=_HTTP1_OPTIONS)))
+HTTP2 = pack(_Options(explicit_http_config=_Options.ExplicitHttpConfig(http2_protocol_options=HTTP2_OPTIONS)))
+AS_CALLED = pack(
+    _Options(
+        use_downstream_protocol_config=_Options.UseDownstreamHttpConfig(
+            http_protocol_options=_HTTP1_OPTIONS, http2_protocol_options=HTTP2_OPTIONS
+        )
+    )
+)
+
+
+def speak(cluster: cluster_pb2.Cluster, destination: Destination) -> tuple[str, ...]:
+    """Write the options of HTTP into a cluster, where it is HTTP; the ALPN to offer is the answer.
+
+    Where every endpoint has a sidecar, HTTP always travels as HTTP/2 between the sidecars, unless a rule says otherwise. A MIXED
+    destination speaks to both kinds of endpoints, so it takes the version that the applications themselves speak.
+    """
+    if not destination.http:
+        return tls.OFFER_TCP
+    wish = destination.requests.upgrade
+    offer: tuple[str, ...]
+    if wish is Upgrade.AS_CALLED:
+        version, offer = Upgrade.AS_CALLED, tls.OFFER_TCP
+    elif destination.http2 or wish is Upgrade.HTTP2 or (destination.transport is Transport.MTLS and wish is not Upgrade.HTTP1):
+        version, offer = Upgrade.HTTP2, tls.OFFER_HTTP2
+    else:
+        version, offer = Upgrade.HTTP1, tls.OFFER_HTTP1
+    cluster.typed_extension_protocol_options[OPTIONS].CopyFrom(pack(_options(destination, version)))
+    return offer
+
+
+def _options(destination: Destination, version: Upgrade) -> http_protocol_options_pb2.HttpProtocolOptions:
+    connections, requests = destination.connections, destination.requests
+    options = _Options()
+    http2 = protocol_pb2.Http2ProtocolOptions(allow_connect=True)
+    if requests.max_streams:
+        http2.max_concurrent_streams.CopyFrom(uint32(requests.max_streams))
+    if connections.ping_interval or connections.ping_timeout:
+        # Envoy wants both, with the shorter of them as what a ping may take.
+        http2.connection_keepalive.interval.CopyFrom(seconds(connections.ping_interval or connections.ping_timeout))
+        http2.connection_keepalive.timeout.CopyFrom(seconds(connections.ping_timeout or connections.ping_interval))
+    if version is Upgrade.AS_CALLED:
+        options.use_downstream_protocol_config.http_protocol_options.CopyFrom(_HTTP1_OPTIONS)
+        options.use_downstream_protocol_config.http2_protocol_options.CopyFrom(http2)
+    elif version is Upgrade.HTTP2:
+        options.explicit_http_config.http2_protocol_options.CopyFrom(http2)
+    else:
+        options.explicit_http_config.http_protocol_options.CopyFrom(_HTTP1_OPTIONS)
+    common = options.common_http_protocol_options
+    if connections.idle_timeout is not None:
+        common.idle_timeout.CopyFrom(seconds(connections.idle_timeout))
+    if connections.max_duration:
+        common.max_connection_duration.CopyFrom(seconds(connections.max_duration))
+    if requests.max_per_connection:
+        common.max_requests_per_connection.CopyFrom(uint32(requests.max_per_connection))
+    if destination.hash:
+        # Beside the cluster, and not at the routes to it: one route may lead to several clusters.
+        options.hash_policy.append(hash_policy(destination.hash))
+    if destination.outlier and destination.outlier.codes:
+        options.outlier_detection.error_matcher.CopyFrom(_any_code(destination.outlier.codes))
+    return options
+
+
+def _any_code(codes: tuple[int, ...]) -> matcher_pb2.MatchPredicate:
+    found = [_code(code) for code in codes]
+    return found[0] if len(found) == 1 else matcher_pb2.MatchPredicate(or_match=matcher_pb2.MatchPredicate.MatchSet(rules=found))
+
+
+def _code(code: int) -> matcher_pb2.MatchPredicate:
+    status = route_components_pb2.HeaderMatcher(name=":status", string_match=string_pb2.StringMatcher(exact=str(code)))
+    return matcher_pb2.MatchPredicate(http_response_headers_match=matcher_pb2.HttpHeadersMatch(headers=[status]))
