@@ -36,7 +36,7 @@ def path_holds(match: TextMatch | None, path: str) -> bool:
 
 
 def header_holds(named: NamedMatch, request: Request) -> bool:
-    """Whether a header is as wanted: one of its values, where it stands there more than once, and none where `invert` asks for it.
+    """Whether a header is as wanted: one of its values, where it is there more than once; with `invert`, none of them.
 
     Where it is absent only an inverted match can hold: of its text, as if that were empty.
     """
