@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -100,10 +101,17 @@ def virtual_service(name: str, hosts: list[str], rules: list[Json], gateways: li
     return {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": name}, "spec": spec}
 
 
+def _kind(kind: str) -> Callable[[str], Json]:
+    return lambda value: {"type": kind, "value": value}
+
+
 def gateway_match() -> st.SearchStrategy[Json]:
     """HTTPRouteMatch."""
-    kinds = (("Exact", PATHS), ("PathPrefix", PATHS), ("RegularExpression", REGEXES))
-    path = st.one_of([st.sampled_from(values).map(lambda one, kind=kind: {"type": kind, "value": one}) for kind, values in kinds])
+    path = st.one_of(
+        st.builds(_kind("Exact"), st.sampled_from(PATHS)),
+        st.builds(_kind("PathPrefix"), st.sampled_from(PATHS)),
+        st.builds(_kind("RegularExpression"), st.sampled_from(REGEXES)),
+    )
 
     def named(names: tuple[str, ...]) -> st.SearchStrategy[list[Json]]:
         exact = st.sampled_from(TEXTS).map(lambda one: {"type": "Exact", "value": one})
