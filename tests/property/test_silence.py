@@ -38,6 +38,7 @@ SPLIT = [
     {"destination": {"host": "reviews", "subset": "v1", "port": {"number": 9080}}, "weight": 80},
     {"destination": {"host": "reviews", "subset": "v2"}, "weight": 20},
 ]
+MIRROR = {"host": "reviews", "subset": "v1", "port": {"number": 9080}}
 BACKEND = {"name": "reviews-v1", "port": 9080}
 # A mesh in which the fields of each kind have something to act on; each kind's object is changed in turn.
 OBJECTS: dict[str, dict[str, Any]] = {
@@ -109,11 +110,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
                 {"route": SPLIT[:1], "fault": {"delay": {"fixedDelay": "1s", "percent": 5}}},
                 {"route": SPLIT[:1], "fault": {"abort": {"httpStatus": 500, "percentage": {"value": 5.0}}}},
                 {"match": [{"uri": {"exact": "/a"}}], "route": SPLIT[:1]},
+                {"route": SPLIT[:1], "mirror": MIRROR, "mirrorPercentage": {"value": 5.0}},
+                {"route": SPLIT[:1], "mirror": MIRROR, "mirrorPercent": 5},
+                {"route": SPLIT[:1], "mirror": MIRROR, "mirror_percent": 5},
+                {"route": SPLIT[:1], "mirrors": [{"destination": MIRROR, "percentage": {"value": 5.0}}]},
                 {"match": [{"uri": {"regex": "/a"}, "statPrefix": "a"}], "route": SPLIT[:1]},
             )
         ),
         {"http": [{"route": SPLIT[:1]}], "hosts": ["reviews"], "gateways": ["mesh", "tulle-system/one"]},
-        {"hosts": ["reviews"], "http": [{"delegate": {"name": "a", "namespace": "b"}}]},
+        {"hosts": ["reviews"], "http": [{"delegate": {"name": "delegate", "namespace": "default"}}]},
         {"hosts": ["reviews"], "tls": [{"match": [{"sniHosts": ["reviews"], "port": 9080}], "route": TCP_ROUTE}]},
         {"hosts": ["reviews"], "tcp": [{"match": [{"port": 9080}], "route": TCP_ROUTE}]},
     ],
@@ -282,6 +287,9 @@ class Mesh:
         attached = {"apiVersion": GATEWAY_API, "kind": "HTTPRoute", "metadata": {"name": "attached", "namespace": "default"}}
         spec = {"parentRefs": [{"name": "one", "namespace": "tulle-system"}], "rules": [{"backendRefs": [BACKEND]}]}
         others.append(decode({**attached, "spec": spec})[0])
+        metadata = {"name": "delegate", "namespace": "default"}
+        delegate = {"apiVersion": ISTIO, "kind": "VirtualService", "metadata": metadata, "spec": {"http": [{"route": SPLIT[:1]}]}}
+        others.append(decode(delegate)[0])
         batch = changes([*bookinfo(), *[one for one in others if one is not None]])
         self.pipeline.commit(batch)
         self.known: dict[str, tuple[Any, list[Problem]] | None] = {}

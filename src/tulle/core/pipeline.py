@@ -24,7 +24,7 @@ from tulle.core.compile.hosts import ALLOW_ANY, virtual_host
 from tulle.core.compile.layers import Part, allow_any, layer_names, layer_parts, proxy_layers, route_table, workload_layer
 from tulle.core.compile.names import name
 from tulle.core.compile.objects import INPUTS, row_of, settings
-from tulle.core.compile.outbound import outbound
+from tulle.core.compile.outbound import outbound, outbound_apart
 from tulle.core.compile.problems import BY_RESOURCE, object_problems
 from tulle.core.compile.workloads import workload
 from tulle.core.encoded import Encoded, Published, encode_json
@@ -79,6 +79,7 @@ _ENCODED: Mapping[Table[Any, Any], Table[Any, Resources]] = {
         (endpoints, lambda _key, row: (encode_endpoints(row),)),
         (name, lambda _key, row: (encode_json(type_urls.NAME, row.hostname, row),)),
         (outbound, lambda _key, row: encode_outbound(row)),
+        (outbound_apart, lambda _key, row: encode_outbound(row)),
         (route_table, lambda _key, row: (encode_table(row),)),
         (allow_any, lambda _key, row: (encode_host(row, ALLOW_ANY),)),
         (virtual_host, lambda key, row: (encode_host(key[0], row),)),

@@ -13,6 +13,7 @@ import msgspec
 
 from tulle.api.gateway.shared import GROUP_NAME
 from tulle.api.istio.gateway import Server
+from tulle.core.compile.callers import ANYBODY, Source
 from tulle.core.compile.gateways import Bound, bound
 from tulle.core.compile.hostname import Key, full_name, meet, service_key, specificity
 from tulle.core.compile.http_routes import Ranked, http_route_rules, in_order
@@ -21,8 +22,10 @@ from tulle.core.compile.objects import (
     gateways,
     http_routes,
     istio_gateways,
+    labels_of,
     virtual_services,
     visible,
+    workload_entries,
 )
 from tulle.core.compile.parents import attachments_of, hostnames
 from tulle.core.compile.routes import reachable
@@ -47,6 +50,13 @@ def workload_key(where: RouteTableKey) -> Key:
     """The gateway workload that a table belongs to."""
     namespace, _slash, name = where.gateway.partition("/")
     return namespace, name
+
+
+@table
+def gateway_source(fetch: Fetch, key: Key) -> Source:
+    """A gateway workload as the matches by source see it."""
+    entry = fetch(workload_entries, key)
+    return Source(key[0], tuple(sorted(labels_of(entry).items())) if entry else ())
 
 
 @table
@@ -138,7 +148,7 @@ def gateway_virtual_host(fetch: Fetch, key: tuple[RouteTableKey, str]) -> Virtua
     return VirtualHost(
         name=f"{host}:{where.port}",
         domains=(host,),
-        routes=reachable((*_ranked(fetch, where, host), *_written(fetch, fetch(attached_to, key) or ()))),
+        routes=reachable((*_ranked(fetch, where, host), *_written(fetch, where, fetch(attached_to, key) or ()))),
     )
 
 
@@ -177,8 +187,9 @@ def _listener_name(fetch: Fetch, one: Bound) -> str:
     return (gateway.spec.listeners[one.index].hostname if gateway else None) or "*"
 
 
-def _written(fetch: Fetch, attached: tuple[Attached, ...]) -> Iterator[Route]:
+def _written(fetch: Fetch, where: RouteTableKey, attached: tuple[Attached, ...]) -> Iterator[Route]:
     """The VirtualServices' rules, each object once for every Gateway and port by which it is there."""
+    source = fetch(gateway_source, workload_key(where)) or ANYBODY
     callers: dict[tuple[Key, Key, int], None] = {}
     for one in attached:
         if one.bound.istio:
@@ -186,7 +197,7 @@ def _written(fetch: Fetch, attached: tuple[Attached, ...]) -> Iterator[Route]:
     ages = {key: age(row) for key, _gateway, _port in callers if (row := fetch(virtual_services, key))}
     seen: set[Route] = set()
     for caller in sorted((one for one in callers if one[0] in ages), key=lambda one: (ages[one[0]], one)):
-        rules = fetch(virtual_service_routes, caller)
+        rules = fetch(virtual_service_routes, (*caller, source))
         for route in rules.routes if rules else ():
             if route not in seen:
                 seen.add(route)

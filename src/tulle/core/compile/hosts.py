@@ -10,20 +10,21 @@ from collections.abc import Iterator
 
 from tulle.api.gateway import HTTPRoute
 from tulle.api.istio import VirtualService
+from tulle.core.compile.callers import ANYBODY, Source
 from tulle.core.compile.hostname import Key, covers, full_name, service_key, short_names, specificity
 from tulle.core.compile.http_routes import Ranked, http_route_rules, in_order
 from tulle.core.compile.objects import MESH, age, http_routes, in_mesh, parent_key, virtual_services, visible
 from tulle.core.compile.routes import reachable
 from tulle.core.compile.services import service
-from tulle.core.compile.virtual_services import virtual_service_routes
+from tulle.core.compile.virtual_services import matches_of, virtual_service_routes
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import Origin, Route, RouteTableKey, VirtualHost, WeightedDestination
 from tulle.core.model.service import Protocol, Service
 from tulle.kit.problem import Ref
 
-# (Service, its port, the callers' namespace).
-View = tuple[Key, int, str]
+# (Service, its port, the callers).
+View = tuple[Key, int, Source]
 
 ALLOW_ANY = VirtualHost(name="allow_any", domains=("*",), passthrough=True)
 # A forward proxy is told a host without a port where it is HTTP's own.
@@ -51,7 +52,7 @@ def virtual_host(fetch: Fetch, key: tuple[RouteTableKey, Key, int]) -> VirtualHo
     return VirtualHost(
         name=f"{row.hostname}:{number}",
         domains=(*bare, *(f"{host}:{number}" for host in hosts)),
-        routes=fetch(mesh_routes, (service_key, number, _viewer(fetch, service_key, where.namespace))) or (),
+        routes=fetch(mesh_routes, (service_key, number, _source(fetch, service_key, where))) or (),
     )
 
 
@@ -60,9 +61,13 @@ def _bracketed(name: str) -> str:
     return f"[{name}]" if ":" in name else name
 
 
-def _viewer(fetch: Fetch, key: Key, namespace: str) -> str:
-    """The namespace, where routes of this Service depend on who asks; else "", so that all namespaces share them."""
-    return namespace if fetch(differs, key) else ""
+def _source(fetch: Fetch, key: Key, where: RouteTableKey) -> Source:
+    """The callers of a table, as far as routes of this Service depend on who asks: else all tables share them."""
+    asked = fetch(labels_asked, key) if where.labels else None
+    labels = tuple(pair for pair in where.labels if asked and pair in asked)
+    if labels:
+        return Source(where.namespace, labels)
+    return Source(where.namespace) if fetch(differs, key) else ANYBODY
 
 
 @table
@@ -70,16 +75,26 @@ def differs(fetch: Fetch, key: Key) -> bool:
     """Whether callers of different namespaces may get different routes to a Service."""
     if any(one[0] != key[0] for one in fetch.keys(http_routes, "parent", ("", "Service", *key))):
         return True
-    return any(row.spec.export_to not in ((), ("*",)) for row in _virtual_services(fetch, key))
+    rows = [*_virtual_services(fetch, key)]
+    if any(row.spec.export_to not in ((), ("*",)) for row in rows):
+        return True
+    return any(one.source_namespace for row in rows for one in matches_of(fetch, row))
+
+
+@table
+def labels_asked(fetch: Fetch, key: Key) -> frozenset[tuple[str, str]]:
+    """The labels of callers on which routes to a Service depend."""
+    rows = _virtual_services(fetch, key)
+    return frozenset(pair for row in rows for one in matches_of(fetch, row) for pair in one.source_labels.items())
 
 
 @table
 def mesh_routes(fetch: Fetch, key: View) -> tuple[Route, ...]:
-    """The routes to (Service, port) for the callers of a namespace."""
-    service_key, number, viewer = key
-    ranked = attached(fetch, service_key, number, viewer)
-    first = fetch(chosen_virtual_service, (service_key, viewer))
-    rules = fetch(virtual_service_routes, (first, MESH, number)) if first else None
+    """The routes to (Service, port) for some callers."""
+    service_key, number, source = key
+    ranked = attached(fetch, service_key, number, source.namespace)
+    first = fetch(chosen_virtual_service, (service_key, source.namespace))
+    rules = fetch(virtual_service_routes, (first, MESH, number, source)) if first else None
     if ranked is None and rules is None:
         return (_plain(fetch(service, service_key), number),)
     return reachable((*(in_order(ranked) if ranked else ()), *(rules.routes if rules else ())))

@@ -1,13 +1,16 @@
 """The layers that proxies share (see `core.encoded.Published`), and which rows of the model are in each.
 
 A part names one row of one table of the model; `core.pipeline` turns it into resources. Layers are `mesh`, `namespace/NS` for
-every namespace with sidecars, and `workload/NS/NAME` for every workload with a proxy.
+every namespace with sidecars (or `callers/NS/DIGEST`, for those of them that rules tell apart by labels), and
+`workload/NS/NAME` for every workload with a proxy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from tulle.core.compile.callers import Source, caller_labels, callers_apart
 from tulle.core.compile.destinations import destination, places
 from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.gateway_hosts import gateway_hosts, gateway_virtual_host
@@ -15,10 +18,10 @@ from tulle.core.compile.hostname import Key
 from tulle.core.compile.hosts import virtual_host
 from tulle.core.compile.names import name
 from tulle.core.compile.objects import has_sidecar, is_gateway, services, workload_entries
-from tulle.core.compile.outbound import by_table_port, outbound, sidecar_namespaces, tables
+from tulle.core.compile.outbound import by_table_port, outbound, outbound_apart, sidecar_namespaces, tables, tables_apart
 from tulle.core.compile.workloads import workload
 from tulle.core.flow import Fetch, Table, table
-from tulle.core.model.route import RouteTableKey
+from tulle.core.model.route import RouteTableKey, labels_digest
 
 # A table of the model and a key in it. A `RouteTableKey` alone stands for the table of virtual hosts itself.
 Part = tuple[Table[Any, Any], Any]
@@ -29,6 +32,11 @@ MESH = "mesh"
 def namespace_layer(namespace: str) -> str:
     """The layer of a namespace's sidecars."""
     return f"namespace/{namespace}"
+
+
+def callers_layer(namespace: str, digest: str) -> str:
+    """The layer of those of a namespace's sidecars that have some labels, by the digest of these."""
+    return f"callers/{namespace}/{digest}"
 
 
 def workload_layer(workload_id: str) -> str:
@@ -52,9 +60,11 @@ def allow_any(_fetch: Fetch, key: RouteTableKey) -> RouteTableKey:
 def layer_names(fetch: Fetch, _key: None) -> tuple[str, ...]:
     """All layers that there are."""
     proxies = (*fetch.keys(workload_entries, "role", "sidecar"), *fetch.keys(workload_entries, "role", "gateway"))
+    spaces = fetch(sidecar_namespaces, None) or ()
     return (
         MESH,
-        *(namespace_layer(namespace) for namespace in fetch(sidecar_namespaces, None) or ()),
+        *(namespace_layer(namespace) for namespace in spaces),
+        *(callers_layer(namespace, digest) for namespace in spaces for digest in fetch(callers_apart, namespace) or ()),
         *(workload_layer(f"{namespace}/{name}") for namespace, name in sorted(proxies)),
     )
 
@@ -68,6 +78,9 @@ def layer_parts(fetch: Fetch, layer: str) -> tuple[Part, ...]:
     if kind == "namespace":
         return _namespace(fetch, rest)
     namespace, _slash, name = rest.partition("/")
+    if kind == "callers":
+        labels = (fetch(callers_apart, namespace) or {}).get(name)
+        return _callers(fetch, Source(namespace, labels)) if labels else ()
     return _workload(fetch, (namespace, name))
 
 
@@ -82,12 +95,19 @@ def _mesh(fetch: Fetch) -> tuple[Part, ...]:
 
 
 def _namespace(fetch: Fetch, namespace: str) -> tuple[Part, ...]:
-    parts: list[Part] = [(outbound, namespace)]
+    return ((outbound, namespace), *_hosts(fetch, namespace, fetch(tables, namespace) or ()))
+
+
+def _callers(fetch: Fetch, source: Source) -> tuple[Part, ...]:
+    return ((outbound_apart, source), *_hosts(fetch, source.namespace, fetch(tables_apart, source) or ()))
+
+
+def _hosts(fetch: Fetch, namespace: str, keys: tuple[RouteTableKey, ...]) -> Iterator[Part]:
+    """Route tables, with what is in each."""
     hosts = fetch(by_table_port, None) or {}
-    for key in fetch(tables, namespace) or ():
-        parts += ((route_table, key), (allow_any, key))
-        parts += ((virtual_host, (key, service, port)) for service, port in hosts.get(key.port, ()))
-    return tuple(parts)
+    for key in keys:
+        yield from ((route_table, key), (allow_any, key))
+        yield from ((virtual_host, (key, service, port)) for service, port in hosts.get(key.port, ()))
 
 
 def _workload(fetch: Fetch, key: Key) -> tuple[Part, ...]:
@@ -107,5 +127,6 @@ def proxy_layers(fetch: Fetch, key: Key) -> tuple[str, ...]:
     if entry is not None and is_gateway(entry):
         return MESH, own
     if entry is not None and has_sidecar(entry):
-        return MESH, namespace_layer(key[0]), own
+        labels = fetch(caller_labels, key)
+        return MESH, callers_layer(key[0], labels_digest(labels)) if labels else namespace_layer(key[0]), own
     return ()

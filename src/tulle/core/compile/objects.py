@@ -153,6 +153,11 @@ def _virtual_service_gateways(key: Key, row: VirtualService) -> Iterator[Hashabl
             yield gateway_key(name, key[0])
 
 
+def _by_labels(_key: Key, row: VirtualService) -> list[Hashable]:
+    """Whether a rule asks who the caller is."""
+    return [True] if any(one.source_labels for rule in row.spec.http for one in rule.match) else []
+
+
 def _virtual_service_gateway_hosts(key: Key, row: VirtualService) -> Iterator[Hashable]:
     for gateway in _virtual_service_gateways(key, row):
         yield from ((gateway, host) for host in row.spec.hosts)
@@ -225,6 +230,7 @@ virtual_services: Input[Key, VirtualService] = Input(
     host=_virtual_service_hosts,
     gateway=_virtual_service_gateways,
     gateway_host=_virtual_service_gateway_hosts,
+    by_labels=_by_labels,
 )
 destination_rules: Input[Key, DestinationRule] = Input(
     "destination_rules", host=lambda key, row: _mesh_hosts([row.spec.host], key[0])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from tulle.core.compile.callers import Source
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.hosts import routed
 from tulle.core.compile.objects import services, workload_entries
@@ -68,3 +71,18 @@ def outbound(fetch: Fetch, namespace: str) -> Outbound:
         http=tuple(key for key in fetch(tables, namespace) or () if key.port),
         tcp=fetch(tcp_services, None) or (),
     )
+
+
+@table
+def tables_apart(fetch: Fetch, source: Source) -> tuple[RouteTableKey, ...]:
+    """The route tables of those sidecars of a namespace that have labels by which rules tell them apart."""
+    found = fetch(tables, source.namespace) or ()
+    return tuple(msgspec.structs.replace(key, labels=source.labels) for key in found)
+
+
+@table
+def outbound_apart(fetch: Fetch, source: Source) -> Outbound | None:
+    """What they listen for: the same, with tables of their own."""
+    found = fetch(outbound, source.namespace)
+    http = tuple(key for key in fetch(tables_apart, source) or () if key.port)
+    return msgspec.structs.replace(found, http=http) if found else None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from tulle.api.istio import VirtualService
 from tulle.core.compile import virtual_services as rules
+from tulle.core.compile.callers import ANYBODY
 from tulle.core.compile.destination_rules import destination_rule_problems
 from tulle.core.compile.endpoints import workload_entry_problems
 from tulle.core.compile.gateway_hosts import served_hosts
@@ -54,7 +55,7 @@ def virtual_service_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
             else:
                 callers.add(found)
     for who, port in callers or {(MESH, 0)}:
-        made = fetch(rules.virtual_service_routes, (key, who, port))
+        made = fetch(rules.virtual_service_routes, (key, who, port, ANYBODY))
         problems += made.problems if made else ()
     return sorted_problems(problems)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tulle.core.compile.callers import caller_labels
 from tulle.core.compile.endpoints import identity_of, instance
 from tulle.core.compile.gateways import gateway_listeners
 from tulle.core.compile.hostname import Key
@@ -47,6 +48,7 @@ def workload(fetch: Fetch, key: Key) -> Workload | None:
         mtls=(fetch(modes, key) or Modes()).default,
         inbound=() if gateway else fetch(inbound, key) or (),
         listeners=fetch(gateway_listeners, key) or () if gateway else (),
+        callers=() if gateway else fetch(caller_labels, key) or (),
     )
 
 

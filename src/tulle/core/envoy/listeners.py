@@ -39,7 +39,7 @@ def encode_workload(workload: Workload) -> tuple[Encoded, ...]:
     if workload.is_gateway:
         return tuple(_encode(_gateway(listener), listener.table.name) for listener in workload.listeners)
     if workload.capture is Capture.PROXY:
-        table = RouteTableKey(port=0, namespace=workload.namespace)
+        table = RouteTableKey(port=0, namespace=workload.namespace, labels=workload.callers)
         return (
             _encode(_forward_proxy(workload.ports.outbound, table), table.name),
             *(_encode(port_listener(workload, port)) for port in workload.inbound),

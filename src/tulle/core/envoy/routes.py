@@ -23,7 +23,7 @@ from tulle.core.envoy.route_actions import UNCHANGED, action, edit_headers, redi
 from tulle.core.envoy.route_filters import filters
 from tulle.core.envoy.route_matches import request_match
 from tulle.core.envoy.source import FALSE, metadata, seconds, uint32
-from tulle.core.model.route import Route, RouteTableKey, VirtualHost
+from tulle.core.model.route import MOST_BODY, Route, RouteTableKey, VirtualHost
 from tulle.pb.envoy.config.core.v3 import base_pb2, config_source_pb2, substitution_format_string_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 
@@ -34,9 +34,6 @@ _HOSTS = config_source_pb2.ConfigSource(
     initial_fetch_timeout=seconds(_PATIENCE),
     resource_api_version=config_source_pb2.ApiVersion.V3,
 )
-
-# The largest body of a route's own answer; Envoy's 4 KiB is too little for a page. Istio's number.
-MOST_BODY = 1024 * 1024
 
 _NOT_IN_MESH = route_components_pb2.DirectResponseAction(
     status=502,

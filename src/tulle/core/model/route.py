@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 
 import msgspec
@@ -187,6 +188,10 @@ DEFAULT_RETRY = Retry(
 )
 
 
+# The largest body of a route's own answer, in bytes; Istio's number.
+MOST_BODY = 1024 * 1024
+
+
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
     """The object and field that caused a row of the model, for `explain` and for people who read a route's name."""
 
@@ -233,23 +238,32 @@ class VirtualHost(msgspec.Struct, frozen=True, omit_defaults=True):
     passthrough: bool = False
 
 
+def labels_digest(labels: tuple[tuple[str, str], ...]) -> str:
+    """A short name for some labels."""
+    return hashlib.sha256(repr(labels).encode()).hexdigest()[:8]
+
+
 class RouteTableKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     """Names a table of virtual hosts.
 
     For sidecars: `port` and the callers' `namespace` (short names resolve in it): `9080.default`. For gateways: the bound
     `port` and the gateway workload (`namespace/name`): `http.8080.tulle-system.ingressgateway`. Port 0 is the forward
-    proxy of `proxy` capture, which has the services of all ports.
+    proxy of `proxy` capture, which has the services of all ports. Where rules tell callers of one namespace apart by `labels`,
+    those who have some of them have tables of their own: `9080.default.3f2a9c01`.
     """
 
     port: int
     namespace: str
     gateway: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
         """The Envoy RouteConfiguration's name; no `/` in it, for VHDS separates its names by one."""
         if self.gateway:
             return f"http.{self.port}.{self.gateway.replace('/', '.')}"
+        if self.labels:
+            return f"{self.port}.{self.namespace}.{labels_digest(self.labels)}"
         return f"{self.port}.{self.namespace}"
 
     def host_resource(self, virtual_host: str) -> str:

@@ -25,7 +25,18 @@ SOURCE = Path(tulle.__file__).parent
 MODULES = (test_references, test_routing, test_security, test_gateways, test_versions, test_documents, test_workloads)
 # Where problems are made, and the argument that is the reason.
 WHERE = ("api", "core/compile", "core/analyze", "cli/files.py")
-REASON = {"Fault": 2, "error": 2, "warning": 2, "info": 2, "Problem": 2, "BadNode": 2, "_problem": 1, "add": 1, "faulty": 1}
+REASON = {
+    "Fault": 2,
+    "error": 2,
+    "warning": 2,
+    "info": 2,
+    "Problem": 2,
+    "BadNode": 2,
+    "_problem": 1,
+    "_say": 1,
+    "add": 1,
+    "faulty": 1,
+}
 # Reasons of conditions alone: no problem has them.
 CONDITIONS = {"ListenersNotValid", "UnsupportedValue", "PortUnavailable"}
 SEVERITY = {"error": Severity.ERROR, "warning": Severity.WARNING, "info": Severity.INFO}

@@ -96,6 +96,17 @@ spec: {selector: {app: reviews}, ports: [{name: %s, port: 443}]}
     + HTTP_ROUTE % ("r", SERVICE_PARENT, "[{backendRefs: [{name: db, port: 443}]}]")
 )
 
+DELEGATED = (
+    VIRTUAL_SERVICE % ("a", "[{delegate: {name: b}}]")
+    + """
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: b}
+spec: {http: %s}
+"""
+)
+
 CASES: Cases = {
     "TUL0101": (
         VIRTUAL_SERVICE % ("a", "[{route: [{destination: {host: reviewz}}]}]"),
@@ -134,6 +145,8 @@ CASES: Cases = {
     "TUL0114": (HTTP_ROUTE % ("r", "", TO_REVIEWS), HTTP_ROUTE % ("r", SERVICE_PARENT, TO_REVIEWS)),
     "TUL0115": (OTHER, OTHER + CLASS),
     "TUL0116": (TLS_BACKEND % "tls", TLS_BACKEND % "http"),
+    "TUL0117": (VIRTUAL_SERVICE % ("a", "[{delegate: {name: b}}]"), DELEGATED % "[{route: [{destination: {host: ratings}}]}]"),
+    "TUL0118": (DELEGATED % "[{delegate: {name: b}}]", DELEGATED % "[{route: [{destination: {host: ratings}}]}]"),
 }
 
 

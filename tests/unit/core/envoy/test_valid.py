@@ -12,9 +12,10 @@ from tulle.core.encoded import Encoded
 from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
 from tulle.core.envoy.endpoints import encode_endpoints
 from tulle.core.envoy.listeners import encode_outbound, encode_workload
-from tulle.core.envoy.routes import MOST_BODY, encode_host, encode_table
+from tulle.core.envoy.routes import encode_host, encode_table
 from tulle.core.model.destination import Destination, DestinationKey, Endpoint, EndpointSet, Locality, Transport
 from tulle.core.model.route import (
+    MOST_BODY,
     Abort,
     Cors,
     Delay,

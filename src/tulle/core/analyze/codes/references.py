@@ -130,4 +130,19 @@ CODES = (
         "The port of the Service is declared as TLS, and the routes of this kind speak HTTP to their backends.",
         "name a port of HTTP",
     ),
+    error(
+        "TUL0117",
+        "DelegateNotFound",
+        "The delegate does not exist",
+        "A rule stands for the rules of another VirtualService that is not there, is not exported to this namespace, or has "
+        "hosts of its own. Requests for which the rule holds go on to the next one.",
+        "correct delegate.name and delegate.namespace; a delegate has http rules and no hosts",
+    ),
+    error(
+        "TUL0118",
+        "DelegateCycle",
+        "Delegates that lead back to where they came from",
+        "A VirtualService delegates, over others or at once, to itself. The rule that closes the circle has no effect.",
+        "let one of them have the routes",
+    ),
 )

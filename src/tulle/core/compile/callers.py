@@ -1,0 +1,52 @@
+"""What tells callers apart, beyond where they call: their namespace, and labels that some VirtualService asks for.
+
+The sidecars of a namespace share their tables. Those that have some of the labels that any rule asks for share tables of their
+own, so that a rule by `sourceLabels` costs one more set of tables for each kind of caller that it tells apart, and nothing where
+nobody writes one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.objects import labels_of, virtual_services, workload_entries
+from tulle.core.flow import Fetch, table
+from tulle.core.model.route import labels_digest
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Source(msgspec.Struct, frozen=True, order=True):
+    """Callers of a `namespace` (""; of all of them, where nothing depends on it) that have these `labels` among others."""
+
+    namespace: str = ""
+    labels: Labels = ()
+
+
+ANYBODY = Source()
+
+
+@table
+def labels_told_apart(fetch: Fetch, _key: None) -> frozenset[tuple[str, str]]:
+    """The labels that any rule asks of its callers."""
+    rows = fetch.rows(virtual_services, "by_labels", True)
+    return frozenset(pair for row in rows for rule in row.spec.http for one in rule.match for pair in one.source_labels.items())
+
+
+@table
+def caller_labels(fetch: Fetch, key: Key) -> Labels:
+    """Those labels of a workload by which rules tell it from others."""
+    asked = fetch(labels_told_apart, None)
+    entry = fetch(workload_entries, key) if asked else None
+    return tuple(sorted(pair for pair in labels_of(entry).items() if pair in asked)) if entry and asked else ()
+
+
+@table
+def callers_apart(fetch: Fetch, namespace: str) -> dict[str, Labels]:
+    """The kinds of callers in a namespace that have such labels, by the digest of those."""
+    if not fetch(labels_told_apart, None):
+        return {}
+    sidecars = (key for key in fetch.keys(workload_entries, "role", "sidecar") if key[0] == namespace)
+    found = {labels for key in sidecars if (labels := fetch(caller_labels, key))}
+    return {labels_digest(labels): labels for labels in sorted(found)}
