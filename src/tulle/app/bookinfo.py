@@ -13,6 +13,7 @@ from tulle.kit.errors import Unavailable
 
 SYSTEM_NAMESPACE = "tulle-system"
 INGRESS = "ingressgateway"
+_APART = 19080  # and following: where workloads listen that share one network
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ def samples_dir() -> Path:
     raise Unavailable("the sample application is not in this installation", hint="install tulle from its wheel or a checkout")
 
 
-def parts() -> list[Part]:
-    """The workloads, named as Istio's Bookinfo names them."""
+def parts(*, apart: bool = False) -> list[Part]:
+    """The workloads, named as Istio's Bookinfo names them. `apart`: each binds another port, for they share the host's."""
     services = (
         ("productpage", "v1"),
         ("details", "v1"),
@@ -49,11 +50,11 @@ def parts() -> list[Part]:
                 service=service,
                 version=version,
                 service_account=f"bookinfo-{service}",
-                ports=(Port(number=9080, protocol="http", name="http"),),
+                ports=(Port(number=9080, protocol="http", name="http", target=_APART + place if apart else 0),),
             ),
             argv=(sys.executable, "-m", "bookinfo", service, "--version", version),
         )
-        for service, version in services
+        for place, (service, version) in enumerate(services)
     ]
     curl = WorkloadSpec(name="curl", service_account="curl", labels={"app": "curl"})
     return [*cast, Part(spec=curl, argv=("sleep", "infinity"))]

@@ -22,6 +22,7 @@ import msgspec
 from tulle.app import bookinfo, demo_state, run
 from tulle.app.settings import DemoSettings
 from tulle.client.node_api import NodeClient
+from tulle.core.model.workload import Capture
 from tulle.kit import paths
 from tulle.kit.errors import TulleError
 
@@ -174,6 +175,8 @@ class _Supervisor:
         except TulleError:
             return False
         self.state.capture, self.state.capture_reason = status.capture, status.capture_reason
+        if status.capture == Capture.CGROUP:
+            self.cast = bookinfo.parts(apart=True)
         return status.connected
 
     async def _apply(self, api: Any) -> None:

@@ -42,6 +42,7 @@ class NodeSettings:
     """`tulle node`. Addresses are `host:port`, of several control planes by commas: the first that answers.
 
     `token` (or the content of `token_file`) is needed for the first start only. `capture`: auto, netns, cgroup or proxy.
+    `address` is where others reach this host's workloads in `cgroup` capture ("": that of the way to other hosts).
     `instance` is what everything that the node starts carries in TULLE_INSTANCE ("": made from the runtime folder).
     `log_level` is the agent's, `envoy_log_level` Envoy's at its start. `teardown`: remove all workloads at the end.
     """
@@ -54,6 +55,7 @@ class NodeSettings:
     state_dir: Path = field(default_factory=lambda: paths.state_dir() / "node")
     runtime_dir: Path = field(default_factory=paths.runtime_dir)
     capture: str = "auto"
+    address: str = ""
     instance: str = ""
     log_level: str = "info"
     envoy_log_level: str = "warning"
@@ -93,7 +95,7 @@ class NodeAgent:
         instance = settings.instance or "node-" + hashlib.sha256(str(settings.runtime_dir).encode()).hexdigest()[:8]
         envoy, (network, reason) = await asyncio.gather(
             asyncio.to_thread(preflight.check_envoy),
-            capture.choose(settings.capture, instance=instance, folder=settings.runtime_dir / "node"),
+            capture.choose(settings.capture, instance=instance, folder=settings.runtime_dir / "node", address=settings.address),
         )
         await network.open()
 

@@ -46,6 +46,12 @@ from tulle.cli.setting import setting
     show_default=True,
     help="How traffic gets into the sidecars. auto takes the strongest that works here.",
 )
+@setting(
+    "--address",
+    variable="TULLE_NODE_ADDRESS",
+    metavar="IP",
+    help="Where others reach this host's workloads in cgroup capture. Default: the address of the way to other hosts.",
+)
 @setting("--instance", metavar="NAME", help="What everything that this agent starts carries in TULLE_INSTANCE.")
 @setting("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 @setting(

@@ -60,7 +60,8 @@ class WorkloadSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is asked of the node: one sidecar (or gateway) with a name in the mesh.
 
     `service` "" makes a workload that only calls. `capture` is `auto`, `netns`, `cgroup` or `proxy` (`none` for a gateway, set
-    by itself). `labels` add to `app` and `version`. Without `owner` the workload stays until it is removed.
+    by itself). `labels` add to `app` and `version`; `annotations` are the WorkloadEntry's, and `traffic.sidecar.istio.io/*` of
+    them choose what is captured. Without `owner` the workload stays until it is removed.
     """
 
     name: str
@@ -70,6 +71,7 @@ class WorkloadSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     service_account: str = "default"
     ports: tuple[Port, ...] = ()
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
     capture: str = "auto"
     kind: Kind = Kind.SIDECAR
     owner: Owner | None = None

@@ -23,6 +23,7 @@ import structlog
 import tulle
 from tulle.client.api import ApiClient
 from tulle.client.node_api import Kind, NodeStatus, WorkloadSpec
+from tulle.core.model import interception
 from tulle.core.model.workload import Capture
 from tulle.kit.errors import BadData, Refused, TulleError
 from tulle.kit.problem import Problem, Ref
@@ -210,6 +211,10 @@ class Agent:
         name("serviceAccount", spec.service_account)
         if spec.service:
             name("service", spec.service)
+        problems += [
+            Problem(ref, f"annotations[{mistake.annotation}]", "BadAnnotation", mistake.message)
+            for mistake in interception.read(spec.annotations)[1]
+        ]
         seen: set[int] = set()
         for index, port in enumerate(spec.ports):
             problems += [

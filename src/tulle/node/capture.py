@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tulle.kit.errors import Refused, TulleError
+from tulle.node.cgroup import CgroupNetwork, tried
 from tulle.node.host_network import program
 from tulle.node.netns import NetnsNetwork
 from tulle.node.network import Network
@@ -19,17 +20,22 @@ _USER_NAMESPACES = "as root: sysctl -w kernel.unprivileged_userns_clone=1 user.m
 _APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 
 
-async def choose(capture: str, *, instance: str, folder: Path) -> tuple[Network, str]:
-    """The network for `auto`, `netns` or `proxy`, and the reason in a sentence.
+async def choose(capture: str, *, instance: str, folder: Path, address: str = "") -> tuple[Network, str]:
+    """The network for `auto`, `netns`, `cgroup` or `proxy`, and the reason in a sentence.
 
     `instance` names this agent (`TULLE_INSTANCE` of everything that it starts); `folder` (made 0700 where absent) keeps the
-    records. Raises `Refused` where what was asked for by name is not possible, with what to do; for `cgroup` always, for now.
+    records; at `address` others reach this host ("": found out). Raises `Refused` where what was asked for by name is not
+    possible, with what to do.
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
     if capture == "proxy":
         return ProxyNetwork(folder), "proxy, as asked for: applications are given http_proxy, and nothing is redirected"
-    if capture == "cgroup":  # its place: a class beside `NetnsNetwork`, of the same protocol
-        raise Refused("capture cgroup is not there yet: it comes with traffic management", hint="use auto, netns or proxy")
+    if capture == "cgroup":
+        if (failure := await _cgroup_failure(address)) is not None:
+            raise Refused(
+                f"capture cgroup is not possible here: {failure.message}", hint=failure.hint or "use auto, netns or proxy"
+            )
+        return CgroupNetwork(instance, folder, address), "cgroup, as asked for: workloads share this host's network and ports"
     if capture not in ("auto", "netns"):
         raise Refused(f"capture {capture!r} is not known", hint="use auto, netns, cgroup or proxy")
     why: list[str] = []
@@ -44,6 +50,11 @@ async def choose(capture: str, *, instance: str, folder: Path) -> tuple[Network,
     said = "; ".join(why)
     if capture == "netns":
         raise Refused(f"capture netns is not possible here: {said}", hint=failure.hint or _advice())
+    if (failure := await _cgroup_failure(address)) is None:
+        return CgroupNetwork(
+            instance, folder, address
+        ), f"cgroup, in this host's network, since netns is not possible here: {said}"
+    said = f"{said}; nor is cgroup ({failure.message})"
     return ProxyNetwork(folder), f"proxy, with http_proxy and without redirection, since netns is not possible here: {said}"
 
 
@@ -69,6 +80,26 @@ async def _failure(*, rootless: bool) -> TulleError | None:
     finally:
         await network.teardown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _cgroup_failure(address: str) -> TulleError | None:
+    """Capture a connection by a control group, and see it arrive."""
+    if sys.platform != "linux":
+        return Refused("control groups are Linux's")
+    if os.geteuid() != 0:
+        return Refused("it takes root", hint="run as root, or use auto")
+    folder = Path(tempfile.mkdtemp(prefix="tulle-probe-"))
+    try:
+        for needed in ("ip", "nft"):
+            program(needed)
+        await tried(CgroupNetwork(f"probe-{secrets.token_hex(4)}", folder, address))
+    except TulleError as error:
+        return error
+    except OSError as error:
+        return Refused(str(error))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
 
 
 def _advice() -> str:

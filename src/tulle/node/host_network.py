@@ -104,6 +104,18 @@ async def load(rules: str) -> None:
     await succeed(program("nft"), "-f", "-", text=rules)
 
 
+async def reach(network: str, metric: int) -> None:
+    """Give addresses that are captured anyway a route, where this host has none: without one no program tries to connect."""
+    code, _, _ = await attempt(program("ip"), "route", "get", str(IPv4Network(network)[1]))
+    if code != 0:
+        await succeed(program("ip"), "route", "replace", network, "dev", "lo", "src", "127.0.0.1", "metric", str(metric))
+
+
+async def unreach(network: str, metric: int) -> None:
+    """Undo `reach`."""
+    await attempt(program("ip"), "route", "delete", network, "dev", "lo", "metric", str(metric))
+
+
 async def pass_firewall(bridge: str) -> None:
     """Let the bridge's traffic through the iptables FORWARD chain where that drops, as Docker and ufw have it.
 

@@ -36,16 +36,18 @@ def command(
     uid: int | None = None,
     gid: int | None = None,
     privileged: bool = False,
+    cgroup: str = "",
 ) -> list[str]:
     """The command that runs `argv` so.
 
     `holder`: pid and start time of the pause process that holds the network namespace; `user`: enter its user namespace too.
     `mounts`: (source, target) pairs to bind; a target that does not exist is left out. `uid`, `gid`: whom to become.
-    `privileged`: keep CAP_NET_ADMIN, which a proxy needs to mark its sockets.
+    `privileged`: keep CAP_NET_ADMIN, which a proxy needs to mark its sockets. `cgroup`: the control group to enter.
     """
     options = [
         *(["--holder", f"{holder[0]}:{holder[1]}"] if holder else []),
         *(["--user"] if user else []),
+        *(["--cgroup", cgroup] if cgroup else []),
         *(word for source, target in mounts for word in ("--mount", source, target)),
         *([] if uid is None else ["--uid", str(uid)]),
         *([] if gid is None else ["--gid", str(gid)]),
@@ -63,6 +65,11 @@ def enter_holder(pid: int, started: int, *, user: bool) -> None:
         state, *fields = file.read().rpartition(b")")[2].split()
     if state in (b"Z", b"X") or int(fields[18]) != started:
         raise ProcessLookupError(f"process {pid} is not the one that held the sandbox")
+
+
+def _join(cgroup: str) -> None:
+    with open(f"{cgroup}/cgroup.procs", "w") as file:
+        file.write("0")
 
 
 def _cover(mounts: list[tuple[str, str]]) -> None:
@@ -101,6 +108,8 @@ def _prepare(options: list[str]) -> None:
             mounts.append((next(words), next(words)))
         elif word in ("--uid", "--gid"):
             become[word] = int(next(words))
+        elif word == "--cgroup":
+            _join(next(words))  # first of all: a socket belongs to the group in which it is made
         else:
             user |= word == "--user"
             privileged |= word == "--privileged"

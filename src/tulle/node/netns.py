@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from tulle.core.model.interception import Interception
 from tulle.core.model.workload import Capture, ProxyPorts
 from tulle.kit.errors import Refused, TulleError
 from tulle.node import holders, host_network, nftables, process, resolv
@@ -120,7 +121,7 @@ class NetnsNetwork:
             f"link set {self._bridge} up",
         ]
 
-    async def create(self, workload: str, ports: Sequence[int] = ()) -> Sandbox:
+    async def create(self, workload: str, ports: Sequence[int] = (), chosen: Interception | None = None) -> Sandbox:
         """See `Network.create`."""
         await self.open()
         await self.destroy(workload)
@@ -145,7 +146,7 @@ class NetnsNetwork:
                     "link set eth0 up",
                     f"route add default via {network[1]}",
                 ],
-                rules=nftables.workload_rules(ProxyPorts(), ports),
+                rules=nftables.workload_rules(ProxyPorts(), ports, chosen or Interception()),
             )  # fmt: skip
         except BaseException:
             self._used.discard(number)

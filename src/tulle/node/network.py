@@ -3,8 +3,9 @@
     capture.choose("auto", ...) → Network ──create("default/reviews-v1")→ Sandbox ──command(argv)→ a process inside it
 
 `capture.choose` picks one: `netns.py` implements it with network namespaces (as root, and inside one user namespace without),
-`proxy.py` without any privilege. A `Network` belongs to one instance of the agent and keeps its records in that agent's folder:
-an agent that comes back calls `open()` and `adopt()`, and `teardown()` removes everything, also after a `kill -9` of anything.
+`cgroup.py` with control groups in the host's own network (as root), `proxy.py` without any privilege. A `Network` belongs to one
+instance of the agent and keeps its records in that agent's folder: an agent that comes back calls `open()` and `adopt()`, and
+`teardown()` removes everything, also after a `kill -9` of anything.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Protocol
 
 import msgspec
 
+from tulle.core.model.interception import Interception
 from tulle.core.model.workload import Capture, ProxyPorts
 
 PROXY_MARK = 1337  # the socket mark of a proxy's own connections, exempt from capture
@@ -45,7 +47,7 @@ class Sandbox(Protocol):
 
     @property
     def capture(self) -> Capture:
-        """NETNS, PROXY, or NONE for a gateway."""
+        """NETNS, CGROUP, PROXY, or NONE for a gateway."""
         ...
 
     @property
@@ -55,17 +57,17 @@ class Sandbox(Protocol):
 
     @property
     def proxy_ports(self) -> ProxyPorts:
-        """The sidecar's own ports, Istio's numbers unless the network namespace is shared (`proxy` capture)."""
+        """The sidecar's own ports, Istio's numbers unless the network namespace is shared (`cgroup` and `proxy`)."""
         ...
 
     @property
     def inbound_ports(self) -> Mapping[int, int]:
-        """Declared port → port on `address` where callers reach the sidecar. The same number in `netns` capture."""
+        """Declared port → port on `address` where callers reach the sidecar. The same number but in `proxy`."""
         ...
 
     @property
     def app_ports(self) -> Mapping[int, int]:
-        """Declared port → port where the application has to listen. The same number in `netns` capture."""
+        """Declared port → port where the application has to listen. The same number but in `proxy`."""
         ...
 
     def app_environment(self) -> dict[str, str]:
@@ -110,7 +112,7 @@ class Network(Protocol):
 
     @property
     def capture(self) -> Capture:
-        """NETNS or PROXY: the `tulle.dev/capture` of its workloads."""
+        """NETNS, CGROUP or PROXY: the `tulle.dev/capture` of its workloads."""
         ...
 
     @property
@@ -122,8 +124,10 @@ class Network(Protocol):
         """Make what the sandboxes share (bridge, user namespace), or take over what a former agent left. Idempotent."""
         ...
 
-    async def create(self, workload: str, ports: Sequence[int] = ()) -> Sandbox:
+    async def create(self, workload: str, ports: Sequence[int] = (), chosen: Interception | None = None) -> Sandbox:
         """A sandbox for the workload `namespace/name`, whose application declares `ports`; replaces one that stands.
+
+        `chosen` says what of its traffic is captured; nothing is in `proxy`, where it must be None.
 
         Raises `Refused` with what is missing.
         """
@@ -160,8 +164,11 @@ class Network(Protocol):
 
 async def teardown_instance(instance: str, folder: Path) -> None:
     """Remove what any network of an instance left in the kernel, and its records in `folder`: for when there is no agent."""
-    from tulle.node.netns import NetnsNetwork  # it implements what stands above
+    from tulle.node.cgroup import CgroupNetwork  # they implement what stands above
+    from tulle.node.netns import NetnsNetwork
     from tulle.node.proxy import ProxyNetwork
 
     await NetnsNetwork(instance, folder, rootless=os.geteuid() != 0).teardown()
+    if os.geteuid() == 0:
+        await CgroupNetwork(instance, folder).teardown()
     await ProxyNetwork(folder).teardown()

@@ -16,36 +16,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tulle.core.model.interception import Interception
 from tulle.core.model.workload import ProxyPorts
+from tulle.node import selection
 from tulle.node.network import DNS_PORT, PASSTHROUGH_SOURCE, PROXY_MARK
 
 _MERGED_METRICS = 15020
 
 
-def workload_rules(ports: ProxyPorts, declared: Sequence[int] = ()) -> str:
-    """The rules inside the network namespace of a workload that declares these TCP ports, and whose proxy has `ports`."""
-    called = f"tcp dport {{ {', '.join(map(str, sorted(set(declared))))} }}"
+def workload_rules(ports: ProxyPorts, declared: Sequence[int] = (), chosen: Interception | None = None) -> str:
+    """The rules inside the network namespace of a workload that declares these TCP ports, and whose proxy has `ports`.
+
+    `chosen` excludes traffic from capture, or includes some only.
+    """
+    chosen = chosen or Interception()
+    entering = [port for port in declared if chosen.enters(port)]
+    called = f"tcp dport {selection.ports(entering)}"
     to_itself = f'meta mark {PROXY_MARK} oifname "lo" ip daddr != 127.0.0.0/8 {called} redirect to :{ports.inbound}'
     reachable = f"{{ {_MERGED_METRICS}, {ports.health}, {ports.metrics} }}"
     own = f"{{ 15000-15019, {ports.outbound}, {ports.inbound}, {DNS_PORT} }}"
     return f"""\
-table ip tulle {{
+table inet tulle {{
   chain output {{
     type nat hook output priority -100
     ip saddr {PASSTHROUGH_SOURCE} return
-    {to_itself if declared else ""}
+    {to_itself if entering else ""}
     meta mark {PROXY_MARK} return
     udp dport 53 redirect to :{DNS_PORT}
     tcp dport 53 redirect to :{DNS_PORT}
     oifname "lo" return
-    meta l4proto tcp redirect to :{ports.outbound}
+{_lines(selection.outbound(chosen, ports.outbound))}
   }}
   chain prerouting {{
     type nat hook prerouting priority -100
     iifname "lo" return
     tcp dport {reachable} return
     tcp dport {own} return
-    meta l4proto tcp redirect to :{ports.inbound}
+{_lines(selection.inbound(chosen, ports.inbound))}
   }}
   chain input {{
     type filter hook input priority 0
@@ -65,6 +72,10 @@ table ip6 tulle {{
   }}
 }}
 """
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "\n".join(f"    {line}" for line in lines)
 
 
 def host_rules(table: str, bridge: str, network: str) -> str:

@@ -41,7 +41,7 @@ def labels(spec: WorkloadSpec) -> dict[str, str]:
 
 def workload_entry(spec: WorkloadSpec, place: Place, node: str, ready: bool, services: Sequence[Body] = ()) -> Body:
     """The WorkloadEntry. `services` are those of the namespace: their port names are needed where ports differ (`proxy`)."""
-    annotations = {NODE: node, CAPTURE: place.capture.value, READY: "true" if ready else "false"}
+    annotations = {**spec.annotations, NODE: node, CAPTURE: place.capture.value, READY: "true" if ready else "false"}
     reached = {port.bound: place.inbound_ports.get(port.bound, port.bound) for port in spec.ports}
     ports = {port.label: reached[port.bound] for port in spec.ports if port.name}
     if place.capture is Capture.PROXY:
@@ -49,6 +49,9 @@ def workload_entry(spec: WorkloadSpec, place: Place, node: str, ready: bool, ser
         ports |= _named(services, labels(spec), reached)
         inside = {reached[port.bound]: place.app_ports.get(port.bound, port.bound) for port in spec.ports}
         annotations[APP_PORTS] = msgspec.json.encode({str(outer): inner for outer, inner in inside.items()}).decode()
+    if place.capture is Capture.CGROUP:  # of the same service's workloads on one host, each binds another port
+        ports |= {port.label: port.bound for port in spec.ports if port.target}
+        ports |= _by_number(services, spec)
     if place.proxy_ports != ProxyPorts():
         annotations[PROXY_PORTS] = msgspec.json.encode(place.proxy_ports).decode()
     body: Body = {
@@ -65,6 +68,18 @@ def workload_entry(spec: WorkloadSpec, place: Place, node: str, ready: bool, ser
     if ports:
         body["spec"]["ports"] = ports
     return body
+
+
+def _by_number(services: Sequence[Body], spec: WorkloadSpec) -> dict[str, int]:
+    """Where this workload binds another port than the Services that select it say: under the names that they give it."""
+    bound = {port.number: port.bound for port in spec.ports if port.target}
+    return {
+        port["name"]: bound[port["port"]]
+        for service in services
+        if selects(service, {"metadata": {"labels": labels(spec)}})
+        for port in service["spec"].get("ports", ())
+        if port.get("name") and port["port"] in bound
+    }
 
 
 def _named(services: Sequence[Body], own: Mapping[str, str], reached: Mapping[int, int]) -> dict[str, int]:

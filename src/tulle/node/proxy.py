@@ -14,12 +14,13 @@ from urllib.parse import quote
 
 import msgspec
 
+from tulle.core.model.interception import PREFIX, Interception
 from tulle.core.model.workload import Capture, ProxyPorts
 from tulle.kit.errors import Refused
+from tulle.node import ports as ports_of_host
 from tulle.node.network import Sandbox, SocketSpec
 from tulle.node.sandbox import listening_ports
 
-_PORTS = range(20000, 30000)  # below what Linux gives to outgoing connections
 _NETWORK = "127.42"
 _LAST = 65000
 
@@ -138,15 +139,20 @@ class ProxyNetwork:
         """See `Network.open`."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    async def create(self, workload: str, ports: Sequence[int] = ()) -> Sandbox:
+    async def create(self, workload: str, ports: Sequence[int] = (), chosen: Interception | None = None) -> Sandbox:
         """See `Network.create`."""
+        if chosen is not None:
+            raise Refused(
+                "capture proxy redirects nothing, so that nothing can be included or excluded",
+                hint=f"leave the annotations {PREFIX}* out, or use capture netns or cgroup",
+            )
         await self.open()
         records = [record for record in self._records() if record.id != workload]
         numbers = {record.number for record in records}
         number = next((n for n in range(1, _LAST) if n not in numbers), None)
         if number is None:
             raise Refused("every address of 127.42.0.0/16 is taken")
-        free = _free_ports(4 + 2 * len(ports), taken={port for record in records for port in _allotted(record)})
+        free = ports_of_host.free(4 + 2 * len(ports), taken={port for record in records for port in _allotted(record)})
         own, inbound, app = free[:4], free[4 : 4 + len(ports)], free[4 + len(ports) :]
         record = ProxyRecord(
             workload,
@@ -204,29 +210,6 @@ def _allotted(record: ProxyRecord) -> list[int]:
     return [own.outbound, own.inbound, own.health, own.metrics, *record.inbound.values(), *record.app.values()]
 
 
-def _free_ports(count: int, taken: set[int]) -> list[int]:
-    """Ports that are nobody's on any address: not on record, and to be bound now."""
-    found: list[int] = []
-    for port in _PORTS:
-        if len(found) == count:
-            break
-        if port not in taken and _can_bind("0.0.0.0", port):  # noqa: S104 - to see that it is free everywhere
-            found.append(port)
-    if len(found) < count:
-        raise Refused(f"no {count} free TCP ports from {_PORTS.start} to {_PORTS.stop - 1}")
-    return found
-
-
 def _address(number: int) -> str:
     own = f"{_NETWORK}.{number >> 8}.{number & 255}"
-    return own if _can_bind(own, 0) else "127.0.0.1"
-
-
-def _can_bind(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+    return own if ports_of_host.can_bind(own, 0) else "127.0.0.1"

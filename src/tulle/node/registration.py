@@ -17,6 +17,7 @@ import structlog
 from tulle.client.api import ApiClient
 from tulle.client.errors import AlreadyExists, NotFound, WriteConflict
 from tulle.client.node_api import WorkloadSpec
+from tulle.core.model.workload import Capture
 from tulle.kit.errors import Refused, TulleError, Unavailable
 from tulle.node import objects
 from tulle.node.objects import Body, Place
@@ -161,6 +162,9 @@ class Registration:
 
     @property
     def _differs(self) -> bool:
+        """Whether ports have to be said under the names that Services give them, for they are not what these say."""
+        if self.place.capture is Capture.CGROUP:
+            return any(port.target for port in self.spec.ports)
         return any(outer != inner for outer, inner in self.place.inbound_ports.items())
 
     async def _ensure(self, api: ApiClient, body: Body) -> None:

@@ -25,6 +25,8 @@ import structlog
 from tulle.client.api import ApiClient
 from tulle.client.node_api import Command, Kind, WorkloadSpec, WorkloadStatus
 from tulle.core import type_urls
+from tulle.core.model import interception
+from tulle.core.model.interception import Interception
 from tulle.core.model.name import Name
 from tulle.core.model.workload import Capture
 from tulle.kit.errors import Refused, TulleError, Unavailable
@@ -201,7 +203,8 @@ class Workload:
             for port in ports:
                 _check_free(port)
             return await self.node.network.gateway(self.id, ports)
-        return await self.node.network.create(self.id, ports)
+        chosen, _mistakes = interception.read(self.spec.annotations)  # refused by the agent before it comes here
+        return await self.node.network.create(self.id, ports, None if chosen == Interception() else chosen)
 
     async def _adopt_sandbox(self) -> Sandbox | None:
         if self.spec.kind is Kind.GATEWAY:
@@ -223,7 +226,7 @@ class Workload:
         if adopted:
             self.registration.adopted(self.readiness.ready)
         self._task(self.registration.run())
-        if box.capture is Capture.NETNS:
+        if box.capture in (Capture.NETNS, Capture.CGROUP):
             await self.node.resolver.serve(self.id, self.spec.namespace, box.dns_sockets)
         self.sidecar = Sidecar(
             self.spec,

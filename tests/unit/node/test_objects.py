@@ -77,3 +77,20 @@ def test_a_service_that_a_node_made_grows() -> None:
     assert objects.missing_ports(standing, more) == [
         {"name": "grpc-9090", "port": 9090, "targetPort": 9091, "appProtocol": "grpc"}
     ]
+
+
+def test_workloads_of_one_service_on_one_host() -> None:
+    """In capture cgroup each binds another port of the host; callers must find it under the Service's name for it."""
+    place = Place(Capture.CGROUP, "192.0.2.2", inbound_ports={9081: 9081}, app_ports={9081: 9081})
+    spec = msgspec.structs.replace(SPEC, ports=(Port(9080, "http", target=9081),))
+    entry = objects.workload_entry(spec, place, "here", ready=True, services=[service("web"), service("other", app="x")])
+    assert entry["spec"]["ports"] == {"http-9080": 9081, "web": 9081}
+    assert entry["metadata"]["annotations"][objects.CAPTURE] == "cgroup"
+    assert objects.APP_PORTS not in entry["metadata"]["annotations"]
+
+
+def test_annotations_are_carried() -> None:
+    """`kubectl get -o yaml` must show what a person chose, and what the node says of itself must stand."""
+    spec = msgspec.structs.replace(SPEC, annotations={"team": "x", objects.NODE: "elsewhere"})
+    noted = objects.workload_entry(spec, NETNS, "here", ready=True)["metadata"]["annotations"]
+    assert (noted["team"], noted[objects.NODE]) == ("x", "here")

@@ -72,7 +72,8 @@ def _virtual_outbound(workload: Workload) -> listener_pb2.Listener:
     port = workload.ports.outbound
     return listener_pb2.Listener(
         name="virtualOutbound",
-        address=socket(ANY, port),
+        # In the host's own network only what its loopback redirects may come in.
+        address=socket(LOOPBACK if workload.capture is Capture.CGROUP else ANY, port),
         use_original_dst=TRUE,
         traffic_direction=base_pb2.OUTBOUND,
         filter_chains=[

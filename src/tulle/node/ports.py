@@ -1,0 +1,34 @@
+"""TCP ports of the host for sidecars that share its network (`proxy` and `cgroup` capture)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection
+
+from tulle.kit.errors import Refused
+
+RANGE = range(20000, 30000)  # below what Linux gives to outgoing connections
+
+
+def free(count: int, taken: Collection[int]) -> list[int]:
+    """Ports that are nobody's on any address: not in `taken`, and to be bound now."""
+    found: list[int] = []
+    for port in RANGE:
+        if len(found) == count:
+            break
+        if port not in taken and can_bind("0.0.0.0", port):  # noqa: S104 - to see that it is free everywhere
+            found.append(port)
+    if len(found) < count:
+        raise Refused(f"no {count} free TCP ports from {RANGE.start} to {RANGE.stop - 1}")
+    return found
+
+
+def can_bind(host: str, port: int) -> bool:
+    """Whether a TCP listener could be made there now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
