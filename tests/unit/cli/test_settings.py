@@ -32,7 +32,7 @@ def test_every_setting_is_a_flag_and_a_variable(settings: type, command: click.C
             assert option.envvar, f"{field.name} has no variable"
             variable = option.envvar[0] if isinstance(option.envvar, list | tuple) else option.envvar
             # Two programs on one machine share what is the machine's, and nothing else.
-            own = {"name", "state_dir"} if settings is NodeSettings else set()
+            own = {"name", "state_dir", "address"} if settings is NodeSettings else set()
             assert variable == f"TULLE_{'NODE_' if field.name in own else ''}{field.name.upper()}"
     assert set(options) == {field.name for field in dataclasses.fields(settings)}
 
