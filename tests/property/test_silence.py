@@ -16,10 +16,10 @@ import pytest
 from tests.conformance.corpora.test_cel import HTTP_FILTERS
 from tests.support.crd_documents import document
 from tests.support.crds import Json, places
-from tests.unit.core.compile.mesh import bookinfo, changes
+from tests.unit.core.compile.mesh import bookinfo, changes, obj
 from tulle.api import path as paths
 from tulle.api.decode import decode
-from tulle.api.object import Kind
+from tulle.api.object import Kind, Object
 from tulle.api.openapi import openapi_v3
 from tulle.api.openapi_schemas import schema_name
 from tulle.api.registry import KINDS
@@ -137,6 +137,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             {"loadBalancer": {"consistentHash": {"useSourceIp": True}}},
             {"loadBalancer": {"warmup": {"duration": "7s"}}},
             {"loadBalancer": {"localityLbSetting": {"distribute": [{"from": "a", "to": {"b": 100}}]}}},
+            {"loadBalancer": {"localityLbSetting": {"failoverPriority": ["topology.kubernetes.io/region"]}}},
             {"loadBalancer": {"localityLbSetting": {"failover": [{"from": "a", "to": "b"}]}}},
             {"outlierDetection": {"splitExternalLocalOriginErrors": True, "consecutiveLocalOriginFailures": 3}},
         )
@@ -144,8 +145,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         for spec in (
             {"host": "reviews", "trafficPolicy": policy},
             {"host": "reviews", "trafficPolicy": of_port},
-            {"host": "reviews", "subsets": [{"name": "v1", "labels": {"version": "v1"}, "trafficPolicy": policy}]},
-            {"host": "reviews", "subsets": [{"name": "v1", "labels": {"version": "v1"}, "trafficPolicy": of_port}]},
+            {"host": "reviews", "subsets": [{"name": "v1", "labels": {"app": "reviews"}, "trafficPolicy": policy}]},
+            {"host": "reviews", "subsets": [{"name": "v1", "labels": {"app": "reviews"}, "trafficPolicy": of_port}]},
         )
     ],
     "networking.istio.io Gateway": [
@@ -276,6 +277,16 @@ def body_of(kind: Kind, spec: Any) -> dict[str, Any]:
     return {"apiVersion": known["apiVersion"], "kind": kind.kind, "metadata": metadata, "spec": spec}
 
 
+def placed(one: Object) -> Object:
+    """Workloads stand in different regions, so that it matters which of them are near."""
+    regions = {"reviews-v1": "a", "reviews-v2": "b", "reviews-v3": "web", "productpage-v1": "a", "ratings-v1": "b"}
+    if one.kind != "WorkloadEntry" or one.metadata.name not in regions:
+        return one
+    raw = one.model_dump(by_alias=True, exclude_none=True)
+    raw["spec"]["locality"] = regions[one.metadata.name]
+    return obj(raw)
+
+
 class Mesh:
     """The mesh with one object in many forms: what proxies are told, and what people are told, of each."""
 
@@ -290,7 +301,7 @@ class Mesh:
         metadata = {"name": "delegate", "namespace": "default"}
         delegate = {"apiVersion": ISTIO, "kind": "VirtualService", "metadata": metadata, "spec": {"http": [{"route": SPLIT[:1]}]}}
         others.append(decode(delegate)[0])
-        batch = changes([*bookinfo(), *[one for one in others if one is not None]])
+        batch = changes([*map(placed, bookinfo()), *[one for one in others if one is not None]])
         self.pipeline.commit(batch)
         self.known: dict[str, tuple[Any, list[Problem]] | None] = {}
 

@@ -22,6 +22,7 @@ from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.gateway_hosts import gateway_virtual_host
 from tulle.core.compile.hosts import ALLOW_ANY, virtual_host
 from tulle.core.compile.layers import Part, allow_any, layer_names, layer_parts, proxy_layers, route_table, workload_layer
+from tulle.core.compile.localities import endpoints_from
 from tulle.core.compile.names import name
 from tulle.core.compile.objects import INPUTS, row_of, settings
 from tulle.core.compile.outbound import outbound, outbound_apart
@@ -77,6 +78,7 @@ _ENCODED: Mapping[Table[Any, Any], Table[Any, Resources]] = {
     for rows, encode in (
         (destination, lambda _key, row: (encode_cluster(row),)),
         (endpoints, lambda _key, row: (encode_endpoints(row),)),
+        (endpoints_from, lambda _key, row: (encode_endpoints(row),)),
         (name, lambda _key, row: (encode_json(type_urls.NAME, row.hostname, row),)),
         (outbound, lambda _key, row: encode_outbound(row)),
         (outbound_apart, lambda _key, row: encode_outbound(row)),

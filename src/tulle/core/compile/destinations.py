@@ -56,4 +56,5 @@ def destination(fetch: Fetch, key: Place) -> Destination | None:
         requests=said.requests,
         outlier=said.outlier,
         proxy_protocol=said.proxy_protocol,
+        shared_out=bool(said.localities and said.localities.distribute),
     )

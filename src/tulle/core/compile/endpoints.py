@@ -16,6 +16,9 @@ from tulle.core.compile.objects import (
     CAPTURE,
     PROXY_PORTS,
     READY,
+    REGION,
+    SUBZONE,
+    ZONE,
     app_ports,
     chosen_label,
     has_sidecar,
@@ -63,9 +66,13 @@ def identity_of(entry: WorkloadEntry, trust_domain: str) -> str:
     return f"spiffe://{trust_domain}/ns/{entry.metadata.namespace}/sa/{account}"
 
 
-def _locality(text: str) -> Locality:
-    region, zone, subzone, *_rest = (*text.split("/"), "", "", "")
-    return Locality(region=region, zone=zone, subzone=subzone)
+def locality_of(entry: WorkloadEntry) -> Locality:
+    """Where a workload stands: as its entry says outright, else as its `topology` labels do."""
+    if entry.spec.locality:
+        region, zone, subzone, *_rest = (*entry.spec.locality.split("/"), "", "", "")
+        return Locality(region=region, zone=zone, subzone=subzone)
+    labels = labels_of(entry)
+    return Locality(region=labels.get(REGION, ""), zone=labels.get(ZONE, ""), subzone=labels.get(SUBZONE, ""))
 
 
 @table
@@ -83,7 +90,7 @@ def instance(fetch: Fetch, key: Key) -> Instance | None:
         app_ports=app_ports(entry),
         mtls=has_sidecar(entry),
         weight=entry.spec.weight or 1,
-        locality=_locality(entry.spec.locality),
+        locality=locality_of(entry),
         healthy=entry.metadata.annotations.get(READY) != "false",
     )
 

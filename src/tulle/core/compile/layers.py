@@ -1,8 +1,8 @@
 """The layers that proxies share (see `core.encoded.Published`), and which rows of the model are in each.
 
-A part names one row of one table of the model; `core.pipeline` turns it into resources. Layers are `mesh`, `namespace/NS` for
-every namespace with sidecars (or `callers/NS/DIGEST`, for those of them that rules tell apart by labels), and
-`workload/NS/NAME` for every workload with a proxy.
+A part names one row of one table of the model; `core.pipeline` turns it into resources. Layers are `mesh`, `place/...` for every
+standpoint of callers (see `localities`; none where no rule asks), `namespace/NS` for every namespace with sidecars (or
+`callers/NS/DIGEST`, for those of them that rules tell apart by labels), and `workload/NS/NAME` for every workload with a proxy.
 """
 
 from __future__ import annotations
@@ -16,6 +16,14 @@ from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.gateway_hosts import gateway_hosts, gateway_virtual_host
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.hosts import virtual_host
+from tulle.core.compile.localities import (
+    endpoints_from,
+    local_places,
+    localities,
+    standpoint,
+    standpoint_named,
+    standpoints,
+)
 from tulle.core.compile.names import name
 from tulle.core.compile.objects import has_sidecar, is_gateway, services, workload_entries
 from tulle.core.compile.outbound import by_table_port, outbound, outbound_apart, sidecar_namespaces, tables, tables_apart
@@ -27,6 +35,7 @@ from tulle.core.model.route import RouteTableKey, labels_digest
 Part = tuple[Table[Any, Any], Any]
 
 MESH = "mesh"
+_PLACE = "place"
 
 
 def namespace_layer(namespace: str) -> str:
@@ -37,6 +46,11 @@ def namespace_layer(namespace: str) -> str:
 def callers_layer(namespace: str, digest: str) -> str:
     """The layer of those of a namespace's sidecars that have some labels, by the digest of these."""
     return f"callers/{namespace}/{digest}"
+
+
+def place_layer(standpoint_name: str) -> str:
+    """The layer of the callers at a standpoint."""
+    return f"{_PLACE}/{standpoint_name}"
 
 
 def workload_layer(workload_id: str) -> str:
@@ -65,6 +79,7 @@ def layer_names(fetch: Fetch, _key: None) -> tuple[str, ...]:
         MESH,
         *(namespace_layer(namespace) for namespace in spaces),
         *(callers_layer(namespace, digest) for namespace in spaces for digest in fetch(callers_apart, namespace) or ()),
+        *(place_layer(one.name) for one in fetch(standpoints, None) or ()),
         *(workload_layer(f"{namespace}/{name}") for namespace, name in sorted(proxies)),
     )
 
@@ -75,6 +90,9 @@ def layer_parts(fetch: Fetch, layer: str) -> tuple[Part, ...]:
     kind, _slash, rest = layer.partition("/")
     if kind == MESH:
         return _mesh(fetch)
+    if kind == _PLACE:
+        here = standpoint_named(rest)
+        return tuple((endpoints_from, (place, here)) for place in fetch(local_places, None) or ())
     if kind == "namespace":
         return _namespace(fetch, rest)
     namespace, _slash, name = rest.partition("/")
@@ -90,7 +108,8 @@ def _mesh(fetch: Fetch) -> tuple[Part, ...]:
         parts.append((name, key))
         for place in fetch(places, key) or ():
             parts.append((destination, place))
-            parts.append((endpoints, place))
+            if fetch(localities, place) is None:
+                parts.append((endpoints, place))
     return tuple(parts)
 
 
@@ -124,9 +143,11 @@ def proxy_layers(fetch: Fetch, key: Key) -> tuple[str, ...]:
     """The layers that a proxy sees; none for a workload without one. A gateway has its own routes instead of a namespace's."""
     entry = fetch(workload_entries, key)
     own = workload_layer(f"{key[0]}/{key[1]}")
+    here = fetch(standpoint, key)
+    near = (place_layer(here.name),) if here else ()
     if entry is not None and is_gateway(entry):
-        return MESH, own
+        return (MESH, *near, own)
     if entry is not None and has_sidecar(entry):
         labels = fetch(caller_labels, key)
-        return MESH, callers_layer(key[0], labels_digest(labels)) if labels else namespace_layer(key[0]), own
+        return (MESH, *near, callers_layer(key[0], labels_digest(labels)) if labels else namespace_layer(key[0]), own)
     return ()

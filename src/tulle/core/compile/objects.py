@@ -26,6 +26,7 @@ from tulle.api.gateway import (
 from tulle.api.gateway.shared import ParentRef
 from tulle.api.istio import DestinationRule, PeerAuthentication, ServiceEntry, VirtualService, WorkloadEntry
 from tulle.api.istio import Gateway as IstioGateway
+from tulle.api.istio.destination_rule import PortTrafficPolicy, TrafficPolicy
 from tulle.api.kubernetes import ConfigMap, Namespace, Secret, Service
 from tulle.api.object import Object
 from tulle.core.compile.certificates import Certificates, certificates_in
@@ -42,6 +43,11 @@ READY = "tulle.dev/ready"
 MTLS = "tulle.dev/mtls"
 PROXY_PORTS = "tulle.dev/proxy-ports"
 APP_PORTS = "tulle.dev/app-ports"
+
+# Where a workload stands, as Kubernetes and Istio label it.
+REGION = "topology.kubernetes.io/region"
+ZONE = "topology.kubernetes.io/zone"
+SUBZONE = "topology.istio.io/subzone"
 
 MESH = "mesh"  # the word in `gateways` that means the sidecars
 
@@ -211,6 +217,17 @@ def _entry_tcp(_key: Key, row: ServiceEntry) -> Iterator[Hashable]:
         yield from (port.number for port in row.spec.ports if port.protocol.upper() in TCP)
 
 
+def _local(_key: Key, row: DestinationRule) -> list[Hashable]:
+    """Whether a rule can make endpoints depend on where callers stand: it says so, or how endpoints fail."""
+    policies = [one for one in (row.spec.traffic_policy, *(part.traffic_policy for part in row.spec.subsets)) if one]
+    settings: list[TrafficPolicy | PortTrafficPolicy] = [
+        *policies,
+        *(port for one in policies for port in one.port_level_settings),
+    ]
+    near = (one.load_balancer.locality_lb_setting for one in settings if one.load_balancer)
+    return [True] if any(one.outlier_detection for one in settings) or any(near) else []
+
+
 namespaces: Input[Key, Namespace] = Input("namespaces")
 services: Input[Key, Service] = Input(
     "services",
@@ -233,7 +250,7 @@ virtual_services: Input[Key, VirtualService] = Input(
     by_labels=_by_labels,
 )
 destination_rules: Input[Key, DestinationRule] = Input(
-    "destination_rules", host=lambda key, row: _mesh_hosts([row.spec.host], key[0])
+    "destination_rules", host=lambda key, row: _mesh_hosts([row.spec.host], key[0]), local=_local
 )
 service_entries: Input[Key, ServiceEntry] = Input(
     "service_entries", host=lambda _key, row: [host.lower() for host in row.spec.hosts], tcp=_entry_tcp

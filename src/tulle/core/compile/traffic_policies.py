@@ -245,7 +245,7 @@ def unsaid_policy(ref: Ref, said: TrafficPolicy | None, path: str) -> Iterator[P
 
 def _unsaid_parts(ref: Ref, said: TrafficPolicy | PortTrafficPolicy, path: str) -> Iterator[Problem]:
     balancer = said.load_balancer
-    done = ("simple", "consistent_hash", "warmup", "warmup_duration_secs")
+    done = ("simple", "consistent_hash", "locality_lb_setting", "warmup", "warmup_duration_secs")
     yield from unsaid(ref, balancer, f"{path}.loadBalancer", done)
     if said.tls and said.tls.mode not in _TRANSPORT:
         yield not_yet(ref, f"{path}.tls.mode", said.tls.mode)

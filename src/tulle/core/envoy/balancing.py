@@ -39,7 +39,7 @@ def balance(cluster: cluster_pb2.Cluster, destination: Destination) -> None:
     # request landing in a process that is starting or ending. Only a rule's minHealthPercent says otherwise.
     health = percent_pb2.Percent(value=outlier.minimum_health if outlier else 0)
     cluster.common_lb_config.CopyFrom(_Cluster.CommonLbConfig(healthy_panic_threshold=health))
-    if destination.by_locality and destination.load_balancer is not LoadBalancer.PASSTHROUGH:
+    if destination.shared_out and destination.load_balancer is not LoadBalancer.PASSTHROUGH:
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
     cluster.lb_policy = _POLICIES[destination.load_balancer]
     if destination.load_balancer is LoadBalancer.RING_HASH and hashed and hashed.size:
@@ -78,7 +78,7 @@ def hash_policy(hashed: Hash) -> route_components_pb2.RouteAction.HashPolicy:
 def _hash_connections(cluster: cluster_pb2.Cluster, destination: Destination, hashed: Hash) -> None:
     """Bytes have no headers: a connection's source is all that it can be told apart by. Only the balancer itself can be told."""
     config = common_pb2.ConsistentHashingLbConfig(hash_policy=[hash_policy(Hash(source_address=True))])
-    near = common_pb2.LocalityLbConfig.LocalityWeightedLbConfig() if destination.by_locality else None
+    near = common_pb2.LocalityLbConfig.LocalityWeightedLbConfig() if destination.shared_out else None
     policy: maglev_pb2.Maglev | ring_hash_pb2.RingHash
     if destination.load_balancer is LoadBalancer.MAGLEV:
         size = _uint64(_prime(hashed.size)) if hashed.size else None

@@ -13,16 +13,22 @@ _TLS = struct({"tlsMode": "istio"})
 
 
 def encode_endpoints(endpoints: EndpointSet) -> Encoded:
-    """Grouped by locality; those that are not healthy are marked so, and get no traffic (see `clusters`)."""
+    """Grouped by priority and locality; those that are not healthy are marked so, and get no traffic (see `balancing`)."""
     name = endpoints.key.cluster
-    groups: dict[Locality, list[endpoint_components_pb2.LbEndpoint]] = {}
+    groups: dict[tuple[int, Locality], list[endpoint_components_pb2.LbEndpoint]] = {}
     for endpoint in endpoints.endpoints:
-        groups.setdefault(endpoint.locality, []).append(_endpoint(endpoint))
+        groups.setdefault((endpoint.priority, endpoint.locality), []).append(_endpoint(endpoint))
+    shares = dict(endpoints.shares)
     assignment = endpoint_pb2.ClusterLoadAssignment(
         cluster_name=name,
         endpoints=[
-            endpoint_components_pb2.LocalityLbEndpoints(locality=_locality(locality), lb_endpoints=groups[locality])
-            for locality in sorted(groups)
+            endpoint_components_pb2.LocalityLbEndpoints(
+                locality=_locality(locality),
+                lb_endpoints=groups[priority, locality],
+                priority=priority,
+                load_balancing_weight=uint32(shares[locality]) if shares else None,
+            )
+            for priority, locality in sorted(groups)
         ],
     )
     return encode(type_urls.ENDPOINT, name, assignment.SerializeToString(deterministic=True))

@@ -46,7 +46,7 @@ class Destination(msgspec.Struct, frozen=True, omit_defaults=True):
     """How requests reach a destination. `http2` says that the endpoints' applications themselves speak HTTP/2.
 
     `identities` are the SPIFFE IDs that an endpoint may present, sorted; `connect_timeout` is in seconds. `sni` is another
-    server name than the mesh's own. `by_locality`: its endpoints are a resource of each place that callers stand at.
+    server name than the mesh's own. `shared_out`: the places where its endpoints are have shares (`EndpointSet.shares`).
     """
 
     key: DestinationKey
@@ -64,7 +64,7 @@ class Destination(msgspec.Struct, frozen=True, omit_defaults=True):
     requests: Requests = ANY_REQUESTS
     outlier: Outlier | None = None
     proxy_protocol: ProxyProtocol = ProxyProtocol.NONE
-    by_locality: bool = False
+    shared_out: bool = False
 
 
 class Locality(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
@@ -78,7 +78,8 @@ class Locality(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
 class Endpoint(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     """One instance: `address` and `port` as callers reach it, the `workload` (`namespace/name`) behind it.
 
-    `mtls` says that a sidecar answers there. An endpoint that is not `healthy` stays listed and gets no traffic.
+    `mtls` says that a sidecar answers there. An endpoint that is not `healthy` stays listed and gets no traffic. Those of
+    `priority` 0 are taken first, others as far as there are too few healthy ones before.
     """
 
     address: str
@@ -88,10 +89,12 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     weight: int = 1
     locality: Locality = Locality()
     healthy: bool = True
+    priority: int = 0
 
 
 class EndpointSet(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The endpoints of one destination, sorted."""
+    """The endpoints of one destination, sorted; `shares` are weights of places, where those have any."""
 
     key: DestinationKey
     endpoints: tuple[Endpoint, ...] = ()
+    shares: tuple[tuple[Locality, int], ...] = ()

@@ -7,6 +7,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tests.support.envoy import validate
 from tulle.core.encoded import Encoded
 from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
@@ -96,7 +98,13 @@ def destinations() -> list[Encoded]:
         Endpoint("10.0.0.2", 80, "default/b", weight=3, locality=near, healthy=False),
         Endpoint("fd00::3", 80, locality=far),
     )
-    return [*clusters, encode_endpoints(EndpointSet(REVIEWS, endpoints))]
+    ranked = tuple(msgspec.structs.replace(one, priority=number) for number, one in enumerate(endpoints))
+    sets = (
+        EndpointSet(REVIEWS, endpoints),
+        EndpointSet(DestinationKey("ranked", 80), ranked),
+        EndpointSet(DestinationKey("shared", 80), endpoints[1:], ((near, 70_000), (far, 1))),
+    )
+    return [*clusters, *map(encode_endpoints, sets)]
 
 
 def policies() -> list[Destination]:
@@ -112,7 +120,7 @@ def policies() -> list[Destination]:
         "warmup": Warmup(30.0, 10.0, 1.5),
         "connections": Connections(3, Keepalive(3, 60, 5), 60.0, 0.0, 5.0, 0.5),
         "outlier": Outlier(3, 2, 5, True, 1.0, 600.0, 100, 50, (429, 500)),
-        "by_locality": True,
+        "shared_out": True,
     }
     parts: list[dict[str, Any]] = [
         *({"hash": one} for one in hashes),
