@@ -32,5 +32,5 @@ def undeclared_ports(fetch: Fetch, key: Key) -> Iterator[Problem]:
     for index, port in enumerate(row.spec.ports if row and row.spec.type != "ExternalName" else ()):
         if row and port.protocol == "TCP" and protocol_of(port) is Protocol.AUTO:
             found = f'appProtocol "{port.app_protocol}"' if port.app_protocol else f'the name "{port.name or ""}"'
-            message = f"found {found}, which says no protocol; needed appProtocol: http, grpc, tcp, ... (bytes are carried)"
+            message = f"found {found}, which says no protocol; needed appProtocol: http, grpc, tcp, ... (HTTP/1 is recognized)"
             yield info(row.ref, f"spec.ports[{index}]", "ProtocolNotDeclared", message)

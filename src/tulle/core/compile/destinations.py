@@ -44,6 +44,7 @@ def destination(fetch: Fetch, key: Place) -> Destination | None:
         key=DestinationKey(full_name(service_key), number, subset),
         http=port.protocol.is_http,
         http2=port.protocol in (Protocol.HTTP2, Protocol.GRPC),
+        auto=port.protocol is Protocol.AUTO,
         load_balancer=said.load_balancer or LoadBalancer.LEAST_REQUEST,
         transport=said.transport or transport,
         identities=said.names or tuple(sorted({identity for endpoint, identity in found if endpoint.mtls})),

@@ -32,10 +32,8 @@ _HTTP_PORT = 80
 
 
 def routed(port: int, protocol: Protocol, table_port: int) -> bool:
-    """Whether a service's port is in a table: HTTP, and in a forward proxy (which gets nothing else) what was not declared."""
-    if table_port == 0:
-        return protocol.is_http or protocol is Protocol.AUTO
-    return port == table_port and protocol.is_http
+    """Whether a service's port is in a table: of its own port, or of a forward proxy, which has all."""
+    return protocol.may_be_http and table_port in (0, port)
 
 
 @table

@@ -12,6 +12,7 @@ from tulle.core.compile.services import service
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import RouteTableKey
+from tulle.core.model.service import Protocol
 from tulle.core.model.workload import Outbound, OutboundTcp
 
 
@@ -42,17 +43,36 @@ def by_table_port(fetch: Fetch, _key: None) -> dict[int, tuple[tuple[Key, int], 
 
 @table
 def tcp_services(fetch: Fetch, _key: None) -> tuple[OutboundTcp, ...]:
-    """Ports that are not HTTP, of Services with a virtual IP. Undeclared ones are among them: bytes carry everything."""
+    """Ports that are not declared as HTTP, of Services with a virtual IP."""
     found: list[OutboundTcp] = []
     for key in fetch.keys(services):
         row = fetch(service, key)
         if row and row.address:
             found += (
-                OutboundTcp(row.address, port.number, DestinationKey(row.hostname, port.number))
+                OutboundTcp(
+                    row.address,
+                    port.number,
+                    DestinationKey(row.hostname, port.number),
+                    sniffed=port.protocol is Protocol.AUTO,
+                )
                 for port in row.ports
                 if not port.protocol.is_http
             )
-    return tuple(sorted(found))
+    return tuple(sorted(found, key=lambda one: (one.address, one.port)))
+
+
+@table
+def any_address(fetch: Fetch, _key: None) -> dict[int, bool]:
+    """The ports that are HTTP (False), or may be (True), whatever address is called: where no virtual IP tells services apart."""
+    found: dict[int, bool] = {}
+    for key in fetch.keys(services):
+        row = fetch(service, key)
+        for port in row.ports if row else ():
+            if port.protocol.is_http:
+                found[port.number] = False
+            elif row and port.protocol is Protocol.AUTO and not row.address:
+                found.setdefault(port.number, True)
+    return {number: found[number] for number in sorted(found)}
 
 
 @table
@@ -66,9 +86,11 @@ def tables(fetch: Fetch, namespace: str) -> tuple[RouteTableKey, ...]:
 @table
 def outbound(fetch: Fetch, namespace: str) -> Outbound:
     """What a namespace's sidecars listen for. The forward proxy is a listener of its workload."""
+    ports = fetch(any_address, None) or {}
     return Outbound(
         namespace=namespace,
-        http=tuple(key for key in fetch(tables, namespace) or () if key.port),
+        http=tuple(RouteTableKey(port, namespace) for port, sniffed in ports.items() if not sniffed),
+        sniffed=tuple(RouteTableKey(port, namespace) for port, sniffed in ports.items() if sniffed),
         tcp=fetch(tcp_services, None) or (),
     )
 

@@ -70,7 +70,7 @@ def _service(fetch: Fetch, kind: str, parent: ParentRef, key: Key, path: str) ->
     if parent.port and port is None:
         message = no_port(key, parent.port, [one.number for one in called.ports])
         return Fault("NoMatchingParent", message, f"{path}.port", "PortNotFound")
-    if not any(one.protocol.is_http for one in ([port] if port else called.ports)):
+    if not any(one.protocol.may_be_http for one in ([port] if port else called.ports)):
         which = f"port {parent.port}" if parent.port else "no port"
         message = f"{which} of Service {key[0]}/{key[1]} is {'not ' if port else ''}declared as HTTP; needed appProtocol: http"
         return Fault("NoMatchingParent", message, path, "NoHttpPort", Severity.WARNING)

@@ -75,12 +75,10 @@ def _mesh(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tup
             found = no_service(fetch, target) if target else f"{host} is no Service of the mesh"
             yield warning(row.ref, path, "HostNotFound", f"{found}; nobody calls this host through the mesh until there is one")
             continue
-        ports = [port.number for port in called.ports if port.protocol.is_http]
+        ports = [port.number for port in called.ports if port.protocol.may_be_http]
         yield from ((MESH, port) for port in ports)
         if row.spec.http and not ports:
-            message = (
-                f"no port of Service {target[0]}/{target[1]} is declared as HTTP; needed appProtocol: http, or the name http"
-            )
+            message = f"every port of Service {target[0]}/{target[1]} is declared as something else; needed appProtocol: http"
             yield warning(row.ref, path, "NoHttpPort", message)
         before = [one for port in ports for one in attached_routes(fetch, target, port, key[0])]
         if row.spec.http and before:

@@ -107,6 +107,8 @@ def _application(port: InboundPort) -> cluster_pb2.Cluster:
     )
     if port.protocol in (Protocol.HTTP2, Protocol.GRPC):
         cluster.typed_extension_protocol_options[OPTIONS].CopyFrom(HTTP2)
+    elif port.protocol is Protocol.AUTO:
+        cluster.typed_extension_protocol_options[OPTIONS].CopyFrom(AS_CALLED)
     return cluster
 
 

@@ -8,11 +8,12 @@ STRICT port has refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from tulle.core.envoy import http, tls
 from tulle.core.envoy.clusters import BLACK_HOLE, INBOUND_PASSTHROUGH, inbound_name
-from tulle.core.envoy.source import seconds, socket, uint32
+from tulle.core.envoy.sniffing import HTTP1, HTTP2, at, end_wait_inbound, look_for_http, look_for_tls, not_at
+from tulle.core.envoy.source import socket, uint32
 from tulle.core.envoy.tcp_routes import tcp
 from tulle.core.model.service import Protocol
 from tulle.core.model.workload import InboundPort, MtlsMode, Workload
@@ -20,24 +21,13 @@ from tulle.pb import pack
 from tulle.pb.envoy.config.core.v3 import base_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from tulle.pb.envoy.extensions.filters.listener.original_dst.v3 import original_dst_pb2
-from tulle.pb.envoy.extensions.filters.listener.tls_inspector.v3 import tls_inspector_pb2
-from tulle.pb.envoy.type.v3 import range_pb2
 
 _Chain = listener_components_pb2.FilterChain
 _Match = listener_components_pb2.FilterChainMatch
-_Predicate = listener_components_pb2.ListenerFilterChainMatchPredicate
 
 _ORIGINAL_DST = listener_components_pb2.ListenerFilter(
     name="envoy.filters.listener.original_dst", typed_config=pack(original_dst_pb2.OriginalDst())
 )
-_TLS_INSPECTOR = listener_components_pb2.ListenerFilter(
-    name="envoy.filters.listener.tls_inspector", typed_config=pack(tls_inspector_pb2.TlsInspector())
-)
-
-# A plaintext client that waits for the server to speak first is taken for what it is after this many seconds. Two lost
-# packets of a TLS client's first message fit into it.
-_SILENCE = 0.5
-
 _ANY = "0.0.0.0"  # noqa: S104 - inside a workload's network
 
 
@@ -68,51 +58,45 @@ def port_listener(workload: Workload, port: InboundPort) -> listener_pb2.Listene
         traffic_direction=base_pb2.INBOUND,
         filter_chains=list(_port(workload, port, None)),
     )
-    _inspect(listener, port.mtls, ())
+    _inspect(listener, port.mtls, (port,))
     return listener
 
 
-def _inspect(listener: listener_pb2.Listener, others: MtlsMode, ports: Iterable[InboundPort]) -> None:
-    """Look for TLS, except on the ports where it is nobody's business; `others` is the mode of what `ports` does not list."""
+def _inspect(listener: listener_pb2.Listener, others: MtlsMode, ports: Sequence[InboundPort]) -> None:
+    """Look for TLS and HTTP where it is somebody's business; `others` is the mode of what `ports` does not list."""
     modes = {others, *(port.mtls for port in ports)}
-    if modes == {MtlsMode.DISABLE}:
-        return
-    inspector = listener.listener_filters.add()
-    inspector.CopyFrom(_TLS_INSPECTOR)
-    exempt = [_at(port.port) for port in ports if port.mtls is MtlsMode.DISABLE]
-    if others is MtlsMode.DISABLE:
-        inspected = [_at(port.port) for port in ports if port.mtls is not MtlsMode.DISABLE]
-        exempt = [_Predicate(not_match=_any_of(inspected))]
-    if exempt:
-        inspector.filter_disabled.CopyFrom(_any_of(exempt))
-    if MtlsMode.PERMISSIVE in modes:
-        listener.listener_filters_timeout.CopyFrom(seconds(_SILENCE))
-        listener.continue_on_listener_filters_timeout = True
+    if modes != {MtlsMode.DISABLE}:
+        exempt = [port.port for port in ports if port.mtls is MtlsMode.DISABLE]
+        if others is MtlsMode.DISABLE:
+            look_for_tls(listener, except_on=not_at([port.port for port in ports if port.mtls is not MtlsMode.DISABLE]))
+        else:
+            look_for_tls(listener, except_on=at(exempt) if exempt else None)
+    sniffed = [port.port for port in ports if _sniffed(port)]
+    if sniffed:
+        look_for_http(listener, except_on=not_at(sniffed))
+    if MtlsMode.PERMISSIVE in modes or sniffed:
+        end_wait_inbound(listener)
 
 
-def _at(port: int) -> listener_components_pb2.ListenerFilterChainMatchPredicate:
-    return _Predicate(destination_port_range=range_pb2.Int32Range(start=port, end=port + 1))
-
-
-def _any_of(
-    predicates: list[listener_components_pb2.ListenerFilterChainMatchPredicate],
-) -> listener_components_pb2.ListenerFilterChainMatchPredicate:
-    if len(predicates) == 1:
-        return predicates[0]
-    return _Predicate(or_match=_Predicate.MatchSet(rules=predicates))
+def _sniffed(port: InboundPort) -> bool:
+    """Whether plaintext may come there that nobody declared. What comes by mutual TLS is declared by the caller's sidecar."""
+    return port.protocol is Protocol.AUTO and port.mtls is not MtlsMode.STRICT
 
 
 def _port(workload: Workload, port: InboundPort, destination: int | None) -> Iterator[listener_components_pb2.FilterChain]:
     name = inbound_name(port)
     raw = tcp(name)
-    parsed = http.inbound(f"inbound_{_ANY}_{port.port}", name) if port.protocol.is_http else raw
+    spoken = http.inbound(f"inbound_{_ANY}_{port.port}", name)
+    parsed = spoken if port.protocol.is_http else raw
+    if _sniffed(port):
+        transport = "" if port.mtls is MtlsMode.DISABLE else "raw_buffer"
+        yield _chain(f"{name}plaintext-http", destination, spoken, transport, (*HTTP1, *HTTP2))
     if port.mtls is MtlsMode.DISABLE:
         yield _chain(f"{name}plaintext", destination, parsed)
         return
     strict = port.mtls is MtlsMode.STRICT
     if port.protocol is Protocol.AUTO:
-        # The caller's sidecar knows what it sends; only its word makes this HTTP, so that any protocol may be undeclared.
-        spoken = http.inbound(f"inbound_{_ANY}_{port.port}", name)
+        # The caller's sidecar knows what it sends.
         yield _chain(f"{name}mtls-http", destination, spoken, "tls", tls.MESH_HTTP, _mutual(workload, http_inside=True))
     told = () if strict else tuple(word for word in tls.MESH if port.protocol is not Protocol.AUTO or word not in tls.MESH_HTTP)
     yield _chain(f"{name}mtls", destination, parsed, "tls", told, _mutual(workload, http_inside=port.protocol.is_http))

@@ -13,9 +13,11 @@ from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import http
 from tulle.core.envoy.clusters import BLACK_HOLE, PASSTHROUGH
 from tulle.core.envoy.inbound import port_listener, virtual_inbound
+from tulle.core.envoy.sniffing import HTTP1, end_wait_outbound, look_for_http, look_for_tls
 from tulle.core.envoy.source import FALSE, TRUE, socket, uint32
-from tulle.core.envoy.tcp_routes import tcp
-from tulle.core.model.route import RouteTableKey
+from tulle.core.envoy.tcp_routes import chains, needs_names, tcp, tcp_filters
+from tulle.core.model.route import RouteTableKey, WeightedDestination
+from tulle.core.model.tcp_route import TcpMatch
 from tulle.core.model.workload import Capture, GatewayListener, Outbound, OutboundTcp, Workload
 from tulle.pb.envoy.config.core.v3 import base_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -30,7 +32,8 @@ def encode_outbound(outbound: Outbound) -> tuple[Encoded, ...]:
     """The listeners that the sidecars of a namespace share: one for every HTTP port, one for every TCP service."""
     return (
         *(_encode(_http_port(table), table.name) for table in outbound.http),
-        *(_encode(_tcp_service(service)) for service in outbound.tcp),
+        *(_encode(_sniffed_port(table), table.name) for table in outbound.sniffed),
+        *(_tcp_service(service, outbound.namespace) for service in outbound.tcp),
     )
 
 
@@ -58,13 +61,54 @@ def _http_port(table: RouteTableKey) -> listener_pb2.Listener:
     )
 
 
-def _tcp_service(service: OutboundTcp) -> listener_pb2.Listener:
-    return listener_pb2.Listener(
-        name=f"{service.address}_{service.port}",
+def _sniffed_port(table: RouteTableKey) -> listener_pb2.Listener:
+    name = f"{ANY}_{table.port}"
+    listener = listener_pb2.Listener(
+        name=name,
+        address=socket(ANY, table.port),
+        bind_to_port=FALSE,
+        traffic_direction=base_pb2.OUTBOUND,
+        filter_chains=[_http_among_others(name, table)],
+        default_filter_chain=_Chain(filters=[tcp(PASSTHROUGH)]),
+    )
+    look_for_http(listener)
+    end_wait_outbound(listener)
+    return listener
+
+
+def _tcp_service(service: OutboundTcp, namespace: str) -> Encoded:
+    name = f"{service.address}_{service.port}"
+    listener = listener_pb2.Listener(
+        name=name,
         address=socket(service.address, service.port),
         bind_to_port=FALSE,
         traffic_direction=base_pb2.OUTBOUND,
-        filter_chains=[_Chain(filters=[tcp(service.destination.cluster)])],
+    )
+    if needs_names(service.routes):
+        look_for_tls(listener)
+    rest = _Chain(filters=tcp_filters((WeightedDestination(service.destination),), told=service.sniffed))
+    if not service.sniffed:
+        listener.filter_chains.extend(chains(service.routes))
+        if not listener.filter_chains:
+            listener.filter_chains.append(rest)
+        elif all(route.match != TcpMatch() for route in service.routes):
+            listener.default_filter_chain.CopyFrom(rest)
+        return _encode(listener)
+    table = RouteTableKey(port=service.port, namespace=namespace)
+    look_for_http(listener)
+    end_wait_outbound(listener)
+    listener.filter_chains.append(_http_among_others(name, table))
+    listener.filter_chains.extend(chains(service.routes, beside_plaintext=True))
+    listener.default_filter_chain.CopyFrom(rest)
+    return _encode(listener, table.name)
+
+
+def _http_among_others(name: str, table: RouteTableKey) -> listener_components_pb2.FilterChain:
+    """The chain for HTTP/1 where anything may come. HTTP/2 stays bytes: clusters speak HTTP/1 to what is undeclared."""
+    return _Chain(
+        name="http",
+        filter_chain_match=listener_components_pb2.FilterChainMatch(transport_protocol="raw_buffer", application_protocols=HTTP1),
+        filters=[http.outbound(f"outbound_{name}", table.name)],
     )
 
 

@@ -38,13 +38,16 @@ def speak(cluster: cluster_pb2.Cluster, destination: Destination) -> tuple[str, 
     Where every endpoint has a sidecar, HTTP always travels as HTTP/2 between the sidecars, unless a rule says otherwise. A MIXED
     destination speaks to both kinds of endpoints, so it takes the version that the applications themselves speak.
     """
-    if not destination.http:
+    if not destination.http and not destination.auto:
         return tls.OFFER_TCP
     wish = destination.requests.upgrade
+    # An undeclared application is called in the version of its caller's sidecar: in HTTP/1, which all speak. Connections that
+    # carry bytes there say so themselves (`tcp_routes`).
+    mesh = destination.transport is Transport.MTLS and not destination.auto
     offer: tuple[str, ...]
     if wish is Upgrade.AS_CALLED:
         version, offer = Upgrade.AS_CALLED, tls.OFFER_TCP
-    elif destination.http2 or wish is Upgrade.HTTP2 or (destination.transport is Transport.MTLS and wish is not Upgrade.HTTP1):
+    elif destination.http2 or wish is Upgrade.HTTP2 or (mesh and wish is not Upgrade.HTTP1):
         version, offer = Upgrade.HTTP2, tls.OFFER_HTTP2
     else:
         version, offer = Upgrade.HTTP1, tls.OFFER_HTTP1

@@ -69,18 +69,24 @@ def needs_names(routes: Iterable[TcpRoute]) -> bool:
     return any(route.match.names for route in routes)
 
 
-def chains(routes: Sequence[TcpRoute], port: int | None = None) -> Iterator[listener_components_pb2.FilterChain]:
+def chains(
+    routes: Sequence[TcpRoute], port: int | None = None, *, beside_plaintext: bool = False
+) -> Iterator[listener_components_pb2.FilterChain]:
     """The chains of a listener's routes; those of one destination `port` of it, where it has several.
 
-    A connection that no route holds for fits no chain: the listener's default chain has it.
+    A connection that no route holds for fits no chain: the listener's default chain has it. `beside_plaintext`: the listener has
+    another chain for a kind of plaintext, and Envoy, having looked there, would not go back to a chain for any transport.
     """
     for network in _distinct(str(_network(one)) if one else "" for route in routes for one in route.match.networks or ("",)):
         there = [route for route in routes if _any_in(network, route.match.networks)]
-        for name in _distinct(name for route in there for name in route.match.names or ("",)):
+        names = _distinct(name for route in there for name in route.match.names or ("",))
+        if beside_plaintext and "" in names:
+            names = _distinct([*names, ANY_TLS])
+        for name in names:
             named = [route for route in there if _any_named(name, route.match.names)]
             for source in _distinct(str(_network(one)) if one else "" for route in named for one in route.match.sources or ("",)):
                 first = next(route for route in named if _any_in(source, route.match.sources))
-                yield _chain(first, port, network, name, source)
+                yield _chain(first, port, network, name, source, "raw_buffer" if beside_plaintext else "")
 
 
 def _distinct(values: Iterable[str]) -> list[str]:
@@ -111,14 +117,16 @@ def _names(wide: str, narrow: str) -> bool:
     return wide in (ANY_TLS, narrow) or (wide.startswith("*") and narrow.endswith(wide[1:]))
 
 
-def _chain(route: TcpRoute, port: int | None, network: str, name: str, source: str) -> listener_components_pb2.FilterChain:
+def _chain(
+    route: TcpRoute, port: int | None, network: str, name: str, source: str, nameless: str
+) -> listener_components_pb2.FilterChain:
     return _Chain(
         name="|".join(filter(None, (route.name, str(port or ""), network, name, source))),
         filter_chain_match=_Match(
             destination_port=uint32(port) if port is not None else None,
             prefix_ranges=[_range(network)] if network else [],
             server_names=[name] if name and name != ANY_TLS else [],
-            transport_protocol="tls" if name else "",
+            transport_protocol="tls" if name else nameless,
             source_prefix_ranges=[_range(source)] if source else [],
         ),
         filters=tcp_filters(route.destinations, route.told),

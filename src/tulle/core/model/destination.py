@@ -43,7 +43,8 @@ class Transport(StrEnum):
 
 
 class Destination(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How requests reach a destination. `http2` says that the endpoints' applications themselves speak HTTP/2.
+    """How requests reach a destination. `http2` says that the endpoints' applications themselves speak HTTP/2; `auto` that nobody
+    said what they speak, so that their sidecars are told call by call.
 
     `identities` are the SPIFFE IDs that an endpoint may present, sorted; `connect_timeout` is in seconds. `sni` is another
     server name than the mesh's own. `shared_out`: the places where its endpoints are have shares (`EndpointSet.shares`).
@@ -52,6 +53,7 @@ class Destination(msgspec.Struct, frozen=True, omit_defaults=True):
     key: DestinationKey
     http: bool = False
     http2: bool = False
+    auto: bool = False
     load_balancer: LoadBalancer = LoadBalancer.LEAST_REQUEST
     transport: Transport = Transport.PLAINTEXT
     identities: tuple[str, ...] = ()

@@ -22,6 +22,11 @@ class Protocol(StrEnum):
         """Whether HTTP routes apply to the port."""
         return self in (Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC)
 
+    @property
+    def may_be_http(self) -> bool:
+        """Whether HTTP routes apply to what is spoken there or to a part of it: an undeclared port is sniffed."""
+        return self.is_http or self is Protocol.AUTO
+
 
 class ServicePort(msgspec.Struct, frozen=True, omit_defaults=True):
     """A port of a service. `target` is the port number, or the port's name, at the endpoints."""

@@ -9,6 +9,7 @@ import msgspec
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import RouteTableKey
 from tulle.core.model.service import Protocol
+from tulle.core.model.tcp_route import TcpRoute
 
 
 class Capture(StrEnum):
@@ -54,20 +55,30 @@ class ProxyPorts(msgspec.Struct, frozen=True, omit_defaults=True):
     metrics: int = 15090
 
 
-class OutboundTcp(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
-    """A TCP service that a sidecar forwards by its virtual `address` and `port`, without looking inside."""
+class OutboundTcp(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A service's port that a sidecar knows by the virtual `address`: its bytes go where `routes` say, else to `destination`.
+
+    `sniffed`: nobody said what is spoken there. HTTP is told from the rest and has routes: those of the port's table.
+    """
 
     address: str
     port: int
     destination: DestinationKey
+    sniffed: bool = False
+    routes: tuple[TcpRoute, ...] = ()
 
 
 class Outbound(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the sidecars of one namespace may call: HTTP by route table (one a port), TCP by address. Shared by them all."""
+    """What the sidecars of one namespace may call: HTTP by route table (one a port), TCP by address. Shared by them all.
+
+    `sniffed` are the tables of ports where only services without a virtual IP may speak HTTP, which nobody declared: what is
+    not HTTP goes where it was going.
+    """
 
     namespace: str
     http: tuple[RouteTableKey, ...] = ()
     tcp: tuple[OutboundTcp, ...] = ()
+    sniffed: tuple[RouteTableKey, ...] = ()
 
 
 class GatewayListener(msgspec.Struct, frozen=True, order=True, omit_defaults=True):

@@ -41,6 +41,7 @@ from tulle.core.model.route import (
     WeightedDestination,
 )
 from tulle.core.model.service import Protocol
+from tulle.core.model.tcp_route import TcpMatch, TcpRoute
 from tulle.core.model.traffic import (
     Connections,
     Cookie,
@@ -81,15 +82,18 @@ def destinations() -> list[Encoded]:
     clusters = [
         encode_cluster(
             Destination(
-                DestinationKey(f"{transport}-{http}-{http2}-{balancer}".lower(), 80),
+                DestinationKey(f"{transport}-{http}-{http2}-{auto}-{balancer}".lower(), 80),
                 http=http,
                 http2=http2,
+                auto=auto,
                 load_balancer=balancer,
                 transport=transport,
                 identities=("spiffe://cluster.local/ns/default/sa/a", "spiffe://cluster.local/ns/default/sa/b"),
             )
         )
-        for transport, http, http2, balancer in product(Transport, (False, True), (False, True), LoadBalancer)
+        for transport, (http, http2, auto), balancer in product(
+            Transport, ((False, False, False), (True, False, False), (True, True, False), (False, False, True)), LoadBalancer
+        )
     ]
     clusters += [encode_cluster(one) for one in policies()]
     near, far = Locality("r1", "z1"), Locality("r2")
@@ -204,7 +208,14 @@ def changes(one: tuple[WeightedDestination, ...], many: tuple[WeightedDestinatio
 def test_envoy_takes_whatever_the_model_can_say(tmp_path: Path) -> None:
     """Broken: some rows of the model would become resources that Envoy refuses, and the proxy would stay on its old ones."""
     tables = routes()
-    outbound = encode_outbound(Outbound("default", (TABLE,), (OutboundTcp("240.240.0.7", 3306, REVIEWS),)))
+    matches = (TcpMatch(names=("a.example", "*.example")), TcpMatch(sources=("10.0.0.0/8",)), TcpMatch(names=("*",)))
+    half = tuple(TcpRoute(match=match, destinations=(WeightedDestination(REVIEWS),), told=True) for match in matches)
+    services = tuple(
+        OutboundTcp("240.240.0.7", 3306 + at, REVIEWS, sniffed, routes)
+        for at, (sniffed, routes) in enumerate(product((False, True), ((), half, (*half, TcpRoute()))))
+    )
+    outbound = encode_outbound(Outbound("default", (TABLE,), services, (RouteTableKey(9081, "default"),)))
+    tables += [encode_table(RouteTableKey(port, "default")) for port in (9081, *range(3306, 3312))]
     groups: list[list[Encoded]] = [[*destinations(), *tables, *outbound]]
     for capture, mode, others in product(Capture, MtlsMode, MtlsMode):
         one = workload(capture, mode, others)
