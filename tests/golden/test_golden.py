@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import pytest
 import yaml
 from google.protobuf import json_format
 
+from tests.support.certificates import Roots
 from tests.support.envoy import validate
 from tests.support.statuses import written
 from tulle.api.decode import decode
@@ -32,6 +35,7 @@ from tulle.core.encoded import Encoded
 from tulle.core.pipeline import Pipeline
 from tulle.kit.problem import Problem
 from tulle.pb import message_class, pool
+from tulle.pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
 HERE = Path(__file__).parent
 CASES = sorted(path.parent.name for path in HERE.glob("*/in.yaml"))
@@ -39,11 +43,24 @@ REWRITE = os.environ.get("TULLE_GOLDEN") == "rewrite"
 _LAYERS = "# layers:"
 
 
+@cache
+def source(case: str) -> str:
+    """A case's objects. `CERTIFICATE(name)`, `KEY(name)` and `ROOTS` in it are made here: no key is ever committed."""
+    roots = Roots()
+    made = cache(lambda name: roots.server(name))
+
+    def fill(found: re.Match[str]) -> str:
+        pem = roots.pem if found[0] == "ROOTS" else made(found[2])[0 if found[1] == "CERTIFICATE" else 1]
+        return json.dumps(pem.decode())
+
+    return re.sub(r"\b(CERTIFICATE|KEY)\((\S+)\)|\bROOTS\b", fill, (HERE / case / "in.yaml").read_text())
+
+
 class Compiled:
     """A case after all of the core has run."""
 
     def __init__(self, case: str) -> None:
-        text = (HERE / case / "in.yaml").read_text()
+        text = source(case)
         documents, self.problems = read_documents(text, "in.yaml")
         changes = {}
         for document in documents:
@@ -74,7 +91,7 @@ class Compiled:
 
     def model(self) -> str:
         rows = {layer: self.pipeline.model(layer) for layer in self.shown}
-        return _yaml(json.loads(msgspec.json.encode(rows)))
+        return _yaml(_without_fingerprints(json.loads(msgspec.json.encode(rows))))
 
     def xds(self) -> str:
         shown: dict[str, Any] = {}
@@ -91,8 +108,18 @@ class Compiled:
         return _yaml({"objects": {name: status for name, status in shown.items() if status}, "problems": problems})
 
 
+def _without_fingerprints(value: Any) -> Any:
+    """The model without what differs each time: certificates are made anew."""
+    if isinstance(value, dict):
+        return {key: len(one) if key == "fingerprints" else _without_fingerprints(one) for key, one in value.items()}
+    return [_without_fingerprints(item) for item in value] if isinstance(value, list) else value
+
+
 def readable(resource: Encoded) -> Any:
-    """A resource as JSON with Envoy's field names, everything in it unpacked."""
+    """A resource as JSON with Envoy's field names, everything in it unpacked; of a secret only which kind it is."""
+    if resource.type_url == type_urls.SECRET:
+        secret = secret_pb2.Secret.FromString(resource.value)
+        return {"name": secret.name, "is": str(secret.WhichOneof("type"))}
     if resource.type_url == type_urls.NAME:
         return json.loads(resource.value)
     message = message_class(resource.type_url.rpartition("/")[2]).FromString(resource.value)
@@ -145,7 +172,7 @@ def test_envoy_takes_it(case: str, tmp_path: Path) -> None:
 def test_order_does_not_matter(case: str) -> None:
     """Broken: the same objects would make other bytes after a restart, and every proxy would be sent everything again."""
     compiled, again = Compiled(case), Pipeline()
-    documents, _ = read_documents((HERE / case / "in.yaml").read_text(), "in.yaml")
+    documents, _ = read_documents(source(case), "in.yaml")
     for document in reversed(documents):
         decoded, _ = decode(document.raw, document.locate)
         if decoded is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.corpora.test_cel import HTTP_FILTERS
+from tests.support.certificates import Roots
 from tests.support.crd_documents import document
 from tests.support.crds import Json, places
 from tests.unit.core.compile.mesh import bookinfo, changes, obj
@@ -80,6 +81,13 @@ OBJECTS: dict[str, dict[str, Any]] = {
             ],
         },
     },
+    "ListenerSet": {
+        "apiVersion": GATEWAY_API,
+        "spec": {
+            "parentRef": {"name": "sets", "namespace": "tulle-system"},
+            "listeners": [{"name": "http", "port": 81, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}],
+        },
+    },
     "HTTPRoute": {
         "apiVersion": GATEWAY_API,
         "spec": {
@@ -95,6 +103,8 @@ OBJECTS: dict[str, dict[str, Any]] = {
 }
 TCP_ROUTE = [{"destination": {"host": "reviews", "port": {"number": 9080}}, "weight": 1}]
 FILES = {"serverCertificate": "/a", "privateKey": "/b", "caCertificates": "/c"}
+CERTIFIED = {"certificateRefs": [{"name": "a"}]}
+CHECKED = {"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "a"}]}
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "VirtualService": [
         *(
@@ -188,6 +198,18 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ]
     + [
         {
+            "gatewayClassName": "tulle",
+            "listeners": [{"name": "a", "port": 80, "protocol": protocol, "tls": tls}],
+            "tls": {"frontend": frontend},
+        }
+        for protocol, tls, frontend in (
+            ("TLS", {"mode": "Passthrough"}, {"default": {}}),
+            ("HTTPS", CERTIFIED, {"default": {"validation": CHECKED}}),
+            ("HTTPS", CERTIFIED, {"default": {}, "perPort": [{"port": 80, "tls": {"validation": CHECKED}}]}),
+        )
+    ]
+    + [
+        {
             **OBJECTS["gateway.networking.k8s.io Gateway"]["spec"],
             "allowedListeners": {"namespaces": {"from": "Selector", "selector": selector}},
         }
@@ -221,6 +243,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 }
 # Warnings about one field that say that all beside it is without effect.
 SPEAKS_FOR: list[tuple[str, Place]] = [
+    ("networking.istio.io Gateway", ("tls",)),
     ("networking.istio.io Gateway", ("port", "protocol")),
     ("gateway.networking.k8s.io Gateway", ("protocol",)),
     ("gateway.networking.k8s.io Gateway", ("type",)),
@@ -230,6 +253,10 @@ SPEAKS_FOR: list[tuple[str, Place]] = [
 APART = {"HTTPRoute": ("VirtualService",)}
 # Fields that say nothing to a mesh, each with the reason.
 MEANINGLESS: dict[tuple[str, str], str] = {
+    (
+        "Gateway",
+        "selector.matchExpressions.[].operator",
+    ): "has an effect; the schema does not say its words, so no other is found",
     ("Service", "externalName"): "belongs to the type ExternalName, of which a warning speaks",
     ("Service", "allocateLoadBalancerNodePorts"): "belongs to the type LoadBalancer, of which a warning speaks",
     ("Service", "sessionAffinityConfig.clientIP.timeoutSeconds"): "belongs to sessionAffinity, of which a warning speaks",
@@ -287,6 +314,20 @@ def placed(one: Object) -> Object:
     return obj(raw)
 
 
+def certificates() -> list[Any]:
+    """What the objects name: certificates for gateways."""
+    roots = Roots()
+    chain, key = (one.decode() for one in roots.server("a.b"))
+    data = {"tls.crt": chain, "tls.key": key, "ca.crt": roots.pem.decode()}
+    kinds = (("Secret", "stringData", ("a", "a-cacert")), ("ConfigMap", "data", ("a",)))
+    bodies = [
+        {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "tulle-system"}, field: data}
+        for kind, field, names in kinds
+        for name in names
+    ]
+    return [decode(body)[0] for body in bodies]
+
+
 class Mesh:
     """The mesh with one object in many forms: what proxies are told, and what people are told, of each."""
 
@@ -301,7 +342,13 @@ class Mesh:
         metadata = {"name": "delegate", "namespace": "default"}
         delegate = {"apiVersion": ISTIO, "kind": "VirtualService", "metadata": metadata, "spec": {"http": [{"route": SPLIT[:1]}]}}
         others.append(decode(delegate)[0])
-        batch = changes([*map(placed, bookinfo()), *[one for one in others if one is not None]])
+        others.append(decode({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "labels": {"a": "b"}}})[0])
+        more = {"apiVersion": GATEWAY_API, "kind": "ListenerSet", "metadata": {"name": "more", "namespace": "default"}}
+        listeners = [{"name": "more", "port": 81, "protocol": "HTTP", "hostname": "more.b"}]
+        parent = {"name": "one", "namespace": "tulle-system"}
+        if kind.kind != "ListenerSet":
+            others.append(decode({**more, "spec": {"parentRef": parent, "listeners": listeners}})[0])
+        batch = changes([*map(placed, bookinfo()), *certificates(), *[one for one in others if one is not None]])
         self.pipeline.commit(batch)
         self.known: dict[str, tuple[Any, list[Problem]] | None] = {}
 

@@ -27,11 +27,16 @@ class Roots:
         return self._root.public_bytes(serialization.Encoding.PEM)
 
     def leaf(self, identity: str) -> tuple[bytes, bytes]:
-        """A chain and its key, in PEM."""
+        """A chain and its key for a SPIFFE ID, in PEM."""
+        return self._leaf(x509.UniformResourceIdentifier(identity))
+
+    def server(self, *hosts: str) -> tuple[bytes, bytes]:
+        """A chain and its key for host names, in PEM."""
+        return self._leaf(*(x509.DNSName(host) for host in hosts))
+
+    def _leaf(self, *names: x509.GeneralName) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(x509.Name([]), key.public_key()).add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)]), critical=True
-        )
+        builder = self._builder(x509.Name([]), key.public_key()).add_extension(x509.SubjectAlternativeName(names), critical=True)
         chain = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         return chain, key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

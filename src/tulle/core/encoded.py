@@ -43,6 +43,10 @@ class Encoded(msgspec.Struct, frozen=True):
     def __hash__(self) -> int:
         return hash((self.type_url, self.name, self.version))
 
+    def __repr__(self) -> str:
+        """Without the content, which may be a key."""
+        return f"Encoded({self.type_url.rpartition('.')[2]} {self.name} {self.version})"
+
     @property
     def value(self) -> bytes:
         """The serialised message itself, taken out of `any`."""

@@ -20,6 +20,7 @@ from tulle.core.compile import Settings
 from tulle.core.compile.destinations import destination
 from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.gateway_hosts import gateway_virtual_host
+from tulle.core.compile.gateway_secrets import gateway_secret, materials
 from tulle.core.compile.hosts import ALLOW_ANY, virtual_host
 from tulle.core.compile.layers import Part, allow_any, layer_names, layer_parts, proxy_layers, route_table, workload_layer
 from tulle.core.compile.localities import endpoints_from
@@ -33,6 +34,7 @@ from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
 from tulle.core.envoy.endpoints import encode_endpoints
 from tulle.core.envoy.listeners import encode_outbound, encode_workload
 from tulle.core.envoy.routes import encode_host, encode_table
+from tulle.core.envoy.secrets import encode_bundle, encode_certificate
 from tulle.core.flow import Fetch, Flow, Table
 from tulle.core.flow.tables import Batch
 from tulle.core.model.workload import Workload
@@ -73,7 +75,20 @@ def _encoded(rows: Table[Any, Any], encode: Callable[[Any, Any], Resources]) -> 
     return Table(make, f"encoded_{rows.name}")
 
 
+def _secret(fetch: Fetch, key: Any) -> Resources:
+    """A gateway's secret. The one place where a key of a Secret becomes bytes for a proxy; the model has a fingerprint only."""
+    found = materials(fetch, key[1]) if fetch(gateway_secret, key) is not None else ()
+    if not found:
+        return ()
+    if key[1].authorities:
+        bundle = b"\n".join(one.authorities for one in found)
+        return (encode_bundle(key[1].resource, bundle, b"\n".join(one.revoked for one in found if one.revoked)),)
+    return (encode_certificate(key[1].resource, found[0].chain, found[0].key),)
+
+
 _ENCODED: Mapping[Table[Any, Any], Table[Any, Resources]] = {
+    gateway_secret: Table(_secret, "encoded_gateway_secret"),
+} | {
     rows: _encoded(rows, encode)
     for rows, encode in (
         (destination, lambda _key, row: (encode_cluster(row),)),

@@ -26,7 +26,7 @@ from tulle.core import type_urls
 from tulle.core.envoy.secrets import encode_bundle, encode_certificate
 from tulle.core.model.name import Name
 from tulle.kit.errors import Refused
-from tulle.node.cache import ALL, Cache, write_private
+from tulle.node.cache import ALL, OWN, Cache, write_private
 from tulle.node.identity import Identity
 from tulle.xds.client import AdsClient, Response, Upstream
 from tulle.xds.server import OPTIONS, AdsServer, Observer
@@ -203,8 +203,8 @@ class Feed:
         mine = self._streams.setdefault(stream, {}).setdefault(type_url, set())
         mine.update(subscribe)
         mine.difference_update(unsubscribe)
-        if type_url == type_urls.SECRET:
-            return  # this node has them itself
+        if type_url == type_urls.SECRET:  # its own certificate and the roots are this node's; a gateway's others come from above
+            subscribe, unsubscribe = ([name for name in names if name not in OWN] for names in (subscribe, unsubscribe))
         known = self.cache.wanted.get(type_url, set())
         new = [name for name in subscribe if name not in known]
         self._want(type_url, new, [name for name in unsubscribe if name in known])

@@ -5,7 +5,9 @@
                                    ▼ cache.bin (0600, whole or not at all)
 
 Two layers: `upstream`, as the control plane sent it, and `secrets`, this workload's certificate and roots, which never go to
-disk here nor come from the control plane. The revisions are the cache's own: each step up or sideways is one more.
+disk here nor come from the control plane. (A gateway's certificates do: they are Secrets of the mesh, and the gateway has to
+start without the control plane too. So the file is for its owner's eyes only.) The revisions are the cache's own: each step up
+or sideways is one more.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ import structlog
 
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, Published
+from tulle.core.envoy.tls import CERTIFICATE, ROOTS
 
 log = structlog.get_logger("tulle.node")
 
 UPSTREAM = "upstream"
 SECRETS = "secrets"
 ALL = "*"
+OWN = (CERTIFICATE, ROOTS)  # the secrets that this node makes itself
 _HEADER = b"tulle-cache 1 "
 _EMPTY: Mapping[str, Encoded] = MappingProxyType({})
 
@@ -80,7 +84,7 @@ class Cache:
 
     def known(self, type_url: str, name: str) -> bool:
         """Whether the control plane (or this node, for secrets) has said what there is under that name."""
-        if type_url == type_urls.SECRET:
+        if type_url == type_urls.SECRET and name in OWN:
             return bool(self._secrets)
         return name in self._answered.get(type_url, ()) or name in self._tables.get(type_url, ())
 
@@ -190,7 +194,7 @@ class Cache:
         """The acknowledged state as the file has it, with a checksum in front."""
         state = _State(
             proxy=self.proxy,
-            wanted={it: sorted(names) for it, names in self._wanted.items() if it != type_urls.SECRET},
+            wanted={it: sorted(names) for it, names in self._wanted.items()},
             answered={it: sorted(names) for it, names in self._answered.items()},
             resources=[resource for table in self._acknowledged.values() for resource in table.values()],
         )

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from tulle.core.compile.gateway_workloads import CLASSES, is_ours
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.listeners import verdicts_of
-from tulle.core.compile.mistakes import error, warning
+from tulle.core.compile.mistakes import warning
 from tulle.core.compile.objects import age, gateway_classes, gateways, istio_gateways
 from tulle.core.flow import Fetch
 from tulle.kit.problem import Problem
@@ -54,21 +53,3 @@ def gateway_class(fetch: Fetch, key: Key) -> Iterator[Problem]:
     if name not in CLASSES and fetch(gateway_classes, ("", name)) is None:
         message = f"no GatewayClass {name}; needed {' or '.join(CLASSES)}, or a GatewayClass of that name"
         yield warning(row.ref, "spec.gatewayClassName", "ClassNotFound", message)
-
-
-def listener_references(fetch: Fetch, key: Key) -> Iterator[Problem]:
-    """Certificates that are not there or may not be named, and kinds of routes that a listener does not take."""
-    row = fetch(gateways, key)
-    if row is None or not fetch(is_ours, row.spec.gateway_class_name):
-        return
-    verdicts = fetch(verdicts_of, key)
-    for index, verdict in enumerate(verdicts or ()):
-        if verdict.refs is None:
-            continue
-        reason, field = verdict.refs.reason, f"spec.listeners[{index}]"
-        if reason == "RefNotPermitted":
-            yield error(row.ref, f"{field}.tls.certificateRefs", "RefNotPermitted", verdict.refs.message)
-        elif reason == "InvalidCertificateRef":
-            yield warning(row.ref, f"{field}.tls.certificateRefs", "InvalidCertificateRef", verdict.refs.message)
-        else:
-            yield warning(row.ref, f"{field}.allowedRoutes.kinds", "InvalidRouteKinds", verdict.refs.message)

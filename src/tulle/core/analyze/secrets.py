@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from tulle.core.analyze.certificates import TLS
 from tulle.core.analyze.inputs import certificates, scope
-from tulle.core.compile.gateway_workloads import gateway_labels, gateway_workloads
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.mistakes import error, meant, warning
-from tulle.core.compile.objects import backend_tls_policies, config_maps, destination_rules, istio_gateways, selects
+from tulle.core.compile.objects import backend_tls_policies, config_maps, destination_rules
 from tulle.core.flow import Fetch
 from tulle.kit.problem import Problem, Ref
 
 if TYPE_CHECKING:
-    from tulle.api.istio import Gateway
     from tulle.api.istio.destination_rule import TrafficPolicy
 
 _SOON = 30 * 24 * 3600.0
@@ -46,37 +44,6 @@ def _day(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def istio_gateway_secrets(fetch: Fetch, key: Key) -> Iterator[Problem]:
-    """The Secrets of a Gateway's servers: they are read where the gateway workloads are."""
-    row = fetch(istio_gateways, key)
-    spaces = _workload_namespaces(fetch, row) or (key[0],) if row else ()
-    for index, server in enumerate(row.spec.servers if row else ()):
-        tls = server.tls
-        if row is None or tls is None:
-            continue
-        path = f"spec.servers[{index}].tls"
-        named = [
-            ("credentialName", tls.credential_name),
-            *((f"credentialNames[{place}]", name) for place, name in _each(tls.credential_names)),
-        ]
-        for field, name in named:
-            for space in spaces if name else ():
-                yield from _pair(fetch, row.ref, f"{path}.{field}", (space, name))
-        if tls.mode in ("MUTUAL", "OPTIONAL_MUTUAL"):
-            for space in spaces:
-                yield from _istio_authorities(fetch, row.ref, path, space, tls.credential_name, tls.ca_cert_credential_name)
-
-
-def _each(names: tuple[str, ...] | None) -> Iterator[tuple[int, str]]:
-    yield from enumerate(names or ())
-
-
-def _workload_namespaces(fetch: Fetch, row: Gateway) -> tuple[str, ...]:
-    workloads = fetch(gateway_workloads, None) or ()
-    labels = {one: fetch(gateway_labels, one) for one in workloads}
-    return tuple(sorted({one[0] for one, mine in labels.items() if selects(row.spec.selector, mine or {})}))
-
-
 def _pair(fetch: Fetch, ref: Ref, path: str, key: Key) -> Iterator[Problem]:
     """A Secret that is needed for its certificate and key."""
     row = fetch(certificates, key)
@@ -85,20 +52,6 @@ def _pair(fetch: Fetch, ref: Ref, path: str, key: Key) -> Iterator[Problem]:
     elif not row.pair:
         message = f"Secret {key[0]}/{key[1]} of type {row.type} has no certificate with its key; needed tls.crt and tls.key"
         yield warning(ref, path, "SecretUnusable", message)
-
-
-def _istio_authorities(fetch: Fetch, ref: Ref, path: str, space: str, name: str, other: str) -> Iterator[Problem]:
-    """The certificates with which clients are checked: in a Secret of their own, in NAME-cacert, or beside the server's."""
-    if other:
-        if fetch(certificates, (space, other)) is None:
-            yield warning(ref, f"{path}.caCertCredentialName", "SecretNotFound", _absent(fetch, "Secret", (space, other)))
-        return
-    beside = fetch(certificates, (space, name)) if name else None
-    apart = fetch(certificates, (space, f"{name}-cacert"))
-    if beside is None or beside.authorities or apart is not None:
-        return
-    message = f"Secret {space}/{name} has no ca.crt, and there is no Secret {name}-cacert; needed one of the two to check clients"
-    yield warning(ref, f"{path}.credentialName", "SecretNotFound", message)
 
 
 def destination_rule_secrets(fetch: Fetch, key: Key) -> Iterator[Problem]:

@@ -3,6 +3,9 @@
 Of the hosts on a bound port the most specific wins, whichever API brought it. Within one host the HTTPRoutes' rules stand first,
 by the Gateway API's precedence, then the VirtualServices', the oldest first. A request for a host of the Gateway API that no rule
 of its own takes falls to the rules of less specific hostnames of the same listener, as that API says.
+
+Where TLS ends, a table is of one section. A client that has a connection for one server name and asks for a host of another
+section over it (HTTP/2 allows that where one certificate has both names) is answered 421: it comes again with the right name.
 """
 
 from __future__ import annotations
@@ -14,12 +17,11 @@ import msgspec
 from tulle.api.gateway.shared import GROUP_NAME
 from tulle.api.istio.gateway import Server
 from tulle.core.compile.callers import ANYBODY, Source
-from tulle.core.compile.gateways import Bound, bound
+from tulle.core.compile.gateways import Bound, bound, section_names, section_of
 from tulle.core.compile.hostname import Key, full_name, meet, service_key, specificity
 from tulle.core.compile.http_routes import Ranked, http_route_rules, in_order
 from tulle.core.compile.objects import (
     age,
-    gateways,
     http_routes,
     istio_gateways,
     labels_of,
@@ -28,10 +30,13 @@ from tulle.core.compile.objects import (
     workload_entries,
 )
 from tulle.core.compile.parents import attachments_of, hostnames
+from tulle.core.compile.places import places
 from tulle.core.compile.routes import reachable
 from tulle.core.compile.virtual_services import virtual_service_routes
 from tulle.core.flow import Fetch, table
 from tulle.core.model.route import Route, RouteTableKey, VirtualHost
+
+_MISDIRECTED = Route(name="misdirected", status=421, retry=None)
 
 
 class Attached(msgspec.Struct, frozen=True, order=True):
@@ -65,7 +70,7 @@ def attachments(fetch: Fetch, where: RouteTableKey) -> dict[str, tuple[Attached,
     key = workload_key(where)
     found: dict[str, set[Attached]] = {}
     for one in fetch(bound, key) or ():
-        if one.port == where.port:
+        if (one.port, one.section) == (where.port, where.section):
             for attached in _virtual_services(fetch, one, key[0]) if one.istio else _http_routes(fetch, one):
                 found.setdefault(attached.host, set()).add(attached)
     return {host: tuple(sorted(found[host])) for host in sorted(found)}
@@ -81,6 +86,9 @@ def _virtual_services(fetch: Fetch, one: Bound, viewer: str) -> Iterator[Attache
     gateway = fetch(istio_gateways, one.gateway)
     if gateway is None:
         return
+    if one.redirect:
+        for host in gateway.spec.servers[one.index].hosts:
+            yield Attached(host.rpartition("/")[2], one, ("", ""), gateway.spec.servers[one.index].port.number)
     for key in fetch.keys(virtual_services, "gateway", one.gateway):
         for host in fetch(virtual_service_hosts, (key, one.gateway, one.index, viewer)) or ():
             yield Attached(host, one, key, gateway.spec.servers[one.index].port.number)
@@ -111,44 +119,53 @@ def served_hosts(server: Server, gateway_namespace: str, namespace: str, hosts: 
 
 
 def _http_routes(fetch: Fetch, one: Bound) -> Iterator[Attached]:
-    gateway = fetch(gateways, one.gateway)
-    if gateway is None:
-        return
-    listener = gateway.spec.listeners[one.index]
-    if listener.hostname:
-        yield Attached(listener.hostname, one, ("", ""), listener.port)
-    for key in fetch.keys(http_routes, "parent", (GROUP_NAME, "Gateway", *one.gateway)):
+    place = (fetch(places, one.gateway) or ())[one.index]
+    if place.listener.hostname:
+        yield Attached(place.listener.hostname, one, ("", ""), place.listener.port)
+    for key in fetch.keys(http_routes, "parent", (GROUP_NAME, place.kind, *place.owner)):
         for host in fetch(http_route_hosts, (key, one.gateway, one.index)) or ():
-            yield Attached(host, one, key, listener.port)
+            yield Attached(host, one, key, place.listener.port)
 
 
 @table
 def http_route_hosts(fetch: Fetch, key: tuple[Key, Key, int]) -> tuple[str, ...]:
-    """The hosts of an HTTPRoute on a Gateway's listener (by its index): none where it is not attached there."""
+    """The hosts of an HTTPRoute on a Gateway's listener (by its place): none where it is not attached there."""
     name, gateway_name, index = key
-    row, gateway = fetch(http_routes, name), fetch(gateways, gateway_name)
-    if row is None or gateway is None:
+    row, there = fetch(http_routes, name), fetch(places, gateway_name) or ()
+    if row is None or index >= len(there):
         return ()
     attached = fetch(attachments_of, ("HTTPRoute", name)) or ()
     if not any(one.gateway == gateway_name and index in one.listeners for one in attached):
         return ()
-    return hostnames(gateway.spec.listeners[index], row)
+    return hostnames(there[index].listener, row)
 
 
 @table
 def gateway_hosts(fetch: Fetch, where: RouteTableKey) -> tuple[str, ...]:
-    """The hosts of a table, the most specific first; always with `*`, so that no table is empty."""
-    return tuple(sorted({*(fetch(attachments, where) or ()), "*"}, key=lambda host: (specificity(host), host)))
+    """The hosts of a table, the most specific first; always with `*`, so that no table is empty.
+
+    A section's table has the server names of the port's other sections too, for what is misdirected.
+    """
+    others = fetch(section_names, (workload_key(where), where.port)) or {} if where.section else {}
+    found = {*(fetch(attachments, where) or ()), *others, "*"}
+    return tuple(sorted(found, key=lambda host: (specificity(host), host)))
 
 
 @table
 def gateway_virtual_host(fetch: Fetch, key: tuple[RouteTableKey, str]) -> VirtualHost | None:
     """The virtual host of (table, host)."""
     where, host = key
+    name = f"{host}:{where.port}"
+    if where.section:
+        owner = section_of(fetch(section_names, (workload_key(where), where.port)) or {}, host)
+        if owner not in ("", where.section):
+            return VirtualHost(name=name, domains=(host,), routes=(_MISDIRECTED,))
+    attached = fetch(attached_to, key) or ()
     return VirtualHost(
-        name=f"{host}:{where.port}",
+        name=name,
         domains=(host,),
-        routes=reachable((*_ranked(fetch, where, host), *_written(fetch, where, fetch(attached_to, key) or ()))),
+        routes=reachable((*_ranked(fetch, where, host), *_written(fetch, where, attached))),
+        require_tls=any(one.bound.redirect for one in attached),
     )
 
 
@@ -183,8 +200,7 @@ def _is_best(fetch: Fetch, one: Bound, best: Mapping[Key, tuple[int, int]]) -> b
 
 
 def _listener_name(fetch: Fetch, one: Bound) -> str:
-    gateway = fetch(gateways, one.gateway)
-    return (gateway.spec.listeners[one.index].hostname if gateway else None) or "*"
+    return (fetch(places, one.gateway) or ())[one.index].listener.hostname or "*"
 
 
 def _written(fetch: Fetch, where: RouteTableKey, attached: tuple[Attached, ...]) -> Iterator[Route]:
@@ -192,7 +208,7 @@ def _written(fetch: Fetch, where: RouteTableKey, attached: tuple[Attached, ...])
     source = fetch(gateway_source, workload_key(where)) or ANYBODY
     callers: dict[tuple[Key, Key, int], None] = {}
     for one in attached:
-        if one.bound.istio:
+        if one.bound.istio and one.route[1]:
             callers[one.route, one.bound.gateway, one.served_port] = None
     ages = {key: age(row) for key, _gateway, _port in callers if (row := fetch(virtual_services, key))}
     seen: set[Route] = set()

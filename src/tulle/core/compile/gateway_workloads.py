@@ -17,6 +17,8 @@ CONTROLLER = CONTROLLERS[0]
 CLASSES = ("tulle", "istio")
 # The label of the workloads to which the Gateways of our classes are bound.
 LABELS = {"istio": "ingressgateway"}
+# The label of a workload that is for one Gateway of its namespace alone, by name; as Istio and the Gateway API have it.
+GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 
 
 @table
@@ -57,17 +59,26 @@ def gateway_ports(fetch: Fetch, key: Key) -> ProxyPorts | None:
 
 @table
 def chosen_workloads(fetch: Fetch, key: Key) -> tuple[Key, ...]:
-    """The gateway workloads for a Gateway of the Gateway API: all of ours, or those with an address that it asks for."""
+    """The gateway workloads for a Gateway of the Gateway API: those that are for it alone, where there are any, else all of ours.
+
+    Where it asks for addresses, only those that have one of them.
+    """
     row = fetch(gateways, key)
     if row is None or not fetch(is_ours, row.spec.gateway_class_name):
         return ()
     wanted = {address.value for address in row.spec.addresses if address.value}
-    found: list[Key] = []
+    own: list[Key] = []
+    shared: list[Key] = []
     for one in fetch(gateway_workloads, None) or ():
-        labels, address = fetch(gateway_labels, one), fetch(gateway_address, one)
-        if selects(LABELS, labels or {}) and (not wanted or address in wanted):
-            found.append(one)
-    return tuple(found)
+        labels, address = fetch(gateway_labels, one) or {}, fetch(gateway_address, one)
+        if wanted and address not in wanted:
+            continue
+        if GATEWAY_NAME in labels:
+            if (one[0], labels[GATEWAY_NAME]) == key:
+                own.append(one)
+        elif selects(LABELS, labels):
+            shared.append(one)
+    return tuple(own or shared)
 
 
 def own_ports(fetch: Fetch, key: Key) -> tuple[int, ...]:

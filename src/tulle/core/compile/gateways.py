@@ -1,7 +1,9 @@
 """Gateways of both APIs → the ports that a gateway workload binds, and the servers and listeners behind each.
 
 A Gateway says a port as clients name it; the workload binds what the Service in front of it sends that port to (its
-`targetPort`), or the port itself where no Service has it. What lands on one bound port is one table.
+`targetPort`), or the port itself where no Service has it. Plain HTTP of one bound port is one table. TLS is told apart by server
+name before a request is read, so each listener or server whose TLS ends at the gateway is a *section* with a table of its own. A
+server name belongs to the oldest Gateway that has it; what a younger one has for the same name joins that section.
 """
 
 from __future__ import annotations
@@ -10,148 +12,186 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tulle.api.gateway import Gateway
-from tulle.api.istio import Gateway as IstioGateway
 from tulle.api.istio.gateway import Server
-from tulle.core.compile.gateway_workloads import (
-    LABELS,
-    bound_port,
-    chosen_workloads,
-    gateway_labels,
-    gateway_workloads,
-    is_ours,
-)
-from tulle.core.compile.hostname import Key
+from tulle.core.compile import istio_tls
+from tulle.core.compile.gateway_workloads import bound_port, chosen_workloads, gateway_labels
+from tulle.core.compile.hostname import Key, covers, specificity
 from tulle.core.compile.listeners import gateway_fault, verdicts_of
-from tulle.core.compile.mistakes import not_yet, sorted_problems, unsaid, warning
-from tulle.core.compile.objects import gateways, istio_gateways, selects
+from tulle.core.compile.objects import age, gateways, istio_gateways, selects
+from tulle.core.compile.places import places
 from tulle.core.flow import Fetch, table
+from tulle.core.model.gateway import GatewayChain, GatewayListener, ServerTls
 from tulle.core.model.route import RouteTableKey
-from tulle.core.model.workload import GatewayListener
-from tulle.kit.problem import Problem, Ref
 
-_HTTP = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
+HTTP = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
 _ANY = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
+ANY_NAME = "*"
 
 
 class Bound(msgspec.Struct, frozen=True, order=True):
-    """A server or listener (by its index) of a Gateway, bound to a port. `istio` tells the two APIs apart."""
+    """A server or listener (by its index, or place) of a Gateway, bound to a port. `istio` tells the two APIs apart.
+
+    `section` is where its requests are routed: "" for plain HTTP. `redirect`: plain requests are sent to HTTPS instead.
+    """
 
     port: int
     istio: bool
     gateway: Key
     index: int
     address: str = _ANY
+    section: str = ""
+    redirect: bool = False
+
+
+class Section(msgspec.Struct, frozen=True):
+    """TLS that ends at a port of a gateway workload, for those server `names` that no older Gateway has."""
+
+    port: int
+    id: str
+    names: tuple[str, ...]
+    tls: ServerTls
+
+
+class Served(msgspec.Struct, frozen=True):
+    """All that a gateway workload serves."""
+
+    bound: tuple[Bound, ...] = ()
+    sections: tuple[Section, ...] = ()
 
 
 def serves(server: Server) -> bool:
-    """Whether a server of Istio's Gateway is one that the model can say."""
-    return server.port.protocol.upper() in _HTTP and server.tls is None and not server.bind.startswith("unix://")
+    """Whether a server of Istio's Gateway is one with HTTP routes that the model can say."""
+    if server.bind.startswith("unix://"):
+        return False
+    protocol = server.port.protocol.upper()
+    return protocol in HTTP or (protocol == "HTTPS" and istio_tls.ends(server))
+
+
+class _Candidate(msgspec.Struct, frozen=True):
+    """Something bound, before it is known who has which server name. `tls` is None for plain HTTP."""
+
+    age: tuple[str, str, str]
+    bound: Bound
+    id: str = ""
+    names: tuple[str, ...] = ()
+    tls: ServerTls | None = None
+
+
+@table
+def served(fetch: Fetch, key: Key) -> Served:
+    """Everything that a gateway workload serves, by port."""
+    found: list[Bound] = []
+    sections: list[Section] = []
+    owner: dict[tuple[int, str], str] = {}
+    candidates = [*_servers(fetch, key), *_listeners(fetch, key)]
+    for one in sorted(candidates, key=lambda one: (one.age, one.bound)):
+        if one.tls is None:
+            found.append(one.bound)
+            continue
+        port = one.bound.port
+        free = tuple(name for name in one.names if (port, name) not in owner)
+        if free:
+            owner |= dict.fromkeys(((port, name) for name in free), one.id)
+            sections.append(Section(port, one.id, free, one.tls))
+        section = one.id if free else owner[port, one.names[0]]
+        found.append(msgspec.structs.replace(one.bound, section=section))
+    return Served(tuple(sorted(found)), tuple(sorted(sections, key=lambda one: (one.port, one.id))))
 
 
 @table
 def bound(fetch: Fetch, key: Key) -> tuple[Bound, ...]:
-    """Everything that a gateway workload serves, by port."""
+    """Everything with HTTP routes that a gateway workload serves, by port."""
+    found = fetch(served, key)
+    return found.bound if found else ()
+
+
+def _servers(fetch: Fetch, key: Key) -> Iterator[_Candidate]:
+    """The servers of Istio's Gateways that select a gateway workload."""
     labels = fetch(gateway_labels, key) or {}
-    found: list[Bound] = []
-    for one in fetch.keys(istio_gateways):
-        row = fetch(istio_gateways, one)
-        if row and selects(row.spec.selector, labels):
-            for index, server in enumerate(row.spec.servers):
-                if serves(server):
-                    port = bound_port(fetch, key, server.port.number)
-                    found.append(Bound(port, True, one, index, server.bind or _ANY))
-    if selects(LABELS, labels):
-        for one in fetch.keys(gateways):
-            if key in (fetch(chosen_workloads, one) or ()):
-                found += _listeners(fetch, key, one)
-    return tuple(sorted(found))
+    for name in fetch.keys(istio_gateways):
+        row = fetch(istio_gateways, name)
+        if row is None or not selects(row.spec.selector, labels):
+            continue
+        for index, server in enumerate(row.spec.servers):
+            if not serves(server):
+                continue
+            redirect = server.tls is not None and server.tls.https_redirect
+            one = Bound(bound_port(fetch, key, server.port.number), True, name, index, server.bind or _ANY, redirect=redirect)
+            if not istio_tls.ends(server):
+                yield _Candidate(age(row), one)
+            elif tls := istio_tls.server_tls(fetch, server, key[0]):
+                hosts = tuple(dict.fromkeys(host.rpartition("/")[2].lower() for host in server.hosts))
+                yield _Candidate(age(row), one, f"{server.port.name}~{name[1]}~{name[0]}~istio", hosts, tls)
 
 
-def _listeners(fetch: Fetch, key: Key, name: Key) -> Iterator[Bound]:
-    """The listeners of a Gateway of ours that are served, bound by a gateway workload."""
-    row = fetch(gateways, name)
-    fault, verdicts = fetch(gateway_fault, name), fetch(verdicts_of, name)
-    if row is None or fault:
-        return
-    for index, verdict in enumerate(verdicts or ()):
-        if verdict.served:
-            yield Bound(bound_port(fetch, key, row.spec.listeners[index].port), False, name, index)
+def _listeners(fetch: Fetch, key: Key) -> Iterator[_Candidate]:
+    """The listeners of Gateways of ours that are served, bound by a gateway workload."""
+    for name in fetch.keys(gateways):
+        row = fetch(gateways, name)
+        if row is None or key not in (fetch(chosen_workloads, name) or ()):
+            continue
+        if fetch(gateway_fault, name) is not None:
+            continue
+        there, verdicts = fetch(places, name) or (), fetch(verdicts_of, name) or ()
+        for index, verdict in enumerate(verdicts):
+            if not verdict.bound:
+                continue
+            place = there[index]
+            one = Bound(bound_port(fetch, key, place.listener.port), False, name, index)
+            if verdict.tls is None:
+                yield _Candidate(age(row), one)
+                continue
+            kind = "" if place.set is None else "~set"
+            section = f"{place.listener.name}~{place.owner[1]}~{place.owner[0]}{kind}"
+            yield _Candidate(age(row), one, section, (place.listener.hostname or ANY_NAME,), verdict.tls)
 
 
-def table_key(key: Key, port: int) -> RouteTableKey:
-    """The route table of a gateway workload's port."""
-    return RouteTableKey(port=port, namespace=key[0], gateway=f"{key[0]}/{key[1]}")
+def table_key(key: Key, port: int, section: str = "") -> RouteTableKey:
+    """The route table of a gateway workload's port, or of a section of it."""
+    return RouteTableKey(port=port, namespace=key[0], gateway=f"{key[0]}/{key[1]}", section=section)
+
+
+@table
+def section_names(fetch: Fetch, key: tuple[Key, int]) -> dict[str, str]:
+    """The server names of a (gateway workload, port), and the section that each belongs to."""
+    found = fetch(served, key[0])
+    return {name: one.id for one in (found.sections if found else ()) if one.port == key[1] for name in one.names}
+
+
+def section_of(names: dict[str, str], host: str) -> str:
+    """The section that requests for a host belong to: by the most specific server name that holds for it; "" for none."""
+    fitting = [name for name in names if covers(name, host)]
+    return names[min(fitting, key=specificity)] if fitting else ""
 
 
 @table
 def gateway_listeners(fetch: Fetch, key: Key) -> tuple[GatewayListener, ...]:
     """The ports that a gateway workload binds. Servers that name different addresses of one port share it on all addresses."""
+    found = fetch(served, key) or Served()
     addresses: dict[int, set[str]] = {}
-    for one in fetch(bound, key) or ():
+    plain: dict[int, GatewayChain] = {}
+    for one in found.bound:
         addresses.setdefault(one.port, set()).add(one.address)
+        if not one.section:
+            plain[one.port] = GatewayChain(table=table_key(key, one.port))
     return tuple(
-        GatewayListener(port=port, table=table_key(key, port), address=next(iter(named)) if len(named) == 1 else _ANY)
+        GatewayListener(
+            port=port,
+            chains=(
+                *((plain[port],) if port in plain else ()),
+                *(chain for one in found.sections if one.port == port for chain in _chains(key, one)),
+            ),
+            address=next(iter(named)) if len(named) == 1 else _ANY,
+        )
         for port, named in sorted(addresses.items())
     )
 
 
-@table
-def istio_gateway_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
-    """Servers that are not supported yet, and a selector that selects no gateway."""
-    row = fetch(istio_gateways, key)
-    return sorted_problems(_istio(fetch, row)) if row else ()
-
-
-def _istio(fetch: Fetch, row: IstioGateway) -> Iterator[Problem]:
-    for index, server in enumerate(row.spec.servers):
-        path = f"spec.servers[{index}]"
-        if server.port.protocol.upper() not in _HTTP:
-            yield not_yet(row.ref, f"{path}.port.protocol", server.port.protocol)
-        elif server.tls is not None:
-            yield not_yet(row.ref, f"{path}.tls", "tls")
-        if server.bind.startswith("unix://"):
-            yield not_yet(row.ref, f"{path}.bind", "a Unix socket")
-    if not any(selects(row.spec.selector, labels) for labels in _all_labels(fetch)):
-        yield _no_workload(row.ref, "spec.selector", row.spec.selector)
-
-
-def _all_labels(fetch: Fetch) -> Iterator[dict[str, str]]:
-    for one in fetch(gateway_workloads, None) or ():
-        yield fetch(gateway_labels, one) or {}
-
-
-def _no_workload(ref: Ref, path: str, labels: dict[str, str]) -> Problem:
-    words = ", ".join(f"{key}: {value}" for key, value in sorted(labels.items())) or "any labels"
-    return warning(ref, path, "NoGatewayWorkload", f"no gateway workload has the labels {words}; nothing is served until one has")
-
-
-@table
-def gateway_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
-    """Listeners that are not supported yet, fields without effect, and a class without a workload."""
-    row = fetch(gateways, key)
-    if row is None or not fetch(is_ours, row.spec.gateway_class_name):
-        return ()
-    return sorted_problems(_gateway(fetch, key, row))
-
-
-_SAID = ("gateway_class_name", "listeners", "infrastructure", "addresses")
-
-
-def _gateway(fetch: Fetch, key: Key, row: Gateway) -> Iterator[Problem]:
-    yield from unsaid(row.ref, row.spec, "spec", _SAID)
-    yield from unsaid(row.ref, row.spec.infrastructure, "spec.infrastructure", ("parameters_ref",))
-    if (fault := fetch(gateway_fault, key)) and fault.reason != "ListenersNotValid":
-        yield warning(row.ref, fault.path, fault.reason, f"{fault.message}; nothing of the Gateway is served")
-        return
-    verdicts = fetch(verdicts_of, key)
-    for index, verdict in enumerate(verdicts or ()):
-        path = f"spec.listeners[{index}]"
-        if verdict.conflict:
-            yield warning(row.ref, f"{path}.port", verdict.conflict.reason, f"{verdict.conflict.message}; neither is served")
-        elif verdict.refused and verdict.refused.reason == "PortUnavailable":
-            yield warning(row.ref, f"{path}.port", verdict.refused.reason, verdict.refused.message)
-        elif verdict.refused:
-            yield not_yet(row.ref, f"{path}.protocol", row.spec.listeners[index].protocol)
-    if not any(selects(LABELS, labels) for labels in _all_labels(fetch)):
-        yield _no_workload(row.ref, "spec.gatewayClassName", LABELS)
+def _chains(key: Key, section: Section) -> Iterator[GatewayChain]:
+    """A section's chain; a second one where it is for certain names and for any other too."""
+    where = table_key(key, section.port, section.id)
+    named = tuple(sorted(name for name in section.names if name != ANY_NAME))
+    if named:
+        yield GatewayChain(names=named, encrypted=True, tls=section.tls, table=where)
+    if ANY_NAME in section.names:
+        yield GatewayChain(encrypted=True, tls=section.tls, table=where)

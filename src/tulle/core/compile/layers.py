@@ -14,6 +14,7 @@ from tulle.core.compile.callers import Source, caller_labels, callers_apart
 from tulle.core.compile.destinations import destination, places
 from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.gateway_hosts import gateway_hosts, gateway_virtual_host
+from tulle.core.compile.gateway_secrets import gateway_secret
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.hosts import virtual_host
 from tulle.core.compile.localities import (
@@ -132,9 +133,12 @@ def _hosts(fetch: Fetch, namespace: str, keys: tuple[RouteTableKey, ...]) -> Ite
 def _workload(fetch: Fetch, key: Key) -> tuple[Part, ...]:
     parts: list[Part] = [(workload, key)]
     row = fetch(workload, key)
-    for listener in row.listeners if row else ():
-        parts.append((route_table, listener.table))
-        parts += ((gateway_virtual_host, (listener.table, host)) for host in fetch(gateway_hosts, listener.table) or ())
+    listeners = row.listeners if row else ()
+    for where in dict.fromkeys(one for listener in listeners for one in listener.tables):
+        parts.append((route_table, where))
+        parts += ((gateway_virtual_host, (where, host)) for host in fetch(gateway_hosts, where) or ())
+    # A gateway's secrets are in its own layer and in no other: no other proxy can ask for them.
+    parts += ((gateway_secret, (key, ref)) for ref in dict.fromkeys(one for listener in listeners for one in listener.secrets))
     return tuple(parts)
 
 

@@ -1,30 +1,28 @@
 """Gateways of the Gateway API → which are ours, and what is made of each listener: served, or why not.
 
-What a gateway workload binds (`gateways`) and what the listener's status says (`core.status`) are both read off here. Of
-listeners of one Gateway that cannot share a port none is served: the API forbids to pick a winner among them.
+What a gateway workload binds (`gateways`) and what the listener's status says (`core.status`) are both read off here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
 from tulle.api.gateway import Gateway
-from tulle.api.gateway.gateway import Listener
+from tulle.api.gateway.gateway import FrontendValidation
 from tulle.api.gateway.shared import GROUP_NAME, SecretRef
-from tulle.api.labels import LabelSelector
+from tulle.core.compile.gateway_secrets import authorities_fault, authorities_ref, pair_fault, pair_ref
 from tulle.core.compile.gateway_workloads import bound_port, chosen_workloads, own_ports
 from tulle.core.compile.grants import granted, no_grant
-from tulle.core.compile.hostname import Key
-from tulle.core.compile.objects import gateways, namespaces, secrets
+from tulle.core.compile.hostname import Key, meet
+from tulle.core.compile.objects import gateways
+from tulle.core.compile.places import SPOKEN, Clash, Place, clashes, places
 from tulle.core.flow import Fetch, table
+from tulle.core.model.gateway import ServerTls
 from tulle.kit.problem import Problem, Ref, Severity
 
 # Which kinds of routes the listeners of a protocol take. A protocol that is not here is not served.
-KINDS: dict[str, tuple[str, ...]] = {"HTTP": ("HTTPRoute",)}
-# Protocols of the Gateway API by what is first spoken on the port; those of one word can share one.
-_SPOKEN = {"HTTP": "HTTP", "HTTPS": "TLS", "TLS": "TLS", "TCP": "TCP", "UDP": "UDP"}
+KINDS: dict[str, tuple[str, ...]] = {"HTTP": ("HTTPRoute",), "HTTPS": ("HTTPRoute",)}
+_AUTHORITIES = ("ConfigMap", "Secret")
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -48,18 +46,27 @@ class Verdict(msgspec.Struct, frozen=True):
     """What is made of a listener.
 
     `refused`: why it is not served; None: it is. `conflict` is the reason where it cannot share its port. `kinds` are the kinds
-    of routes that it takes, `refs` what is wrong with its references (it is served all the same, as far as it can be).
+    of routes that it takes, `refs` what is wrong with its references (it is served all the same, as far as it can be: `tls` has
+    the certificates that can be used). `overlap`: other listeners of the port with TLS of their own for some of its hostnames.
     """
 
     refused: Fault | None = None
-    conflict: Fault | None = None
+    conflict: Clash | None = None
     kinds: tuple[str, ...] = ()
     refs: Fault | None = None
+    tls: ServerTls | None = None
+    broken: bool = False
+    overlap: str = ""
 
     @property
     def served(self) -> bool:
-        """Whether gateway workloads bind it."""
+        """Whether it is accepted: routes attach to it."""
         return self.refused is None
+
+    @property
+    def bound(self) -> bool:
+        """Whether gateway workloads bind it: it is accepted, and has a certificate where it needs one."""
+        return self.refused is None and not self.broken
 
 
 @table
@@ -84,20 +91,22 @@ def gateway_fault(fetch: Fetch, key: Key) -> Fault | None:
 
 @table
 def verdicts_of(fetch: Fetch, key: Key) -> tuple[Verdict, ...]:
-    """What is made of each listener of a Gateway, in their order."""
+    """What is made of each listener of a Gateway, by its place."""
     row = fetch(gateways, key)
     if row is None:
         return ()
-    conflicts = _conflicts(row.spec.listeners)
-    return tuple(_verdict(fetch, row, listener, conflicts.get(index)) for index, listener in enumerate(row.spec.listeners))
+    conflicts = fetch(clashes, key) or {}
+    there = fetch(places, key) or ()
+    return tuple(_verdict(fetch, row, one, conflicts.get(index), _overlap(one, there)) for index, one in enumerate(there))
 
 
-def _verdict(fetch: Fetch, row: Gateway, listener: Listener, conflict: Fault | None) -> Verdict:
+def _verdict(fetch: Fetch, row: Gateway, place: Place, conflict: Clash | None, overlap: str) -> Verdict:
+    listener = place.listener
     supported = KINDS.get(listener.protocol, ())
-    refused = conflict
+    refused = Fault(conflict.reason, conflict.message) if conflict else None
     if refused is None and not supported:
         known = ", ".join(sorted(KINDS))
-        not_yet = " yet" if listener.protocol in _SPOKEN else ""
+        not_yet = " yet" if listener.protocol in SPOKEN else ""
         message = f"{listener.protocol} is not supported{not_yet}; needed {known}"
         refused = Fault("UnsupportedProtocol", message)
     if refused is None:
@@ -110,9 +119,79 @@ def _verdict(fetch: Fetch, row: Gateway, listener: Listener, conflict: Fault | N
         takes = ", ".join(supported) or "none yet"
         message = f"found {', '.join(unknown)}; kinds of routes that a listener of protocol {listener.protocol} takes: {takes}"
         refs = Fault("InvalidRouteKinds", message)
-    for ref in listener.tls.certificate_refs if listener.tls else ():
-        refs = refs or certificate_fault(fetch, row.metadata.namespace, ref, "Gateway")
-    return Verdict(refused, conflict, kinds, refs)
+    if listener.protocol not in ("HTTPS", "TLS") or (listener.tls and listener.tls.mode == "Passthrough"):
+        return Verdict(refused, conflict, kinds, refs)
+    tls, wrong = _certificates(fetch, place)
+    checked, unchecked = _frontend(fetch, row, listener.port, tls) if listener.protocol == "HTTPS" else (tls, None)
+    if checked is None:
+        refused = refused or Fault(
+            "NoValidCACertificate", unchecked.message if unchecked else "", unchecked.path if unchecked else ""
+        )
+    broken = not tls.certificates or checked is None
+    return Verdict(refused, conflict, kinds, refs or wrong or unchecked, None if broken else checked, broken, overlap)
+
+
+def _certificates(fetch: Fetch, place: Place) -> tuple[ServerTls, Fault | None]:
+    """TLS with those certificates of a listener that can be served, and what is wrong with the first that cannot."""
+    tls, fault = place.listener.tls, None
+    named = tls.certificate_refs if tls else ()
+    if not named:
+        fault = Fault("InvalidCertificateRef", "found no certificate; needed one in tls.certificateRefs")
+    found = []
+    for ref in named:
+        wrong = certificate_fault(fetch, place.owner[0], ref, place.kind)
+        fault = fault or wrong
+        if wrong is None:
+            found.append(pair_ref((ref.namespace or place.owner[0], ref.name)))
+    alpn = ("h2", "http/1.1") if place.listener.protocol == "HTTPS" else ()
+    return ServerTls(certificates=tuple(dict.fromkeys(found)), alpn=alpn), fault
+
+
+def frontend_of(row: Gateway, port: int) -> tuple[FrontendValidation | None, str]:
+    """How a Gateway wants the certificates of a port's clients checked, and the field that says so."""
+    frontend = row.spec.tls.frontend if row.spec.tls else None
+    if frontend is None:
+        return None, ""
+    for index, one in enumerate(frontend.per_port):
+        if one.port == port:
+            return one.tls.validation, f"spec.tls.frontend.perPort[{index}].tls.validation"
+    return frontend.default.validation, "spec.tls.frontend.default.validation"
+
+
+def _frontend(fetch: Fetch, row: Gateway, port: int, tls: ServerTls) -> tuple[ServerTls | None, Fault | None]:
+    """TLS that checks clients as the Gateway wishes (None: it cannot), and what is wrong with the first reference that is."""
+    said, path = frontend_of(row, port)
+    if said is None:
+        return tls, None
+    found: list[tuple[str, Key]] = []
+    fault = None
+    for index, ref in enumerate(said.ca_certificate_refs):
+        field = f"{path}.caCertificateRefs[{index}]"
+        key = (ref.namespace or row.metadata.namespace, ref.name)
+        wrong = None
+        if ref.group or ref.kind not in _AUTHORITIES:
+            wrong = Fault("InvalidCACertificateKind", f"found {ref.kind} {ref.name}; needed a ConfigMap or a Secret", field)
+        elif not granted(fetch, "Gateway", row.metadata.namespace, ref.kind, key):
+            wrong = Fault("RefNotPermitted", no_grant("Gateway", row.metadata.namespace, ref.kind, key), field)
+        elif message := authorities_fault(fetch, ref.kind, key):
+            wrong = Fault("InvalidCACertificateRef", message, field)
+        else:
+            found.append((ref.kind, key))
+        fault = fault or wrong
+    if not found:
+        return None, fault
+    loose = said.mode == "AllowInsecureFallback"
+    checked = msgspec.structs.replace(tls, authorities=authorities_ref(found), require=not loose, fallback=loose)
+    return checked, fault
+
+
+def _overlap(place: Place, among: tuple[Place, ...]) -> str:
+    """The listeners of the port whose TLS ends here too, for some of the same hostnames."""
+    if place.listener.protocol != "HTTPS":
+        return ""
+    others = [one for one in among if one is not place and one.listener.port == place.listener.port]
+    others = [one for one in others if one.listener.protocol == "HTTPS" and one.listener.hostname != place.listener.hostname]
+    return ", ".join(one.name for one in others if meet(place.listener.hostname or "*", one.listener.hostname or "*"))
 
 
 def _port_fault(fetch: Fetch, key: Key, number: int) -> Fault | None:
@@ -133,56 +212,5 @@ def certificate_fault(fetch: Fetch, namespace: str, ref: SecretRef, kind: str) -
     key = (ref.namespace or namespace, ref.name)
     if not granted(fetch, kind, namespace, "Secret", key):
         return Fault("RefNotPermitted", no_grant(kind, namespace, "Secret", key))
-    secret = fetch(secrets, key)
-    if secret is None:
-        return Fault("InvalidCertificateRef", f"no Secret {key[1]} in namespace {key[0]}")
-    if not secret.pair:
-        return Fault("InvalidCertificateRef", f"Secret {key[0]}/{key[1]} has no certificate in tls.crt with its key in tls.key")
-    return None
-
-
-def _conflicts(listeners: Sequence[Listener]) -> dict[int, Fault]:
-    """The listeners (by index) that cannot share their port with another of the Gateway."""
-    found: dict[int, Fault] = {}
-    for index, this in enumerate(listeners):
-        others = [other for other in listeners if other is not this and other.port == this.port]
-        others = [other for other in others if (this.protocol == "UDP") is (other.protocol == "UDP")]
-        unlike = [other for other in others if _spoken(other) != _spoken(this)]
-        alike = [other for other in others if _spoken(other) == _spoken(this) and other.hostname == this.hostname]
-        if unlike:
-            other = unlike[0]
-            message = f"{this.protocol} cannot share port {this.port} with {other.protocol} (listener {other.name})"
-            found[index] = Fault("ProtocolConflict", message)
-        elif alike:
-            host = f"hostname {this.hostname}" if this.hostname else "the same hostnames"
-            message = f"listener {alike[0].name} has port {this.port} and {host} too"
-            found[index] = Fault("HostnameConflict", message)
-    return found
-
-
-def _spoken(listener: Listener) -> str:
-    return _SPOKEN.get(listener.protocol, listener.protocol)
-
-
-def from_namespace(fetch: Fetch, from_: str, selector: LabelSelector | None, owner: str, namespace: str) -> bool:
-    """Whether what a Gateway of the namespace `owner` says of namespaces (`from` and a selector) lets `namespace` in."""
-    if from_ == "Same":
-        return namespace == owner
-    if from_ == "Selector":
-        row = fetch(namespaces, ("", namespace))
-        labels = {"kubernetes.io/metadata.name": namespace, **(row.metadata.labels if row else {})}
-        return selector is not None and _selects(selector, labels)
-    return from_ == "All"
-
-
-def _selects(selector: LabelSelector, labels: dict[str, str]) -> bool:
-    for key, value in selector.match_labels.items():
-        if labels.get(key) != value:
-            return False
-    for one in selector.match_expressions:
-        there = one.key in labels
-        if one.operator in ("In", "NotIn"):
-            there = there and labels[one.key] in one.values
-        if there is (one.operator in ("NotIn", "DoesNotExist")):
-            return False
-    return True
+    message = pair_fault(fetch, key)
+    return Fault("InvalidCertificateRef", message) if message else None

@@ -335,7 +335,7 @@ def bare(object_: Object) -> Object:
 
 
 def row_of(object_: Object) -> Any:
-    """What an object is in its input. Of Secrets and ConfigMaps no data are kept, only what kinds of certificates they hold."""
+    """What an object is in its input. Of Secrets and ConfigMaps only certificates and their keys are kept (`Material`)."""
     if isinstance(object_, Secret):
         return certificates_in(object_.data, object_.string_data)
     if isinstance(object_, ConfigMap):

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import msgspec
 
-from tulle.api.gateway import Gateway
 from tulle.api.gateway.gateway import Listener
 from tulle.api.gateway.shared import GROUP_NAME, ParentRef
 from tulle.core.compile.backends import no_port
 from tulle.core.compile.gateway_workloads import is_ours
+from tulle.core.compile.grants import from_namespace
 from tulle.core.compile.hostname import Key, meet
-from tulle.core.compile.listeners import Fault, from_namespace, gateway_fault, verdicts_of
+from tulle.core.compile.listeners import KINDS, Fault, gateway_fault, verdicts_of
 from tulle.core.compile.mistakes import meant, no_service
-from tulle.core.compile.objects import ROUTES, Route, gateways, istio_gateways, parent_key
+from tulle.core.compile.objects import ROUTES, Route, gateways, istio_gateways, listener_sets, parent_key
+from tulle.core.compile.places import places
 from tulle.core.compile.services import service
 from tulle.core.flow import Fetch, table
 from tulle.kit.problem import Severity
@@ -24,8 +25,8 @@ from tulle.kit.problem import Severity
 class Attachment(msgspec.Struct, frozen=True):
     """What became of a parentRef (by its place).
 
-    `ours`: False where another controller answers for the parent. `listeners` are the indices of the listeners of its Gateway
-    that take the route; `fault` says why nothing does, with the field below the route that is wrong.
+    `ours`: False where another controller answers for the parent. `listeners` are the places of the listeners of its Gateway
+    (`places`) that take the route; `fault` says why nothing does, with the field below the route that is wrong.
     """
 
     index: int
@@ -53,8 +54,7 @@ def _attachment(fetch: Fetch, kind: str, row: Route, parent: ParentRef, index: i
     if (group, parent_kind) == (GROUP_NAME, "Gateway"):
         return _gateway(fetch, kind, row, parent, (namespace, name), index, path)
     if (group, parent_kind) == (GROUP_NAME, "ListenerSet"):
-        message = "ListenerSets are not supported yet; needed a Gateway, with the listeners in it"
-        return Attachment(index, fault=Fault("NoMatchingParent", message, f"{path}.kind"))
+        return _set(fetch, kind, row, parent, (namespace, name), index, path)
     found = f"{parent_kind}.{group}" if group else parent_kind
     fault = Fault("InvalidKind", f"found {found}; needed a Gateway, or a Service for the mesh", f"{path}.kind")
     return Attachment(index, ours=False, fault=fault)
@@ -87,23 +87,49 @@ def _gateway(fetch: Fetch, kind: str, row: Route, parent: ParentRef, key: Key, i
         return Attachment(index, gateway=key, fault=fault)
     if not fetch(is_ours, gateway.spec.gateway_class_name):
         return Attachment(index, ours=False, gateway=key)
-    found = _listeners(fetch, kind, row, parent, gateway, path)
+    there = fetch(places, key) or ()
+    own = [place for place, one in enumerate(there) if one.set is None]
+    found = _listeners(fetch, kind, row, parent, key, own, f"Gateway {key[0]}/{key[1]}", path)
     if isinstance(found, Fault):
         return Attachment(index, gateway=key, fault=found)
     return Attachment(index, gateway=key, listeners=found)
 
 
-def _listeners(fetch: Fetch, kind: str, row: Route, parent: ParentRef, gateway: Gateway, path: str) -> tuple[int, ...] | Fault:
-    """The listeners of a Gateway of ours that take the route."""
-    key = (gateway.metadata.namespace, gateway.metadata.name)
-    shown = f"Gateway {key[0]}/{key[1]}"
-    listeners, verdicts = gateway.spec.listeners, fetch(verdicts_of, key) or ()
-    named = [place for place, one in enumerate(listeners) if names(parent, one)]
+def _set(fetch: Fetch, kind: str, row: Route, parent: ParentRef, key: Key, index: int, path: str) -> Attachment:
+    added = fetch(listener_sets, key)
+    if added is None:
+        near = meant(key[1], (name for space, name in fetch.keys(listener_sets) if space == key[0]))
+        return Attachment(
+            index, fault=Fault("NoMatchingParent", f"no ListenerSet {key[1]} in namespace {key[0]}{near}", f"{path}.name")
+        )
+    target = (added.spec.parent_ref.namespace or key[0], added.spec.parent_ref.name)
+    gateway = fetch(gateways, target)
+    if gateway is not None and not fetch(is_ours, gateway.spec.gateway_class_name):
+        return Attachment(index, ours=False, gateway=target)
+    shown = f"ListenerSet {key[0]}/{key[1]}"
+    there = fetch(places, target) or ()
+    own = [place for place, one in enumerate(there) if one.set == key]
+    if not own:
+        message = f"{shown} is not accepted by its Gateway {target[0]}/{target[1]}"
+        return Attachment(index, gateway=target, fault=Fault("NotAllowedByListeners", message, path))
+    found = _listeners(fetch, kind, row, parent, target, own, shown, path)
+    if isinstance(found, Fault):
+        return Attachment(index, gateway=target, fault=found)
+    return Attachment(index, gateway=target, listeners=found)
+
+
+def _listeners(
+    fetch: Fetch, kind: str, row: Route, parent: ParentRef, key: Key, own: list[int], shown: str, path: str
+) -> tuple[int, ...] | Fault:
+    """The listeners of a Gateway of ours, of those that are the parent's `own`, that take the route."""
+    there, verdicts = fetch(places, key) or (), fetch(verdicts_of, key) or ()
+    listeners = {place: there[place].listener for place in own}
+    named = [place for place in own if names(parent, listeners[place])]
     if not named:
-        has = ", ".join(f"{listener.name} ({listener.port})" for listener in listeners)
+        has = ", ".join(f"{listener.name} ({listener.port})" for listener in listeners.values())
         field = "sectionName" if parent.section_name else "port"
         message = f"{parent.section_name or parent.port} is not a listener of {shown}; it has {has}"
-        if parent.section_name and parent.port and any(one.name == parent.section_name for one in listeners):
+        if parent.section_name and parent.port and any(one.name == parent.section_name for one in listeners.values()):
             field, message = "port", f"{parent.port} is not the port of listener {parent.section_name} of {shown}; it has {has}"
         return Fault("NoMatchingParent", message, f"{path}.{field}")
     # The owner of a Gateway that is refused as a whole is told there; the route has no place to be served at.
@@ -118,10 +144,10 @@ def _listeners(fetch: Fetch, kind: str, row: Route, parent: ParentRef, gateway: 
     fitting = [place for place in served if kind in verdicts[place].kinds]
     if not fitting:
         takes = ", ".join(sorted({one for place in served for one in verdicts[place].kinds})) or "nothing"
-        why = "" if kind == "HTTPRoute" else f"; {kind}s are not supported yet"
+        why = "" if any(kind in kinds for kinds in KINDS.values()) else f"; {kind}s are not supported yet"
         return Fault("NotAllowedByListeners", f"{shown} takes {takes} there, and no {kind}{why}", path)
     namespace = row.metadata.namespace
-    taking = [place for place in fitting if allowed(fetch, listeners[place], key[0], namespace)]
+    taking = [place for place in fitting if allowed(fetch, listeners[place], there[place].owner[0], namespace)]
     if not taking:
         froms = ", ".join(sorted({listeners[place].allowed_routes.namespaces.from_ for place in fitting}))
         found = f"{shown} takes no {kind}s of namespace {namespace} (allowedRoutes.namespaces.from: {froms})"

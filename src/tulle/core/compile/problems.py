@@ -10,7 +10,8 @@ from tulle.core.compile.callers import ANYBODY
 from tulle.core.compile.destination_rules import destination_rule_problems
 from tulle.core.compile.endpoints import workload_entry_problems
 from tulle.core.compile.gateway_hosts import served_hosts
-from tulle.core.compile.gateways import gateway_problems, istio_gateway_problems, serves
+from tulle.core.compile.gateway_problems import gateway_problems, istio_gateway_problems, listener_set_problems
+from tulle.core.compile.gateways import serves
 from tulle.core.compile.hostname import Key, service_key
 from tulle.core.compile.hosts import attached_routes, chosen_virtual_service
 from tulle.core.compile.http_routes import http_route_rules, unsaid_fields
@@ -144,5 +145,6 @@ BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {
     "gateways.networking.istio.io": istio_gateway_problems,
     "peerauthentications.security.istio.io": peer_authentication_problems,
     "gateways.gateway.networking.k8s.io": gateway_problems,
+    "listenersets.gateway.networking.k8s.io": listener_set_problems,
     "httproutes.gateway.networking.k8s.io": http_route_problems,
 }

@@ -12,13 +12,14 @@ from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import http
 from tulle.core.envoy.clusters import BLACK_HOLE, PASSTHROUGH
+from tulle.core.envoy.gateways import encode_gateway
 from tulle.core.envoy.inbound import port_listener, virtual_inbound
 from tulle.core.envoy.sniffing import HTTP1, end_wait_outbound, look_for_http, look_for_tls
 from tulle.core.envoy.source import FALSE, TRUE, socket, uint32
 from tulle.core.envoy.tcp_routes import chains, needs_names, tcp, tcp_filters
 from tulle.core.model.route import RouteTableKey, WeightedDestination
 from tulle.core.model.tcp_route import TcpMatch
-from tulle.core.model.workload import Capture, GatewayListener, Outbound, OutboundTcp, Workload
+from tulle.core.model.workload import Capture, Outbound, OutboundTcp, Workload
 from tulle.pb.envoy.config.core.v3 import base_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 
@@ -40,7 +41,7 @@ def encode_outbound(outbound: Outbound) -> tuple[Encoded, ...]:
 def encode_workload(workload: Workload) -> tuple[Encoded, ...]:
     """The listeners of one workload alone."""
     if workload.is_gateway:
-        return tuple(_encode(_gateway(listener), listener.table.name) for listener in workload.listeners)
+        return encode_gateway(workload)
     if workload.capture is Capture.PROXY:
         table = RouteTableKey(port=0, namespace=workload.namespace, labels=workload.callers)
         return (
@@ -139,16 +140,6 @@ def _forward_proxy(port: int, table: RouteTableKey) -> listener_pb2.Listener:
         address=socket(LOOPBACK, port),
         traffic_direction=base_pb2.OUTBOUND,
         filter_chains=[_Chain(filters=[http.forward(f"outbound_{name}", table.name)])],
-    )
-
-
-def _gateway(listener: GatewayListener) -> listener_pb2.Listener:
-    name = f"{listener.address}_{listener.port}"
-    return listener_pb2.Listener(
-        name=name,
-        address=socket(listener.address, listener.port),
-        traffic_direction=base_pb2.OUTBOUND,
-        filter_chains=[_Chain(filters=[http.gateway(f"outbound_{name}", listener.table.name)])],
     )
 
 

@@ -68,6 +68,8 @@ def encode_host(key: RouteTableKey, host: VirtualHost) -> Encoded:
         routes=[_route(route) for route in host.routes],
         include_request_attempt_count=True,
     )
+    if host.require_tls:
+        message.require_tls = route_components_pb2.VirtualHost.ALL
     if host.passthrough:
         message.routes.append(_passthrough(key))
     return encode(type_urls.VIRTUAL_HOST, key.host_resource(host.name), message.SerializeToString(deterministic=True))

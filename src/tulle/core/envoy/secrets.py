@@ -1,4 +1,6 @@
-"""A workload's certificate and the roots it trusts → SDS secrets. Made on the node: keys never leave it."""
+"""Certificates → SDS secrets: a workload's own and the roots it trusts, made on the node, whose keys never leave it; and those of
+a gateway, made by the control plane of Secrets for that gateway alone.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ def encode_certificate(name: str, chain_pem: bytes, key_pem: bytes) -> Encoded:
     return _encode(secret_pb2.Secret(name=name, tls_certificate=certificate))
 
 
-def encode_bundle(name: str, bundle_pem: bytes) -> Encoded:
-    """The root certificates that peers must chain to; `name` is `ROOTCA` for the mesh's own."""
+def encode_bundle(name: str, bundle_pem: bytes, revoked_pem: bytes = b"") -> Encoded:
+    """The root certificates that peers must chain to, and what those revoked; `name` is `ROOTCA` for the mesh's own."""
     context = common_pb2.CertificateValidationContext(trusted_ca=base_pb2.DataSource(inline_bytes=bundle_pem))
+    if revoked_pem:
+        context.crl.inline_bytes = revoked_pem
     return _encode(secret_pb2.Secret(name=name, validation_context=context))
 
 

@@ -1,4 +1,4 @@
-"""Mutual TLS between sidecars: both ends of it, as transport sockets.
+"""TLS as transport sockets: both ends of mutual TLS between sidecars, and the gateway's end towards clients from outside.
 
 Certificates and roots are secrets `default` and `ROOTCA`, asked for over ADS, so that a rotation is one resource and no
 listener or cluster changes. Who a server may be is an exact match on its SPIFFE ID; who a client may be is any workload of the
@@ -10,9 +10,11 @@ ALPN tells mesh traffic from an application's own TLS, in Istio's words: callers
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from tulle.core.envoy.source import ADS, TRUE
 from tulle.core.model.destination import DestinationKey
+from tulle.core.model.gateway import ServerTls
 from tulle.core.model.traffic import ProxyProtocol
 from tulle.pb import pack
 from tulle.pb.envoy.config.core.v3 import base_pb2, proxy_protocol_pb2
@@ -70,6 +72,55 @@ def downstream(trust_domain: str, accept: Iterable[str]) -> base_pb2.TransportSo
     workloads = string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/ns/")
     context = tls_pb2.DownstreamTlsContext(common_tls_context=_common([_uri(workloads)], accept), require_client_certificate=TRUE)
     return base_pb2.TransportSocket(name=_TLS, typed_config=pack(context))
+
+
+def gateway(row: ServerTls, trust_domain: str) -> base_pb2.TransportSocket:
+    """The gateway's end towards clients from anywhere: certificates by SDS, so that a renewed one changes no listener."""
+    if row.mesh:
+        return downstream(trust_domain, row.alpn)
+    parameters = common_pb2.TlsParameters(
+        tls_minimum_protocol_version=_version(row.minimum),
+        tls_maximum_protocol_version=_version(row.maximum),
+        cipher_suites=row.ciphers,
+        ecdh_curves=row.curves,
+    )
+    common = tls_pb2.CommonTlsContext(
+        tls_params=parameters if row.minimum or row.maximum or row.ciphers or row.curves else None,
+        tls_certificate_sds_secret_configs=[
+            secret_pb2.SdsSecretConfig(name=one.resource, sds_config=ADS) for one in row.certificates
+        ],
+        alpn_protocols=row.alpn,
+    )
+    if row.authorities is not None:
+        check = common_pb2.CertificateValidationContext(
+            match_typed_subject_alt_names=[matcher for name in row.names for matcher in _alternatives(name)],
+            verify_certificate_spki=row.spki,
+            verify_certificate_hash=row.hashes,
+        )
+        if row.fallback:
+            check.trust_chain_verification = common_pb2.CertificateValidationContext.ACCEPT_UNTRUSTED
+        common.combined_validation_context.CopyFrom(
+            tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
+                default_validation_context=check,
+                validation_context_sds_secret_config=secret_pb2.SdsSecretConfig(name=row.authorities.resource, sds_config=ADS),
+            )
+        )
+    context = tls_pb2.DownstreamTlsContext(common_tls_context=common)
+    if row.authorities is not None:
+        context.require_client_certificate.value = row.require
+    return base_pb2.TransportSocket(name=_TLS, typed_config=pack(context))
+
+
+def _version(name: str) -> common_pb2.TlsParameters.TlsProtocol:
+    number = common_pb2.TlsParameters.TlsProtocol.Value(name or "TLS_AUTO")
+    return cast("common_pb2.TlsParameters.TlsProtocol", number)
+
+
+def _alternatives(name: str) -> Iterable[common_pb2.SubjectAltNameMatcher]:
+    """A subject alternative name, of whichever kind the certificate has it."""
+    kinds = common_pb2.SubjectAltNameMatcher
+    for kind in (kinds.URI, kinds.DNS, kinds.EMAIL, kinds.IP_ADDRESS):
+        yield common_pb2.SubjectAltNameMatcher(san_type=kind, matcher=string_pb2.StringMatcher(exact=name))
 
 
 def sni(key: DestinationKey) -> str:

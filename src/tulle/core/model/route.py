@@ -229,13 +229,15 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
 class VirtualHost(msgspec.Struct, frozen=True, omit_defaults=True):
     """Routes for a set of `domains` (as they stand in `:authority`, with and without port). `name` is unique in its table.
 
-    `passthrough`: send what arrives to where it was going (only in sidecars: hosts that the mesh does not know).
+    `passthrough`: send what arrives to where it was going (only in sidecars: hosts that the mesh does not know). `require_tls`: a
+    request that did not come by TLS is sent there (301).
     """
 
     name: str
     domains: tuple[str, ...]
     routes: tuple[Route, ...] = ()
     passthrough: bool = False
+    require_tls: bool = False
 
 
 def labels_digest(labels: tuple[tuple[str, str], ...]) -> str:
@@ -249,17 +251,27 @@ class RouteTableKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True)
     For sidecars: `port` and the callers' `namespace` (short names resolve in it): `9080.default`. For gateways: the bound
     `port` and the gateway workload (`namespace/name`): `http.8080.tulle-system.ingressgateway`. Port 0 is the forward
     proxy of `proxy` capture, which has the services of all ports. Where rules tell callers of one namespace apart by `labels`,
-    those who have some of them have tables of their own: `9080.default.3f2a9c01`.
+    those who have some of them have tables of their own: `9080.default.3f2a9c01`. `section` names a gateway's listener or server
+    whose TLS ends there, for those have tables of their own too: `https.8443.https~shop~default.tulle-system.ingressgateway`.
     """
 
     port: int
     namespace: str
     gateway: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    section: str = ""
+
+    def __repr__(self) -> str:
+        """As people read it in dumps of the model; sections are rare."""
+        section = f", section={self.section!r}" if self.section else ""
+        where = f"port={self.port}, namespace={self.namespace!r}, gateway={self.gateway!r}, labels={self.labels!r}"
+        return f"RouteTableKey({where}{section})"
 
     @property
     def name(self) -> str:
         """The Envoy RouteConfiguration's name; no `/` in it, for VHDS separates its names by one."""
+        if self.section:
+            return f"https.{self.port}.{self.section}.{self.gateway.replace('/', '.')}"
         if self.gateway:
             return f"http.{self.port}.{self.gateway.replace('/', '.')}"
         if self.labels:

@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from tulle.core.model.destination import DestinationKey
+from tulle.core.model.gateway import GatewayListener
 from tulle.core.model.route import RouteTableKey
 from tulle.core.model.service import Protocol
 from tulle.core.model.tcp_route import TcpRoute
@@ -79,14 +80,6 @@ class Outbound(msgspec.Struct, frozen=True, omit_defaults=True):
     http: tuple[RouteTableKey, ...] = ()
     tcp: tuple[OutboundTcp, ...] = ()
     sniffed: tuple[RouteTableKey, ...] = ()
-
-
-class GatewayListener(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
-    """A bound port of a gateway and the routes behind it."""
-
-    port: int
-    table: RouteTableKey
-    address: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
 
 
 class Workload(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -12,6 +12,7 @@ from tulle.core.compile.hostname import Key
 from tulle.core.compile.listeners import Fault, Verdict, certificate_fault, gateway_fault, verdicts_of
 from tulle.core.compile.objects import ROUTES, gateways
 from tulle.core.compile.parents import attachments_of
+from tulle.core.compile.places import Place, places
 from tulle.core.flow import Fetch, table
 from tulle.core.status.routes import route_fault
 from tulle.core.status.rows import Condition, Part, Status, false, refused, true
@@ -27,41 +28,49 @@ def gateway_status(fetch: Fetch, key: Key) -> Status | None:
         return None
     verdicts = fetch(verdicts_of, key) or ()
     fault = fetch(gateway_fault, key)
-    programmed = _programmed(fetch, key, row, fault)
+    programmed = programmed_of(fetch, key, row, fault)
     fields: dict[str, Any] = {"addresses": [{"type": "IPAddress", "value": one} for one in _addresses(fetch, key, fault)]}
+    there = fetch(places, key) or ()
     if row.spec.allowed_listeners is not None:
-        fields["attachedListenerSets"] = 0
+        accepted = {one.set for one, verdict in zip(there, verdicts, strict=True) if one.set and verdict.served}
+        fields["attachedListenerSets"] = len(accepted)
     counts = fetch(attached_counts, key) or ()
-    listeners = (
-        Part(
-            {
-                "name": listener.name,
-                "supportedKinds": [{"group": GROUP_NAME, "kind": kind} for kind in verdict.kinds],
-                "attachedRoutes": counts[index],
-            },
-            _listener(verdict, programmed),
-        )
-        for index, (listener, verdict) in enumerate(zip(row.spec.listeners, verdicts, strict=True))
+    own = [index for index, one in enumerate(there) if one.set is None]
+    listeners = tuple(listener_part(there[index], verdicts[index], counts[index], programmed) for index in own)
+    mine = [(there[index], verdicts[index]) for index in own]
+    conditions = (_accepted(mine, fault), programmed, _resolved(fetch, row, mine), *_insecure(row))
+    return Status(conditions, {"listeners": listeners}, fields)
+
+
+def listener_part(place: Place, verdict: Verdict, attached: int, programmed: Condition) -> Part:
+    """The status of a listener, of a Gateway or a ListenerSet."""
+    kinds = [{"group": GROUP_NAME, "kind": kind} for kind in verdict.kinds]
+    return Part(
+        {"name": place.listener.name, "supportedKinds": kinds, "attachedRoutes": attached}, _listener(verdict, programmed)
     )
-    conditions = (_accepted(row, fault, verdicts), programmed, _resolved(fetch, row, verdicts))
-    return Status(conditions, {"listeners": tuple(listeners)}, fields)
 
 
-def _accepted(row: Gateway, fault: Fault | None, verdicts: tuple[Verdict, ...]) -> Condition:
+def _insecure(row: Gateway) -> tuple[Condition, ...]:
+    """Said where any certificate of a client will do, and none: so the API wants it."""
+    frontend = row.spec.tls.frontend if row.spec.tls else None
+    said = [one.validation for one in (frontend.default, *(port.tls for port in frontend.per_port))] if frontend else []
+    if not any(one and one.mode == "AllowInsecureFallback" for one in said):
+        return ()
+    return (true("InsecureFrontendValidationMode", "ConfigurationChanged", "clients need no valid certificate everywhere"),)
+
+
+def _accepted(mine: list[tuple[Place, Verdict]], fault: Fault | None) -> Condition:
     if fault and fault.reason != "ListenersNotValid":
         return refused("Accepted", fault)
-    wrong = [
-        f"{listener.name}: {verdict.refused.message}"
-        for listener, verdict in zip(row.spec.listeners, verdicts, strict=True)
-        if verdict.refused
-    ]
+    wrong = [f"{place.listener.name}: {verdict.refused.message}" for place, verdict in mine if verdict.refused]
     if not wrong:
         return true("Accepted", message="all listeners are valid")
     # One that cannot be served leaves the others be; where there are no others, the Gateway is nothing.
     return Condition("Accepted", "False" if fault else "True", "ListenersNotValid", "; ".join(wrong))
 
 
-def _programmed(fetch: Fetch, key: Key, row: Gateway, fault: Fault | None) -> Condition:
+def programmed_of(fetch: Fetch, key: Key, row: Gateway, fault: Fault | None) -> Condition:
+    """Whether the gateway workloads of a Gateway serve it."""
     if fault:
         return false("Programmed", "Invalid", "the Gateway is not accepted")
     chosen = fetch(chosen_workloads, key) or ()
@@ -85,14 +94,14 @@ def _addresses(fetch: Fetch, key: Key, fault: Fault | None) -> Iterator[str]:
     yield from () if fault else sorted(found)[:16]
 
 
-def _resolved(fetch: Fetch, row: Gateway, verdicts: tuple[Verdict, ...]) -> Condition:
+def _resolved(fetch: Fetch, row: Gateway, mine: list[tuple[Place, Verdict]]) -> Condition:
     backend = row.spec.tls.backend if row.spec.tls else None
     if backend and backend.client_certificate_ref:
         fault = certificate_fault(fetch, row.metadata.namespace, backend.client_certificate_ref, "Gateway")
         if fault:
             reason = "RefNotPermitted" if fault.reason == "RefNotPermitted" else "InvalidClientCertificateRef"
             return false("ResolvedRefs", reason, f"spec.tls.backend.clientCertificateRef: {fault.message}")
-    wrong = [listener.name for listener, verdict in zip(row.spec.listeners, verdicts, strict=True) if verdict.refs]
+    wrong = [place.listener.name for place, verdict in mine if verdict.refs]
     if wrong:
         return false("ResolvedRefs", "ListenersNotResolved", f"see the listeners {', '.join(wrong)}")
     return true("ResolvedRefs", message="all references were found and are permitted")
@@ -107,16 +116,25 @@ def _listener(verdict: Verdict, programmed: Condition) -> tuple[Condition, ...]:
     if verdict.refused:
         accepted = refused("Accepted", verdict.refused)
         programmed = false("Programmed", "Invalid", "the listener is not accepted")
-    return accepted, conflicted, refused("ResolvedRefs", verdict.refs) if verdict.refs else resolved, programmed
+    elif verdict.broken:
+        programmed = false("Programmed", "Invalid", "it has no certificate that could be served")
+    overlapping: tuple[Condition, ...] = ()
+    if verdict.overlap and verdict.bound:
+        message = (
+            f"some of its hostnames are those of {verdict.overlap} too; a request that comes by the wrong one is answered 421"
+        )
+        overlapping = (true("OverlappingTLSConfig", "OverlappingHostnames", message),)
+    return accepted, conflicted, refused("ResolvedRefs", verdict.refs) if verdict.refs else resolved, programmed, *overlapping
 
 
 @table
 def attached_counts(fetch: Fetch, key: Key) -> tuple[int, ...]:
-    """How many accepted routes, of all kinds, each listener of a Gateway has."""
-    row = fetch(gateways, key)
-    counts = [0] * (len(row.spec.listeners) if row else 0)
+    """How many accepted routes, of all kinds, each listener of a Gateway has, by its place."""
+    there = fetch(places, key) or ()
+    counts = [0] * len(there)
+    owners = {(one.kind, *one.owner) for one in there}
     for kind, source in ROUTES.items():
-        for route in fetch.keys(source, "parent", (GROUP_NAME, "Gateway", *key)):
+        for route in {route for owner in sorted(owners) for route in fetch.keys(source, "parent", (GROUP_NAME, *owner))}:
             if fetch(route_fault, (kind, route)):
                 continue
             attached = fetch(attachments_of, (kind, route)) or ()

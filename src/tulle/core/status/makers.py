@@ -7,6 +7,7 @@ from typing import Any
 from tulle.core.compile.destination_rules import rules_for
 from tulle.core.compile.destinations import destination
 from tulle.core.compile.gateway_hosts import gateway_virtual_host, workload_key
+from tulle.core.compile.gateway_secrets import gateway_secret
 from tulle.core.compile.gateways import bound
 from tulle.core.compile.hosts import virtual_host
 from tulle.core.compile.layers import route_table
@@ -28,6 +29,8 @@ def makers(flow: Flow, rows: Table[Any, Any], key: Any, resource: str) -> set[Re
     if rows is workload:
         here = (one for one in flow.get(bound, key) or () if resource.endswith(f"_{one.port}"))
         return {ref for one in here for ref in _gateway(flow, one.istio, one.gateway)}
+    if rows is gateway_secret:
+        return {Ref(kind, namespace, name) for kind, namespace, name in key[1].objects}
     if rows is destination:
         return {rule.ref for one in flow.get(rules_for, key[0]) or () if (rule := flow.get(destination_rules, one))}
     return set()
@@ -35,7 +38,7 @@ def makers(flow: Flow, rows: Table[Any, Any], key: Any, resource: str) -> set[Re
 
 def _gateways(flow: Flow, where: RouteTableKey) -> set[Ref]:
     """The Gateways that are bound to a port of a gateway workload."""
-    here = (one for one in flow.get(bound, workload_key(where)) or () if one.port == where.port)
+    here = (one for one in flow.get(bound, workload_key(where)) or () if (one.port, one.section) == (where.port, where.section))
     return {ref for one in here for ref in _gateway(flow, one.istio, one.gateway)}
 
 

@@ -38,7 +38,8 @@ REASON = {
     "faulty": 1,
 }
 # Reasons of conditions alone: no problem has them.
-CONDITIONS = {"ListenersNotValid", "UnsupportedValue", "PortUnavailable"}
+CONDITIONS = {"ListenersNotValid", "UnsupportedValue", "PortUnavailable", "NoValidCACertificate"}
+CONDITIONS |= {"InvalidCACertificateRef", "InvalidCACertificateKind"}
 SEVERITY = {"error": Severity.ERROR, "warning": Severity.WARNING, "info": Severity.INFO}
 
 
@@ -118,7 +119,7 @@ def _reasons() -> Iterator[tuple[str, str, Severity | None]]:
 
 def _words(node: ast.Call, name: str, where: str) -> Iterator[str]:
     place = REASON.get(name)
-    if name == "Fault" and where == "core/compile":
+    if name in ("Fault", "Clash") and where == "core/compile":
         place = 3 if len(node.args) > 3 else 0  # a condition's reason, and after it the problem's own
     arguments = [node.args[place]] if place is not None and place < len(node.args) else []
     if name in REASON:

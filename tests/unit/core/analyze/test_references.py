@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from tests.unit.core.analyze.cases import (
@@ -170,11 +172,13 @@ def test_certificates_of_clients_may_stand_in_three_places() -> None:
     mutual = HTTPS.replace("mode: SIMPLE", "mode: MUTUAL")
     (one,) = [one for one in found(IN_SYSTEM + mutual) if one.code == "TUL0110"]
     assert "no ca.crt" in one.message
+    roots = base64.b64encode(pair()[0].encode()).decode()
     authorities = (
-        "---\napiVersion: v1\nkind: Secret\nmetadata: {name: cert-cacert, namespace: tulle-system}\ndata: {cacert: eA==}\n"
+        "---\napiVersion: v1\nkind: Secret\nmetadata: {name: cert-cacert, namespace: tulle-system}\n"
+        f"data: {{cacert: {roots}}}\n"
     )
     assert "TUL0110" not in codes(IN_SYSTEM + authorities + mutual)
-    assert "TUL0110" not in codes(IN_SYSTEM + "  ca.crt: eA==\n" + mutual)
+    assert "TUL0110" not in codes(IN_SYSTEM + f"  ca.crt: {roots}\n" + mutual)
     named = mutual.replace("credentialName: cert", "credentialName: cert, caCertCredentialName: ca")
     assert "TUL0110" in codes(IN_SYSTEM + named)
 

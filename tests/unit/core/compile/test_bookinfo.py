@@ -92,7 +92,7 @@ def test_istios_gateway(mesh: Mesh) -> None:
     assert mesh.problems() == []
     workload = mesh.pipeline.workload("tulle-system/ingress")
     assert workload
-    assert [(listener.port, listener.table.name) for listener in workload.listeners] == [
+    assert [(listener.port, listener.tables[0].name) for listener in workload.listeners] == [
         (18080, "http.18080.tulle-system.ingress")
     ]
 

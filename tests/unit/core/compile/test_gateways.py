@@ -10,7 +10,8 @@ from tests.unit.core.compile.mesh import Mesh, bookinfo, entry, obj, service
 from tulle.api.object import Object
 from tulle.core import type_urls
 from tulle.core.compile.hostname import covers, meet
-from tulle.core.model.workload import GatewayListener, Workload
+from tulle.core.model.gateway import GatewayListener
+from tulle.core.model.workload import Workload
 
 
 @pytest.fixture
@@ -133,20 +134,20 @@ def test_private_virtual_services_stay_out_of_gateways_elsewhere(mesh: Mesh) -> 
     assert names(mesh) == []
 
 
-def test_what_is_not_supported_is_said_and_not_bound(mesh: Mesh) -> None:
+def test_without_its_certificate_nothing_is_bound(mesh: Mesh) -> None:
     """An HTTPS server would be opened without TLS."""
     tls = {"tls": {"mode": "SIMPLE", "credentialName": "c"}}
     mesh.apply([gateway("gw", server(443, protocol="HTTPS", **tls), server(80))])
     assert [listener.port for listener in ingress(mesh).listeners] == [18080]
     assert [(problem.path, problem.reason) for problem in mesh.problems()] == [
-        ("spec.servers[0].port.protocol", "NotYetSupported")
+        ("spec.servers[0].tls.credentialName", "SecretNotFound")
     ]
 
 
 def test_bind_addresses(mesh: Mesh) -> None:
     """A server for the loopback only would be open to all."""
     mesh.apply([gateway("gw", server(80, bind="127.0.0.1"))])
-    assert ingress(mesh).listeners == (GatewayListener(18080, ingress(mesh).listeners[0].table, "127.0.0.1"),)
+    assert ingress(mesh).listeners == (GatewayListener(18080, ingress(mesh).listeners[0].chains, "127.0.0.1"),)
 
 
 def test_two_gateway_workloads(mesh: Mesh) -> None:
@@ -157,7 +158,7 @@ def test_two_gateway_workloads(mesh: Mesh) -> None:
     )
     second = mesh.pipeline.workload("edge/second")
     assert second
-    assert [listener.table.name for listener in (*ingress(mesh).listeners, *second.listeners)] == [
+    assert [table.name for listener in (*ingress(mesh).listeners, *second.listeners) for table in listener.tables] == [
         "http.18080.tulle-system.ingress",
         "http.28080.edge.second",
     ]

@@ -10,12 +10,14 @@ from typing import Any
 import msgspec
 
 from tests.support.envoy import validate
+from tulle.core.compile.istio_tls import CIPHERS, CURVES
 from tulle.core.encoded import Encoded
 from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
 from tulle.core.envoy.endpoints import encode_endpoints
 from tulle.core.envoy.listeners import encode_outbound, encode_workload
 from tulle.core.envoy.routes import encode_host, encode_table
 from tulle.core.model.destination import Destination, DestinationKey, Endpoint, EndpointSet, Locality, Transport
+from tulle.core.model.gateway import GatewayChain, GatewayListener, SecretRef, ServerTls
 from tulle.core.model.route import (
     MOST_BODY,
     Abort,
@@ -54,13 +56,45 @@ from tulle.core.model.traffic import (
     Upgrade,
     Warmup,
 )
-from tulle.core.model.workload import Capture, GatewayListener, InboundPort, MtlsMode, Outbound, OutboundTcp, Workload
+from tulle.core.model.workload import Capture, InboundPort, MtlsMode, Outbound, OutboundTcp, Workload
 from tulle.kit.problem import Ref
 
 REVIEWS = DestinationKey("reviews.default.svc.cluster.local", 9080)
 TABLE = RouteTableKey(9080, "default")
 FORWARD = RouteTableKey(0, "default")
 GATEWAY = RouteTableKey(8080, "tulle-system", "tulle-system/ingressgateway")
+SECTION = RouteTableKey(8443, "tulle-system", "tulle-system/ingressgateway", "https~shop~default")
+PAIR, OTHER = SecretRef((("Secret", "default", "shop"),)), SecretRef((("Secret", "default", "other"),))
+ROOTS = SecretRef((("ConfigMap", "default", "roots"), ("Secret", "default", "roots")), authorities=True)
+SPKI = "NvqYIYSbgK2vCJpQhObf77vv+bQWtc5ek5RIOwPiC9A="
+TLS = (
+    ServerTls((PAIR,)),
+    ServerTls((PAIR, OTHER), ROOTS, require=True),
+    ServerTls((PAIR,), ROOTS, fallback=True),
+    ServerTls((PAIR,), ROOTS, names=("spiffe://a/b", "a.example"), spki=(SPKI,), hashes=("ab" * 32, ":".join(["AB"] * 32))),
+    ServerTls(mesh=True, require=True, alpn=("h2", "http/1.1", "istio")),
+    *(ServerTls((PAIR,), minimum=low) for low in ("TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3")),
+    ServerTls((PAIR,), minimum="TLSv1_1", maximum="TLSv1_1"),
+    *(ServerTls((PAIR,), ciphers=(cipher,)) for cipher in CIPHERS),
+    *(ServerTls((PAIR,), curves=(curve,), alpn=()) for curve in CURVES),
+)
+SHARES = (WeightedDestination(REVIEWS, 80), WeightedDestination(DestinationKey("b", 1), 20), WeightedDestination(REVIEWS, 0))
+GATEWAY_LISTENERS = (
+    GatewayListener(8080, (GatewayChain(table=GATEWAY),)),
+    GatewayListener(
+        8443,
+        (
+            GatewayChain(table=GATEWAY),
+            *(GatewayChain((f"{n}.example",), True, one, SECTION) for n, one in enumerate(TLS)),
+            GatewayChain(("*.example", "a.example"), True, destinations=SHARES),
+            GatewayChain(("b.example",), True, TLS[0], destinations=SHARES[:1]),
+            GatewayChain(encrypted=True),
+        ),
+    ),
+    GatewayListener(3306, (GatewayChain(destinations=SHARES),), "127.0.0.1"),
+    GatewayListener(3307, (GatewayChain(destinations=SHARES[:1]),)),
+    GatewayListener(3308, (GatewayChain(),)),
+)
 
 
 def workload(capture: Capture, mode: MtlsMode, others: MtlsMode) -> Workload:
@@ -74,7 +108,7 @@ def workload(capture: Capture, mode: MtlsMode, others: MtlsMode) -> Workload:
         capture=capture,
         mtls=others,
         inbound=(*ports, InboundPort(99, 99, Protocol.HTTP, MtlsMode.STRICT)),
-        listeners=(GatewayListener(8080, GATEWAY),) if capture is Capture.NONE else (),
+        listeners=GATEWAY_LISTENERS if capture is Capture.NONE else (),
     )
 
 
@@ -172,9 +206,12 @@ def routes() -> list[Encoded]:
         VirtualHost("b", ("b", "*.b.example"), tuple(actions)),
         VirtualHost("c", ("c",), tuple(changes(one, many))),
         VirtualHost("*", ("*",), passthrough=True),
+        VirtualHost("d", ("d",), require_tls=True),
     ]
     return [
-        item for key in (TABLE, FORWARD, GATEWAY) for item in (encode_table(key), *(encode_host(key, host) for host in hosts))
+        item
+        for key in (TABLE, FORWARD, GATEWAY, SECTION)
+        for item in (encode_table(key), *(encode_host(key, host) for host in hosts))
     ]
 
 

@@ -17,8 +17,9 @@ from tulle.core.encoded import Encoded
 from tulle.core.envoy.bootstrap import Options, bootstrap
 from tulle.core.envoy.listeners import encode_workload
 from tulle.core.envoy.routes import encode_host, encode_table
+from tulle.core.model.gateway import GatewayChain, GatewayListener
 from tulle.core.model.route import Route, RouteTableKey, VirtualHost
-from tulle.core.model.workload import Capture, GatewayListener, Workload
+from tulle.core.model.workload import Capture, Workload
 
 
 def table() -> RouteTableKey:
@@ -35,7 +36,7 @@ def listening(*tables: RouteTableKey) -> tuple[Encoded, ...]:
             identity="spiffe://cluster.local/ns/tulle-system/sa/gateway",
             address="127.0.0.1",
             capture=Capture.NONE,
-            listeners=tuple(GatewayListener(key.port, key, "127.0.0.1") for key in tables),
+            listeners=tuple(GatewayListener(key.port, (GatewayChain(table=key),), "127.0.0.1") for key in tables),
         )
     )
 

@@ -1,0 +1,119 @@
+"""What is wrong with Gateways of both APIs: what is not served, fields without effect, a class or selector without a workload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tulle.api.gateway import Gateway
+from tulle.api.istio import Gateway as IstioGateway
+from tulle.core.compile import istio_tls
+from tulle.core.compile.gateway_workloads import LABELS, chosen_workloads, gateway_labels, gateway_workloads, is_ours
+from tulle.core.compile.gateways import HTTP
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.listeners import Fault, Verdict, gateway_fault, verdicts_of
+from tulle.core.compile.mistakes import error, not_yet, sorted_problems, unsaid, warning
+from tulle.core.compile.objects import gateways, istio_gateways, listener_sets, selects
+from tulle.core.compile.places import Place, places
+from tulle.core.flow import Fetch, table
+from tulle.kit.problem import Problem, Ref
+
+_SAID = ("gateway_class_name", "listeners", "infrastructure", "addresses", "allowed_listeners", "tls")
+
+
+@table
+def istio_gateway_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """Servers that are not supported yet, certificates that cannot be served, and a selector that selects no gateway."""
+    row = fetch(istio_gateways, key)
+    return sorted_problems(_istio(fetch, row)) if row else ()
+
+
+def _istio(fetch: Fetch, row: IstioGateway) -> Iterator[Problem]:
+    labels = {one: fetch(gateway_labels, one) for one in fetch(gateway_workloads, None) or ()}
+    chosen = [one for one, mine in labels.items() if selects(row.spec.selector, mine or {})]
+    spaces = tuple(sorted({one[0] for one in chosen}))
+    for index, server in enumerate(row.spec.servers):
+        path = f"spec.servers[{index}]"
+        if server.port.protocol.upper() not in (*HTTP, "HTTPS"):
+            yield not_yet(row.ref, f"{path}.port.protocol", server.port.protocol)
+        elif server.tls is not None and server.tls.mode == "PASSTHROUGH" and not server.tls.https_redirect:
+            yield not_yet(row.ref, f"{path}.tls", server.tls.mode)
+        else:
+            yield from istio_tls.problems(fetch, row.ref, server, f"{path}.tls", spaces)
+        if server.bind.startswith("unix://"):
+            yield not_yet(row.ref, f"{path}.bind", "a Unix socket")
+    if not chosen:
+        yield _no_workload(row.ref, "spec.selector", row.spec.selector)
+
+
+def _all_labels(fetch: Fetch) -> Iterator[dict[str, str]]:
+    for one in fetch(gateway_workloads, None) or ():
+        yield fetch(gateway_labels, one) or {}
+
+
+def _no_workload(ref: Ref, path: str, labels: dict[str, str]) -> Problem:
+    words = ", ".join(f"{key}: {value}" for key, value in sorted(labels.items())) or "any labels"
+    return warning(ref, path, "NoGatewayWorkload", f"no gateway workload has the labels {words}; nothing is served until one has")
+
+
+@table
+def gateway_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """Listeners that are not supported yet, fields without effect, and a class without a workload."""
+    row = fetch(gateways, key)
+    if row is None or not fetch(is_ours, row.spec.gateway_class_name):
+        return ()
+    return sorted_problems(_gateway(fetch, key, row))
+
+
+def _gateway(fetch: Fetch, key: Key, row: Gateway) -> Iterator[Problem]:
+    yield from unsaid(row.ref, row.spec, "spec", _SAID)
+    yield from unsaid(row.ref, row.spec.infrastructure, "spec.infrastructure", ("parameters_ref",))
+    yield from unsaid(row.ref, row.spec.tls, "spec.tls", ("frontend",))
+    if (fault := fetch(gateway_fault, key)) and fault.reason != "ListenersNotValid":
+        yield warning(row.ref, fault.path, fault.reason, f"{fault.message}; nothing of the Gateway is served")
+        return
+    there, verdicts = fetch(places, key) or (), fetch(verdicts_of, key) or ()
+    for place, verdict in zip(there, verdicts, strict=True):
+        if place.set is None:
+            yield from _listener(row.ref, place, verdict)
+    if not fetch(chosen_workloads, key) and not any(selects(LABELS, labels) for labels in _all_labels(fetch)):
+        yield _no_workload(row.ref, "spec.gatewayClassName", LABELS)
+
+
+@table
+def listener_set_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """Listeners of a ListenerSet that are not served."""
+    row = fetch(listener_sets, key)
+    if row is None:
+        return ()
+    parent = (row.spec.parent_ref.namespace or key[0], row.spec.parent_ref.name)
+    there, verdicts = fetch(places, parent) or (), fetch(verdicts_of, parent) or ()
+    mine = ((one, verdict) for one, verdict in zip(there, verdicts, strict=True) if one.set == key)
+    return sorted_problems(problem for one, verdict in mine for problem in _listener(row.ref, one, verdict))
+
+
+def _listener(ref: Ref, place: Place, verdict: Verdict) -> Iterator[Problem]:
+    listener = place.listener
+    if verdict.conflict:
+        both = "neither is served" if verdict.conflict.mutual else "it is not served"
+        yield warning(ref, f"{place.path}.port", verdict.conflict.reason, f"{verdict.conflict.message}; {both}")
+    elif verdict.refused and verdict.refused.reason == "PortUnavailable":
+        yield warning(ref, f"{place.path}.port", verdict.refused.reason, verdict.refused.message)
+    elif verdict.refused and verdict.refused.reason == "UnsupportedProtocol":
+        yield not_yet(ref, f"{place.path}.protocol", listener.protocol)
+    elif verdict.refused and verdict.refused.reason == "NoValidCACertificate":
+        message = f"{verdict.refused.message}; the listener is not served"
+        yield warning(ref, place.path, "InvalidCertificateRef", message)
+    if verdict.refs is not None:
+        yield _references(ref, place, verdict.refs)
+    if listener.tls is not None:
+        yield from unsaid(ref, listener.tls, f"{place.path}.tls", ("mode", "certificate_refs"))
+
+
+def _references(ref: Ref, place: Place, fault: Fault) -> Problem:
+    """A certificate that is not there or may not be named, or kinds of routes that the listener does not take."""
+    if fault.reason == "InvalidRouteKinds":
+        return warning(ref, f"{place.path}.allowedRoutes.kinds", "InvalidRouteKinds", fault.message)
+    path = fault.path if fault.path and place.set is None else f"{place.path}.tls.certificateRefs"
+    if fault.reason == "RefNotPermitted":
+        return error(ref, path, "RefNotPermitted", fault.message)
+    return warning(ref, path, "InvalidCertificateRef", fault.message)

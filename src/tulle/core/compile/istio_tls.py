@@ -1,0 +1,172 @@
+"""`tls` of a server of Istio's Gateway → TLS at the gateway, and what of it cannot be served.
+
+Secrets are read where the gateway workload is, as Istio does: whoever may run a gateway in a namespace has its certificates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tulle.api.istio.gateway import Server, ServerTLS
+from tulle.core.compile.gateway_secrets import authorities_fault, authorities_ref, pair_fault, pair_ref
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.mistakes import meant, not_yet, unsaid, warning
+from tulle.core.compile.objects import secrets
+from tulle.core.flow import Fetch
+from tulle.core.model.gateway import SecretRef, ServerTls
+from tulle.kit.problem import Problem, Ref
+
+_ENDING = ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL")
+# What this build of Envoy knows; it refuses a listener that names another.
+CIPHERS = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+    "ECDHE-ECDSA-AES128-SHA",
+    "ECDHE-RSA-AES128-SHA",
+    "ECDHE-ECDSA-AES256-SHA",
+    "ECDHE-RSA-AES256-SHA",
+    "AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-SHA",
+    "AES256-SHA",
+)
+CURVES = ("X25519MLKEM768", "X25519", "P-256", "P-384", "P-521")
+_SAID = (
+    "https_redirect",
+    "mode",
+    "credential_name",
+    "credential_names",
+    "ca_cert_credential_name",
+    "subject_alt_names",
+    "verify_certificate_spki",
+    "verify_certificate_hash",
+    "min_protocol_version",
+    "max_protocol_version",
+    "cipher_suites",
+    "ecdh_curves",
+)
+
+
+def ends(server: Server) -> bool:
+    """Whether a server's TLS ends at the gateway."""
+    return server.tls is not None and server.tls.mode in _ENDING and server.port.protocol.upper() in ("HTTPS", "TLS")
+
+
+def server_tls(fetch: Fetch, server: Server, namespace: str) -> ServerTls | None:
+    """TLS of a server at a gateway workload in `namespace`; None where it cannot be served."""
+    said = server.tls
+    if said is None:
+        return None
+    http = server.port.protocol.upper() == "HTTPS"
+    alpn = ("h2", "http/1.1") if http else ()
+    low, high = _versions(said)
+    if said.mode == "ISTIO_MUTUAL":
+        return ServerTls(mesh=True, require=True, alpn=(*alpn, "istio"), minimum=low, maximum=high)
+    pairs = [pair_ref((namespace, name)) for name in names(said) if not pair_fault(fetch, (namespace, name))]
+    authorities = None
+    if said.mode in ("MUTUAL", "OPTIONAL_MUTUAL"):
+        found = _authorities(fetch, said, namespace)
+        authorities = found if isinstance(found, SecretRef) else None
+        if authorities is None:
+            return None
+    if not pairs:
+        return None
+    return ServerTls(
+        certificates=tuple(dict.fromkeys(pairs)),
+        authorities=authorities,
+        require=said.mode == "MUTUAL",
+        names=said.subject_alt_names if authorities else (),
+        spki=said.verify_certificate_spki if authorities else (),
+        hashes=said.verify_certificate_hash if authorities else (),
+        minimum=low,
+        maximum=high,
+        ciphers=tuple(one for one in said.cipher_suites if one in CIPHERS),
+        curves=tuple(one for one in said.ecdh_curves if one in CURVES),
+        alpn=alpn,
+    )
+
+
+def names(said: ServerTLS) -> tuple[str, ...]:
+    """The Secrets with the server's certificates."""
+    return (said.credential_name,) if said.credential_name else said.credential_names or ()
+
+
+def _versions(said: ServerTLS) -> tuple[str, str]:
+    """Both as Envoy has them. A maximum below Envoy's own minimum brings that down with it."""
+    low, high = (
+        "" if one == "TLS_AUTO" else one.replace("TLSV", "TLSv") for one in (said.min_protocol_version, said.max_protocol_version)
+    )
+    return (low or high, high) if high in ("TLSv1_0", "TLSv1_1") else (low, high)
+
+
+def _authorities(fetch: Fetch, said: ServerTLS, namespace: str) -> SecretRef | str:
+    """The certificates that clients are checked with: of a Secret of their own, of NAME-cacert, or beside the server's."""
+    if said.ca_cert_credential_name:
+        candidates = [said.ca_cert_credential_name]
+    else:
+        candidates = [one for name in names(said) for one in (f"{name}-cacert", name)]
+    for name in candidates:
+        if not authorities_fault(fetch, "Secret", (namespace, name)):
+            return authorities_ref([("Secret", (namespace, name))])
+    return authorities_fault(fetch, "Secret", (namespace, candidates[-1])) if candidates else "no Secret is named"
+
+
+def problems(fetch: Fetch, ref: Ref, server: Server, path: str, namespaces: tuple[str, ...]) -> Iterator[Problem]:
+    """What is wrong with a server's TLS, for the gateway workloads in `namespaces`, and what of it has no effect."""
+    said = server.tls
+    if said is None:
+        return
+    if said.server_certificate or said.tls_certificates:
+        yield not_yet(ref, path, "a certificate from files")
+        return
+    yield from unsaid(ref, said, path, _SAID)
+    if said.mode == "AUTO_PASSTHROUGH":
+        yield not_yet(ref, f"{path}.mode", said.mode)
+    if not ends(server) or said.mode == "ISTIO_MUTUAL":
+        return
+    for namespace in namespaces or (ref.namespace,):
+        for field, name in _fields(said):
+            yield from _pair(fetch, ref, f"{path}.{field}", (namespace, name))
+        if said.mode in ("MUTUAL", "OPTIONAL_MUTUAL") and names(said):
+            yield from _roots(fetch, ref, said, path, namespace)
+    for field, values, known in (("cipherSuites", said.cipher_suites, CIPHERS), ("ecdhCurves", said.ecdh_curves, CURVES)):
+        for index, value in enumerate(values):
+            if value not in known:
+                yield not_yet(ref, f"{path}.{field}[{index}]", value)
+
+
+def _fields(said: ServerTLS) -> Iterator[tuple[str, str]]:
+    if said.credential_name:
+        yield "credentialName", said.credential_name
+    yield from ((f"credentialNames[{index}]", name) for index, name in enumerate(said.credential_names or ()))
+
+
+def _pair(fetch: Fetch, ref: Ref, path: str, key: Key) -> Iterator[Problem]:
+    if fetch(secrets, key) is None:
+        near = meant(key[1], (name for space, name in fetch.keys(secrets) if space == key[0]))
+        yield warning(ref, path, "SecretNotFound", f"no Secret {key[1]} in namespace {key[0]}{near}")
+    elif message := pair_fault(fetch, key):
+        yield warning(ref, path, "SecretUnusable", f"{message}; it is not served")
+
+
+def _roots(fetch: Fetch, ref: Ref, said: ServerTLS, path: str, namespace: str) -> Iterator[Problem]:
+    if not isinstance(_authorities(fetch, said, namespace), str):
+        return
+    name = said.ca_cert_credential_name
+    if name:
+        missing = fetch(secrets, (namespace, name)) is None
+        message = authorities_fault(fetch, "Secret", (namespace, name))
+        reason = "SecretNotFound" if missing else "SecretUnusable"
+        yield warning(ref, f"{path}.caCertCredentialName", reason, f"{message}; needed it to check clients: nothing is served")
+        return
+    name = names(said)[0]
+    if fetch(secrets, (namespace, f"{name}-cacert")) is not None:
+        message = authorities_fault(fetch, "Secret", (namespace, f"{name}-cacert"))
+        yield warning(ref, f"{path}.credentialName", "SecretUnusable", f"{message}; needed it to check clients")
+    elif fetch(secrets, (namespace, name)) is not None:
+        message = f"Secret {namespace}/{name} has no ca.crt, and there is no Secret {name}-cacert"
+        yield warning(ref, f"{path}.credentialName", "SecretNotFound", f"{message}; needed one of the two to check clients")

@@ -1,0 +1,91 @@
+"""Gateways: the ports that a gateway workload binds, and what becomes of the connections to each, told apart by server name."""
+
+from __future__ import annotations
+
+import msgspec
+
+from tulle.core.model.route import RouteTableKey, WeightedDestination
+
+
+class SecretRef(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """What a secret of a gateway is made of: `objects` are (kind, namespace, name) of Secrets and ConfigMaps.
+
+    `authorities`: the certificates in all of them that clients are checked with; else the certificate of the one, and its key.
+    """
+
+    objects: tuple[tuple[str, str, str], ...]
+    authorities: bool = False
+
+    @property
+    def resource(self) -> str:
+        """The name by which Envoy asks for it, in Istio's form: `kubernetes://shop/cert`, `kubernetes://shop/cert-cacert`."""
+        names = (f"{'' if kind == 'Secret' else f'{kind}:'}{namespace}/{name}" for kind, namespace, name in self.objects)
+        return f"kubernetes://{','.join(names)}{'-cacert' if self.authorities else ''}"
+
+
+class ServerTls(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """TLS that ends at the gateway: with which `certificates`, and the `authorities` of the clients' (None: they show none).
+
+    `mesh`: the workload's own certificate, and clients of the mesh only. `require`: no connection without a client's
+    certificate; `fallback`: any certificate will do, and none. `minimum` and `maximum` are `TLSv1_0` to `TLSv1_3`, "" for
+    Envoy's own. `alpn` is what is spoken inside.
+    """
+
+    certificates: tuple[SecretRef, ...] = ()
+    authorities: SecretRef | None = None
+    mesh: bool = False
+    require: bool = False
+    fallback: bool = False
+    names: tuple[str, ...] = ()  # that a client's certificate must have one of
+    spki: tuple[str, ...] = ()
+    hashes: tuple[str, ...] = ()
+    minimum: str = ""
+    maximum: str = ""
+    ciphers: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()
+    alpn: tuple[str, ...] = ("h2", "http/1.1")
+
+
+class GatewayChain(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Connections of a port: TLS for certain server `names` (none: for any other), or what is not TLS.
+
+    `encrypted`: the chain is for TLS; without `tls` it is passed through as it is. They go to the routes of `table`, or where
+    that is None to `destinations` by weight; without any they are closed.
+    """
+
+    names: tuple[str, ...] = ()
+    encrypted: bool = False
+    tls: ServerTls | None = None
+    table: RouteTableKey | None = None
+    destinations: tuple[WeightedDestination, ...] = ()
+
+
+class GatewayListener(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A bound port of a gateway and what is behind it."""
+
+    port: int
+    chains: tuple[GatewayChain, ...] = ()
+    address: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
+
+    @property
+    def tables(self) -> tuple[RouteTableKey, ...]:
+        """The route tables behind the port."""
+        return tuple(chain.table for chain in self.chains if chain.table is not None)
+
+    @property
+    def secrets(self) -> tuple[SecretRef, ...]:
+        """The secrets that its TLS needs, each once."""
+        found: dict[SecretRef, None] = {}
+        for chain in self.chains:
+            if chain.tls is not None:
+                found |= dict.fromkeys(chain.tls.certificates)
+                if chain.tls.authorities is not None:
+                    found[chain.tls.authorities] = None
+        return tuple(found)
+
+
+class GatewaySecret(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A secret of a gateway: what it is made of, and fingerprints of what is in that. Never the content."""
+
+    ref: SecretRef
+    fingerprints: tuple[str, ...]
