@@ -63,7 +63,7 @@ REVIEWS = DestinationKey("reviews.default.svc.cluster.local", 9080)
 TABLE = RouteTableKey(9080, "default")
 FORWARD = RouteTableKey(0, "default")
 GATEWAY = RouteTableKey(8080, "tulle-system", "tulle-system/ingressgateway")
-SECTION = RouteTableKey(8443, "tulle-system", "tulle-system/ingressgateway", "https~shop~default")
+SECTION = RouteTableKey(8443, "tulle-system", "tulle-system/ingressgateway", section="https~shop~default")
 PAIR, OTHER = SecretRef((("Secret", "default", "shop"),)), SecretRef((("Secret", "default", "other"),))
 ROOTS = SecretRef((("ConfigMap", "default", "roots"), ("Secret", "default", "roots")), authorities=True)
 SPKI = "NvqYIYSbgK2vCJpQhObf77vv+bQWtc5ek5RIOwPiC9A="
