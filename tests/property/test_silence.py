@@ -46,7 +46,22 @@ OBJECTS: dict[str, dict[str, Any]] = {
     "Service": {"apiVersion": "v1", "spec": {"selector": {"app": "reviews"}, "ports": [HTTP]}},
     "WorkloadEntry": {
         "apiVersion": ISTIO,
-        "spec": {"address": "10.0.0.77", "labels": {"app": "reviews", "version": "v1"}, "serviceAccount": "a"},
+        "spec": {
+            "address": "10.0.0.77",
+            "labels": {"app": "reviews", "version": "v1"},
+            "serviceAccount": "a",
+            "ports": {"tcp": 9081},
+        },
+    },
+    "ServiceEntry": {
+        "apiVersion": ISTIO,
+        "spec": {
+            "hosts": ["api.example.com"],
+            "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+            "location": "MESH_INTERNAL",
+            "resolution": "STATIC",
+            "endpoints": [{"address": "192.0.2.1", "labels": {"security.istio.io/tlsMode": "istio"}}],
+        },
     },
     "VirtualService": {
         "apiVersion": ISTIO,
@@ -101,6 +116,7 @@ OBJECTS: dict[str, dict[str, Any]] = {
         },
     },
 }
+TCP_PORT = {"number": 80, "name": "tcp", "protocol": "TCP"}
 TCP_ROUTE = [{"destination": {"host": "reviews", "port": {"number": 9080}}, "weight": 1}]
 FILES = {"serverCertificate": "/a", "privateKey": "/b", "caCertificates": "/c"}
 CERTIFIED = {"certificateRefs": [{"name": "a"}]}
@@ -171,6 +187,22 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             {"mode": "SIMPLE", "tlsCertificates": [FILES]},
             {"mode": "PASSTHROUGH"},
         )
+    ],
+    "ServiceEntry": [
+        {
+            "hosts": ["a.b.c"],
+            "resolution": "STATIC",
+            "ports": [TCP_PORT],
+            "endpoints": [{"address": "192.0.2.1", "ports": {"tcp": 81}}],
+        },
+        {"hosts": ["a.example.com"], "resolution": "NONE", "addresses": ["192.0.2.0/24"], "ports": [TCP_PORT]},
+        {"hosts": ["a.example.com"], "resolution": "DNS", "ports": [TCP_PORT], "endpoints": [{"address": "b.example.com"}]},
+        {
+            "hosts": ["a.example.com"],
+            "resolution": "STATIC",
+            "ports": [TCP_PORT],
+            "workloadSelector": {"labels": {"app": "reviews"}},
+        },
     ],
     "WorkloadEntry": [
         {"address": "10.0.0.77", "labels": {"app": "reviews"}, "serviceAccount": "a", "ports": {"http": 9081}},

@@ -73,8 +73,9 @@ def static_bootstrap(groups: Iterable[Iterable[Encoded]]) -> bytes:
             if resource.type_url == type_urls.CLUSTER:
                 cluster = cluster_pb2.Cluster.FromString(resource.value)
                 cluster.name = f"{cluster.name}#{count}"
-                if cluster.type == cluster_pb2.Cluster.ORIGINAL_DST and _protected(cluster):
-                    # Secrets over ADS crash Envoy in a cluster of this type, but only where the cluster is static.
+                ready = cluster.type == cluster_pb2.Cluster.ORIGINAL_DST or cluster.HasField("cluster_type")
+                if ready and _protected(cluster):
+                    # Secrets over ADS crash Envoy in a cluster that need not be asked for anything else, but only a static one.
                     cluster.ClearField("transport_socket")
                     cluster.ClearField("transport_socket_matches")
                 bootstrap.static_resources.clusters.append(cluster)

@@ -14,6 +14,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import dns.exception
@@ -25,7 +26,11 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from tulle.core.model.name import Name
 from tulle.node import resolv
+from tulle.node.network import PROXY_DNS_PORT
+
+PROXY = ""  # stands for the namespace of a workload where its proxy asks
 
 _TTL = 5  # seconds: an address is stale for no longer
 _TIMEOUT = 2.0  # seconds for each resolver asked
@@ -34,8 +39,16 @@ _CONNECTIONS = 64  # over TCP, for each workload
 _IDLE = 10.0  # seconds that a TCP connection may say nothing
 
 
+def places(name: Name) -> tuple[str, ...]:
+    """Where a name stands in the table of `Names`: once for all, or once for each namespace that knows it."""
+    return tuple(f"{namespace}/{name.hostname}" for namespace in name.seen_from) or (name.hostname,)
+
+
 class Names:
-    """The mesh's names. `table` maps a full lower-case hostname without a final dot, or `*.` and a domain, to IPv4 addresses."""
+    """The mesh's names. `table` maps a full lower-case hostname without a final dot, or `*.` and a domain, to IPv4 addresses.
+
+    A name with a namespace before it (`shop/api.example.com`) is one for workloads of that namespace alone.
+    """
 
     def __init__(self, domain: str = resolv.CLUSTER_DOMAIN) -> None:
         self._domain = domain
@@ -72,14 +85,18 @@ class Names:
             case _ if name.endswith(".svc"):
                 forms.append(f"{name}.{self._domain}")
         for form in forms:
-            if (found := self._table.get(form)) is not None:
+            if (found := self._seen(form, namespace)) is not None:
                 return found
         head, _, rest = name.partition(".")
         while head and rest:
-            if (found := self._table.get(f"*.{rest}")) is not None:
+            if (found := self._seen(f"*.{rest}", namespace)) is not None:
                 return found
             head, _, rest = rest.partition(".")
         return None
+
+    def _seen(self, name: str, namespace: str) -> Sequence[str] | None:
+        found = self._table.get(name)
+        return found if found is not None else self._table.get(f"{namespace}/{name}")
 
 
 class DnsServer:
@@ -95,15 +112,21 @@ class DnsServer:
         self.names.publish(table)
 
     async def serve(self, sockets: Sequence[socket.socket], namespace: str) -> Serving:
-        """Answer on these sockets (UDP, and listening TCP) for a workload of `namespace`, and close them with the result."""
+        """Answer on these sockets (UDP, and listening TCP) for a workload of `namespace`, and close them with the result.
+
+        What asks at `PROXY_DNS_PORT` is the proxy: for it, hosts outside the mesh have the addresses that the world knows, and
+        not the virtual ones, under which it would only meet itself.
+        """
         serving = Serving()
         loop = asyncio.get_running_loop()
         for one in sockets:
+            whose = PROXY if one.getsockname()[1] == PROXY_DNS_PORT else namespace
             if one.type == socket.SOCK_DGRAM:
-                transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self, namespace, serving), sock=one)
+                made = partial(_Datagrams, self, whose, serving)
+                transport, _ = await loop.create_datagram_endpoint(made, sock=one)
                 serving.transports.append(transport)
             else:
-                serving.servers.append(await asyncio.start_server(self._stream(namespace, serving), sock=one))
+                serving.servers.append(await asyncio.start_server(self._stream(whose, serving), sock=one))
         return serving
 
     async def answer(self, question: bytes, namespace: str, *, tcp: bool) -> bytes | None:
@@ -118,7 +141,8 @@ class DnsServer:
             return _refusal(query, dns.rcode.NOTIMP if query.opcode() != dns.opcode.QUERY else dns.rcode.FORMERR)
         asked = query.question[0]
         name = asked.name.to_text(omit_final_dot=True)
-        found = self.names.resolve(name, namespace)
+        ours = namespace != PROXY or self.names.owns(name)
+        found = self.names.resolve(name, namespace) if ours else None
         if found is None and not self.names.owns(name):
             return await self._forward(query, question, tcp=tcp)
         reply = dns.message.make_response(query, recursion_available=True)

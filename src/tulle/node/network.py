@@ -23,6 +23,7 @@ from tulle.core.model.workload import Capture, ProxyPorts
 
 PROXY_MARK = 1337  # the socket mark of a proxy's own connections, exempt from capture
 DNS_PORT = 15053
+PROXY_DNS_PORT = 15054  # where the proxy asks for names of the world outside
 PASSTHROUGH_SOURCE = "127.0.0.6"  # what a proxy binds to where it connects to its own application by the workload's address
 
 
@@ -92,7 +93,7 @@ class Sandbox(Protocol):
         ...
 
     async def dns_sockets(self) -> list[socket.socket]:
-        """One UDP and one listening TCP socket where captured DNS arrives, for `dns.DnsServer.serve`; none in `proxy`."""
+        """UDP and listening TCP sockets where captured DNS and the proxy's own arrive, for `DnsServer.serve`; none in `proxy`."""
         ...
 
     def listening(self, wanted: Collection[int] = ()) -> set[int]:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from tulle.core.model.interception import Interception
 from tulle.core.model.workload import ProxyPorts
 from tulle.node import selection
-from tulle.node.network import DNS_PORT, PASSTHROUGH_SOURCE, PROXY_MARK
+from tulle.node.network import DNS_PORT, PASSTHROUGH_SOURCE, PROXY_DNS_PORT, PROXY_MARK
 
 _MERGED_METRICS = 15020
 
@@ -34,7 +34,7 @@ def workload_rules(ports: ProxyPorts, declared: Sequence[int] = (), chosen: Inte
     called = f"tcp dport {selection.ports(entering)}"
     to_itself = f'meta mark {PROXY_MARK} oifname "lo" ip daddr != 127.0.0.0/8 {called} redirect to :{ports.inbound}'
     reachable = f"{{ {_MERGED_METRICS}, {ports.health}, {ports.metrics} }}"
-    own = f"{{ 15000-15019, {ports.outbound}, {ports.inbound}, {DNS_PORT} }}"
+    own = f"{{ 15000-15019, {ports.outbound}, {ports.inbound}, {DNS_PORT}, {PROXY_DNS_PORT} }}"
     return f"""\
 table inet tulle {{
   chain output {{

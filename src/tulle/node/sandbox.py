@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from tulle.core.model.workload import Capture, ProxyPorts
 from tulle.kit.errors import Refused, Unavailable
 from tulle.node import inside, launch
-from tulle.node.network import DNS_PORT, SocketSpec
+from tulle.node.network import DNS_PORT, PROXY_DNS_PORT, SocketSpec
 from tulle.node.process import Process
 
 _LISTEN = "0A"  # a TCP socket's state in /proc/net/tcp
@@ -152,7 +153,8 @@ class NetnsSandbox:
 
     async def dns_sockets(self) -> list[socket.socket]:
         """See `Sandbox.dns_sockets`."""
-        return await self.sockets(*(SocketSpec(kind, "127.0.0.1", DNS_PORT) for kind in ("udp", "tcp")))
+        places = product((DNS_PORT, PROXY_DNS_PORT), ("udp", "tcp"))
+        return await self.sockets(*(SocketSpec(kind, "127.0.0.1", port) for port, kind in places))
 
     def listening(self, wanted: Collection[int] = ()) -> set[int]:
         """See `Sandbox.listening`."""

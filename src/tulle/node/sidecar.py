@@ -11,7 +11,7 @@ from tulle.core.envoy import bootstrap
 from tulle.core.model.workload import Capture
 from tulle.node import objects, relay
 from tulle.node.envoy import Envoy
-from tulle.node.network import PROXY_MARK, Sandbox
+from tulle.node.network import PROXY_DNS_PORT, PROXY_MARK, Sandbox
 from tulle.node.process import Process
 from tulle.node.supervision import State
 
@@ -100,6 +100,7 @@ class Sidecar:
                 health_port=0 if gateway else box.proxy_ports.health,
                 metrics_port=0 if gateway else box.proxy_ports.metrics,
                 mark=PROXY_MARK if box.capture is Capture.NETNS else 0,
+                dns_port=PROXY_DNS_PORT if box.capture is Capture.NETNS else 0,
             )
         )
         for kind, rows in relay.inner_resources(passed).items() if passed else ():

@@ -30,7 +30,7 @@ from tulle.core.model.interception import Interception
 from tulle.core.model.name import Name
 from tulle.core.model.workload import Capture
 from tulle.kit.errors import Refused, TulleError, Unavailable
-from tulle.node import health
+from tulle.node import dns, health
 from tulle.node.ads import Feed
 from tulle.node.cache import ALL, Cache, write_private
 from tulle.node.envoy import Envoy
@@ -364,7 +364,8 @@ class Workload:
 
     def _tell_names(self, names: Mapping[str, Name]) -> None:
         if names:
-            self._task(self.node.resolver.publish({name.hostname: name.addresses for name in names.values()}))
+            table = {place: name.addresses for name in names.values() for place in dns.places(name)}
+            self._task(self.node.resolver.publish(table))
 
     def _save_record(self) -> None:
         self._task(self._write_record())

@@ -13,7 +13,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from tulle.node.dns import DnsServer, Names
+from tulle.node.dns import PROXY, DnsServer, Names
 
 TABLE = {
     "reviews.default.svc.cluster.local": ["240.240.0.1", "240.240.0.2"],
@@ -21,6 +21,7 @@ TABLE = {
     "nobody.shop.svc.cluster.local": [],
     "api.example.com": ["240.240.0.4"],
     "*.wild.example.com": ["240.240.0.5"],
+    "shop/private.example.com": ["240.240.0.6"],
 }
 
 
@@ -39,6 +40,8 @@ TABLE = {
         ("api.example.com", "shop", "240.240.0.4"),
         ("a.b.wild.example.com", "shop", "240.240.0.5"),
         ("wild.example.com", "shop", None),
+        ("private.example.com", "shop", "240.240.0.6"),
+        ("private.example.com", "default", None),
         ("example.com", "shop", None),
         ("", "shop", None),
     ],
@@ -136,6 +139,18 @@ async def test_other_names_are_forwarded(tcp: bool) -> None:
             nobody = closed.getsockname()
         async with Served([nobody, ("127.0.0.1", upstream.port)]) as served:
             assert addresses(await served.ask("www.example.org", tcp=tcp)) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize(("name", "code"), [("api.example.com", dns.rcode.SERVFAIL), ("reviews.default", dns.rcode.NOERROR)])
+async def test_a_proxy_asks_for_the_world(name: str, code: dns.rcode.Rcode) -> None:
+    """A proxy that gets a host's virtual address, of which it is the only user, would call itself instead of the host."""
+    names = Names()
+    names.publish(TABLE)
+    server = DnsServer(names, list)
+    full = f"{name}.svc.cluster.local" if code is dns.rcode.NOERROR else name
+    reply = await server.answer(dns.message.make_query(full, "A").to_wire(), PROXY, tcp=False)
+    assert reply is not None
+    assert dns.message.from_wire(reply).rcode() is code
 
 
 async def test_without_a_resolver_failure_is_said() -> None:

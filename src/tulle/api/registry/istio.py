@@ -57,7 +57,6 @@ KINDS: tuple[Kind, ...] = (
         short_names=("se",),
         categories=_ISTIO_NETWORKING,
         columns=(field("Hosts", "spec.hosts"), field("Location", "spec.location"), field("Resolution", "spec.resolution")),
-        acted_on=False,
     ),
     Kind(
         NETWORKING,

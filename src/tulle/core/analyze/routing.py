@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tulle.core.analyze.inputs import workloads_known
 from tulle.core.compile.destination_rules import rules_for
 from tulle.core.compile.endpoints import instances
-from tulle.core.compile.hostname import Key, service_key
+from tulle.core.compile.hostname import Key, entry_key, service_key
 from tulle.core.compile.mistakes import warning
 from tulle.core.compile.objects import TCP, age, destination_rules, selects, service_entries, virtual_services, visible
 from tulle.core.compile.services import service
@@ -56,10 +56,11 @@ def service_entry_conflicts(fetch: Fetch, key: Key) -> Iterator[Problem]:
         return
     for index, host in enumerate(row.spec.hosts):
         target = service_key(host, key[0])
-        if target and "." in host and fetch(service, target):
+        called = fetch(service, target) if target else None
+        if target and called and not called.entry:
             message = f"{host} is Service {target[0]}/{target[1]}; needed a host that is no Service's name"
             yield warning(row.ref, f"spec.hosts[{index}]", "Conflict", message)
-        for other in _others(fetch, row, "host", host.lower()):
+        for other in _others(fetch, row, "host", entry_key(host, key[0])):
             if difference := _difference(row, other):
                 message = f"the older {other.ref} has this host too and {difference}; needed one of the two"
                 yield warning(row.ref, f"spec.hosts[{index}]", "Conflict", message)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tulle.api.gateway.shared import BackendObjectRef
 from tulle.core.compile.destination_rules import subset_labels
 from tulle.core.compile.grants import granted, no_grant
-from tulle.core.compile.hostname import Key, full_name, service_key
-from tulle.core.compile.mistakes import error, meant, no_service, not_yet
-from tulle.core.compile.objects import service_entries
+from tulle.core.compile.hostname import Key, full_name, shown
+from tulle.core.compile.mistakes import error, meant, no_service
+from tulle.core.compile.services import called as meant_by
 from tulle.core.compile.services import service
 from tulle.core.flow import Fetch
 from tulle.core.model.destination import DestinationKey
@@ -23,10 +23,8 @@ def find(fetch: Fetch, ref: Ref, path: str, host: str, port: int | None, subset:
 
     `port` None: the Service's only port, else the port at which the caller `called` (0: any).
     """
-    key = service_key(host, ref.namespace)
+    key = meant_by(fetch, host, ref.namespace)
     row = fetch(service, key) if key else None
-    if row is None and fetch.keys(service_entries, "host", host.lower()):
-        return not_yet(ref, f"{path}.host", f"{host} (a host of a ServiceEntry)")
     if key is None or row is None:
         message = no_service(fetch, key) if key else f"found {host}; needed the host of a Service of the mesh"
         return error(ref, f"{path}.host", "HostNotFound", message)
@@ -37,7 +35,7 @@ def find(fetch: Fetch, ref: Ref, path: str, host: str, port: int | None, subset:
         elif called in numbers:
             port = called
         else:
-            message = f"Service {key[0]}/{key[1]} has several ports; needed port.number, one of {_list(numbers)}"
+            message = f"{shown(key)} has several ports; needed port.number, one of {_list(numbers)}"
             return error(ref, f"{path}.port", "PortRequired", message)
     elif port not in numbers:
         return error(ref, f"{path}.port.number", "PortNotFound", no_port(key, port, numbers))
@@ -45,7 +43,8 @@ def find(fetch: Fetch, ref: Ref, path: str, host: str, port: int | None, subset:
         known = fetch(subset_labels, key) or {}
         if subset not in known:
             has = f"it has {_list(sorted(known))}" if known else "it has none"
-            message = f"no DestinationRule defines subset {subset} of {key[0]}/{key[1]}; {has}{meant(subset, known)}"
+            of = shown(key).removeprefix("Service ")
+            message = f"no DestinationRule defines subset {subset} of {of}; {has}{meant(subset, known)}"
             return error(ref, f"{path}.subset", "SubsetNotFound", message)
     return DestinationKey(full_name(key), port, subset)
 
@@ -80,7 +79,7 @@ def target(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Key 
 
 def no_port(key: Key, port: int, numbers: list[int]) -> str:
     """`9999 is not a port of Service shop/cart; it has 80, 8080`."""
-    return f"{port} is not a port of Service {key[0]}/{key[1]}; it has {_list(numbers) or 'none'}"
+    return f"{port} is not a port of {shown(key)}; it has {_list(numbers) or 'none'}"
 
 
 def _list(values: list[int] | list[str]) -> str:

@@ -11,36 +11,38 @@ from collections.abc import Iterator
 
 from tulle.api.istio import DestinationRule
 from tulle.api.istio.destination_rule import TrafficPolicy
-from tulle.core.compile.hostname import Key, covers, full_name, service_key, specificity
-from tulle.core.compile.mistakes import error, no_service, not_yet, sorted_problems, unsaid, warning
+from tulle.core.compile.hostname import Key, covers, full_name, meanings, shown, specificity
+from tulle.core.compile.mistakes import error, no_service, sorted_problems, unsaid, warning
 from tulle.core.compile.objects import age, destination_rules, settled, visible
-from tulle.core.compile.services import service
+from tulle.core.compile.services import called, service
 from tulle.core.compile.traffic_policies import Policy, merge, read, unsaid_policy
 from tulle.core.flow import Fetch, table
 from tulle.kit.problem import Problem
 
 
-def _host(rule: DestinationRule) -> str:
-    """The rule's host in full, or its wildcard."""
+def _host(rule: DestinationRule, name: str) -> str:
+    """The rule's host in full, or its wildcard; of the names that it may mean, `name` where that is one."""
     host = rule.spec.host
-    key = service_key(host, rule.metadata.namespace)
-    return full_name(key) if key else host
+    found = [full_name(key) for key in meanings(host, rule.metadata.namespace)]
+    return name if name in found else next(iter(found), host)
 
 
 @table
 def rules_for(fetch: Fetch, key: Key) -> tuple[Key, ...]:
     """The DestinationRules that hold for a Service, the oldest first."""
     found = {candidate: fetch(destination_rules, candidate) for candidate in _candidates(fetch, key)}
-    rules = [rule for rule in found.values() if rule and covers(_host(rule), full_name(key))]
-    for namespace in (key[0], *settled(fetch).root_namespaces):
+    name, row = full_name(key), fetch(service, key)
+    owner = row.namespace if row else key[0]
+    rules = [rule for rule in found.values() if rule and covers(_host(rule, name), name)]
+    for namespace in (owner, *settled(fetch).root_namespaces):
         here = [
             rule
             for rule in rules
-            if rule.metadata.namespace == namespace and _exported(rule, key[0]) and rule.spec.workload_selector is None
+            if rule.metadata.namespace == namespace and _exported(rule, owner) and rule.spec.workload_selector is None
         ]
         if here:
-            best = min(specificity(_host(rule)) for rule in here)
-            chosen = sorted((rule for rule in here if specificity(_host(rule)) == best), key=age)
+            best = min(specificity(_host(rule, name)) for rule in here)
+            chosen = sorted((rule for rule in here if specificity(_host(rule, name)) == best), key=age)
             return tuple((rule.metadata.namespace, rule.metadata.name) for rule in chosen)
     return ()
 
@@ -89,30 +91,30 @@ def destination_rule_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
 
 def _problems(fetch: Fetch, key: Key, rule: DestinationRule) -> Iterator[Problem]:
     spec, ref = rule.spec, rule.ref
-    target = service_key(spec.host, key[0])
-    if target is not None:
-        if fetch(service, target) is None:
-            yield error(ref, "spec.host", "HostNotFound", no_service(fetch, target))
-        else:
-            yield from _place(fetch, key, rule, target)
+    target = None if spec.host.startswith("*") else called(fetch, spec.host, key[0])
+    row = fetch(service, target) if target else None
+    if target is not None and row is not None:
+        yield from _place(fetch, key, rule, target, row.namespace)
     elif not spec.host.startswith("*"):
-        yield not_yet(ref, "spec.host", f"{spec.host} (a host outside the mesh)")
+        message = no_service(fetch, target) if target else f"found {spec.host}; needed the host of a service of the mesh"
+        yield error(ref, "spec.host", "HostNotFound", message)
     yield from unsaid(ref, spec, "spec", ("host", "traffic_policy", "subsets", "export_to"))
     yield from unsaid_policy(ref, spec.traffic_policy, "spec.trafficPolicy")
     for index, subset in enumerate(spec.subsets):
         yield from unsaid_policy(ref, subset.traffic_policy, f"spec.subsets[{index}].trafficPolicy")
 
 
-def _place(fetch: Fetch, key: Key, rule: DestinationRule, target: Key) -> Iterator[Problem]:
+def _place(fetch: Fetch, key: Key, rule: DestinationRule, target: Key, owner: str) -> Iterator[Problem]:
     spec, ref = rule.spec, rule.ref
     chosen = fetch(rules_for, target) or ()
     if key not in chosen:
         if spec.workload_selector is not None:
             return  # said as a field without effect
-        where = f"namespace {target[0]}, where the Service is, or the root namespace"
-        if key[0] in (target[0], *settled(fetch).root_namespaces):
+        where = f"namespace {owner}, where the Service is, or the root namespace"
+        if key[0] in (owner, *settled(fetch).root_namespaces):
             where = "an exportTo that the Service's namespace is in, and no rule of that namespace beside it"
-        message = f"a rule in namespace {key[0]} for {target[0]}/{target[1]} has no effect; needed {where}"
+        named = shown(target).removeprefix("Service ")
+        message = f"a rule in namespace {key[0]} for {named} has no effect; needed {where}"
         yield warning(ref, "metadata.namespace", "NotYetSupported", message)
         return
     older = [found for one in chosen[: chosen.index(key)] if (found := fetch(destination_rules, one))]

@@ -9,7 +9,7 @@ from tulle.core.compile.services import service
 from tulle.core.compile.traffic_policies import Policy
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import Destination, DestinationKey, Transport
-from tulle.core.model.service import Protocol
+from tulle.core.model.service import Protocol, Resolution
 from tulle.core.model.traffic import LoadBalancer
 
 # (service, port, subset): what a `DestinationKey` says, with the Service as the object that it is.
@@ -38,21 +38,32 @@ def destination(fetch: Fetch, key: Place) -> Destination | None:
         return None
     said = fetch(policy, key) or Policy()
     secured = [endpoint.mtls for endpoint, _identity in found]
-    # Without endpoints nothing is sent; mutual TLS is what the first endpoint will most likely want.
-    transport = Transport.MTLS if all(secured) else Transport.MIXED if any(secured) else Transport.PLAINTEXT
+    # Without endpoints nothing is sent; mutual TLS is what the first endpoint inside the mesh will most likely want.
+    transport = (
+        Transport.MTLS
+        if all(secured) and not (row and row.external)
+        else Transport.MIXED
+        if any(secured)
+        else Transport.PLAINTEXT
+    )
+    identities = (row.subject_alt_names if row else ()) or tuple(sorted({who for one, who in found if one.mtls and who}))
+    asked = () if row is None or row.resolution is Resolution.KNOWN else tuple(endpoint for endpoint, _identity in found)
+    original = row is not None and row.resolution is Resolution.ORIGINAL
     return Destination(
         key=DestinationKey(full_name(service_key), number, subset),
+        resolution=row.resolution if row else Resolution.KNOWN,
+        endpoints=asked,
         http=port.protocol.is_http,
         http2=port.protocol in (Protocol.HTTP2, Protocol.GRPC),
         auto=port.protocol is Protocol.AUTO,
-        load_balancer=said.load_balancer or LoadBalancer.LEAST_REQUEST,
+        load_balancer=LoadBalancer.PASSTHROUGH if original else said.load_balancer or LoadBalancer.LEAST_REQUEST,
         transport=said.transport or transport,
-        identities=said.names or tuple(sorted({identity for endpoint, identity in found if endpoint.mtls})),
+        identities=said.names or identities,
         connect_timeout=said.connect_timeout if said.connect_timeout is not None else 10.0,
         sni=said.sni,
         tls=said.tls,
-        hash=said.hash,
-        warmup=said.warmup,
+        hash=None if original else said.hash,
+        warmup=None if original else said.warmup,
         connections=said.connections,
         requests=said.requests,
         outlier=said.outlier,

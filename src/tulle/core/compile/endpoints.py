@@ -1,12 +1,13 @@
-"""WorkloadEntries that a Service selects → its endpoints, all of them and by subset."""
+"""WorkloadEntries that a service selects, and endpoints that are written out → its endpoints, all of them and by subset."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from tulle.api.istio import WorkloadEntry
+from tulle.api.istio import ServiceEntry, WorkloadEntry
+from tulle.api.istio.entries import WorkloadEntrySpec
 from tulle.core.compile.destination_rules import subset_labels
 from tulle.core.compile.hostname import Key, full_name, is_address
 from tulle.core.compile.mistakes import error, not_yet, sorted_problems
@@ -18,6 +19,7 @@ from tulle.core.compile.objects import (
     READY,
     REGION,
     SUBZONE,
+    TLS_MODE,
     ZONE,
     app_ports,
     chosen_label,
@@ -25,31 +27,38 @@ from tulle.core.compile.objects import (
     json_note,
     labels_of,
     selects,
+    service_entries,
     services,
     settled,
     workload_entries,
 )
+from tulle.core.compile.service_entries import entries_of
 from tulle.core.compile.services import service
+from tulle.core.compile.workload_services import services_of
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey, Endpoint, EndpointSet, Locality
-from tulle.core.model.service import ServicePort
+from tulle.core.model.service import Resolution, Service, ServicePort
 from tulle.core.model.workload import Capture, MtlsMode, ProxyPorts
 from tulle.kit.problem import Problem
 
 
 class Instance(msgspec.Struct, frozen=True):
-    """A workload as its callers see it, whatever Service they call it by."""
+    """A workload as its callers see it, whatever service they call it by.
 
-    workload: str
+    `serves`: only these ports of the service; empty: all.
+    """
+
     address: str
-    identity: str
-    labels: dict[str, str]
-    ports: dict[str, int]
-    app_ports: dict[int, int]
-    mtls: bool
-    weight: int
-    locality: Locality
-    healthy: bool
+    workload: str = ""
+    identity: str = ""
+    labels: dict[str, str] = {}
+    ports: dict[str, int] = {}
+    app_ports: dict[int, int] = {}
+    mtls: bool = False
+    weight: int = 1
+    locality: Locality = Locality()
+    healthy: bool = True
+    serves: tuple[int, ...] = ()
 
     def port(self, port: ServicePort) -> int:
         """Where a service's port is reached there: by the port's name, else by the target's number or name."""
@@ -68,18 +77,28 @@ def identity_of(entry: WorkloadEntry, trust_domain: str) -> str:
 
 def locality_of(entry: WorkloadEntry) -> Locality:
     """Where a workload stands: as its entry says outright, else as its `topology` labels do."""
-    if entry.spec.locality:
-        region, zone, subzone, *_rest = (*entry.spec.locality.split("/"), "", "", "")
+    return _locality(entry.spec.locality, labels_of(entry))
+
+
+def _locality(said: str, labels: Mapping[str, str]) -> Locality:
+    if said:
+        region, zone, subzone, *_rest = (*said.split("/"), "", "", "")
         return Locality(region=region, zone=zone, subzone=subzone)
-    labels = labels_of(entry)
     return Locality(region=labels.get(REGION, ""), zone=labels.get(ZONE, ""), subzone=labels.get(SUBZONE, ""))
 
 
 @table
 def instance(fetch: Fetch, key: Key) -> Instance | None:
     """A WorkloadEntry with an IP address."""
+    found = fetch(anywhere, key)
+    return found if found and is_address(found.address) else None
+
+
+@table
+def anywhere(fetch: Fetch, key: Key) -> Instance | None:
+    """A WorkloadEntry with an address of whatever kind: hosts of ServiceEntries may be found by names, too."""
     entry = fetch(workload_entries, key)
-    if entry is None or not is_address(entry.spec.address):
+    if entry is None or not entry.spec.address:
         return None
     return Instance(
         workload=f"{key[0]}/{key[1]}",
@@ -99,21 +118,68 @@ def instance(fetch: Fetch, key: Key) -> Instance | None:
 def selected(fetch: Fetch, key: Key) -> tuple[Key, ...]:
     """The WorkloadEntries that a Service selects, in its namespace; none without a selector."""
     row = fetch(services, key)
-    chosen = chosen_label(row.spec.selector) if row else None
-    if row is None or chosen is None:
+    return _selected(fetch, key[0], row.spec.selector) if row else ()
+
+
+def _selected(fetch: Fetch, namespace: str, selector: dict[str, str]) -> tuple[Key, ...]:
+    chosen = chosen_label(selector)
+    if chosen is None:
         return ()
     found: list[Key] = []
-    for candidate in fetch.keys(workload_entries, "label", (key[0], *chosen)):
+    for candidate in fetch.keys(workload_entries, "label", (namespace, *chosen)):
         entry = fetch(workload_entries, candidate)
-        if entry and selects(row.spec.selector, labels_of(entry)):
+        if entry and selects(selector, labels_of(entry)):
             found.append(candidate)
     return tuple(found)
 
 
 @table
 def instances(fetch: Fetch, key: Key) -> tuple[Instance, ...]:
-    """The workloads behind a Service."""
-    return tuple(row for one in fetch(selected, key) or () if (row := fetch(instance, one)))
+    """The workloads behind a service."""
+    row = fetch(service, key)
+    if row is not None and row.entry:
+        return _of_entries(fetch, key, row)
+    return tuple(found for one in fetch(selected, key) or () if (found := fetch(instance, one)))
+
+
+def _of_entries(fetch: Fetch, key: Key, row: Service) -> tuple[Instance, ...]:
+    """Those of each ServiceEntry of a host, for the ports that it names; the host itself where DNS is to find it."""
+    found: list[Instance] = []
+    for one in fetch(entries_of, key) or ():
+        entry = fetch(service_entries, one)
+        assert entry is not None
+        selector = entry.spec.workload_selector.labels if entry.spec.workload_selector else {}
+        here = [made for name in _selected(fetch, one[0], selector) if (made := fetch(anywhere, name))]
+        here += (_written(fetch, entry, spec) for spec in entry.spec.endpoints if spec.address)
+        by_dns = row.resolution in (Resolution.DNS, Resolution.LOGICAL_DNS)
+        if by_dns and not here and "*" not in row.hostname:
+            here = [Instance(address=row.hostname)]
+        serves = tuple(port.number for port in entry.spec.ports)
+        found += (
+            msgspec.structs.replace(made, serves=serves, mtls=made.mtls and not row.external)
+            for made in here
+            if by_dns or _is_place(made.address)
+        )
+    return () if row.resolution is Resolution.ORIGINAL else tuple(found)
+
+
+def _is_place(address: str) -> bool:
+    """Whether a proxy can connect to an address without asking DNS."""
+    return is_address(address) or address.startswith("unix://")
+
+
+def _written(fetch: Fetch, row: ServiceEntry, spec: WorkloadEntrySpec) -> Instance:
+    """An endpoint of a ServiceEntry. Its label says whether a sidecar answers there, as in Istio."""
+    account = f"spiffe://{settled(fetch).trust_domain}/ns/{row.metadata.namespace}/sa/{spec.service_account}"
+    return Instance(
+        address=spec.address,
+        identity=account if spec.service_account else "",
+        labels=dict(spec.labels),
+        ports=dict(spec.ports),
+        mtls=spec.labels.get(TLS_MODE) == "istio",
+        weight=spec.weight or 1,
+        locality=_locality(spec.locality, spec.labels),
+    )
 
 
 @table
@@ -125,8 +191,13 @@ def members(fetch: Fetch, key: tuple[Key, int, str]) -> tuple[tuple[Endpoint, st
     labels = (fetch(subset_labels, service_key) or {}).get(subset) if subset else {}
     if port is None or labels is None:
         return None
-    found = [_endpoint(fetch, one, port) for one in fetch(instances, service_key) or () if selects(labels, one.labels)]
-    return tuple(sorted(found))
+    found = [
+        _endpoint(fetch, one, port)
+        for one in fetch(instances, service_key) or ()
+        if selects(labels, one.labels) and (not one.serves or number in one.serves)
+    ]
+    # One that is asked of DNS anew for each connection can only be one.
+    return tuple(sorted(found)[:1] if row and row.resolution is Resolution.LOGICAL_DNS else sorted(found))
 
 
 def _endpoint(fetch: Fetch, one: Instance, port: ServicePort) -> tuple[Endpoint, str]:
@@ -151,9 +222,10 @@ def _endpoint(fetch: Fetch, one: Instance, port: ServicePort) -> tuple[Endpoint,
 
 @table
 def endpoints(fetch: Fetch, key: tuple[Key, int, str]) -> EndpointSet | None:
-    """The endpoints of (service, port, subset)."""
+    """The endpoints of (service, port, subset); None for those that the callers' proxies find themselves."""
     found = fetch(members, key)
-    if found is None:
+    row = fetch(service, key[0])
+    if found is None or row is None or row.resolution is not Resolution.KNOWN:
         return None
     service_key, number, subset = key
     return EndpointSet(
@@ -165,13 +237,20 @@ def endpoints(fetch: Fetch, key: tuple[Key, int, str]) -> EndpointSet | None:
 def workload_entry_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
     """Addresses and annotations that cannot be used, and fields that have no effect."""
     entry = fetch(workload_entries, key)
-    return sorted_problems(_problems(entry)) if entry else ()
+    return sorted_problems(_problems(fetch, key, entry)) if entry else ()
 
 
-def _problems(entry: WorkloadEntry) -> Iterator[Problem]:
+def _by_name(fetch: Fetch, key: Key) -> bool:
+    """Whether callers ask DNS for the endpoints of a service."""
+    row = fetch(service, key)
+    return row is not None and row.resolution in (Resolution.DNS, Resolution.LOGICAL_DNS)
+
+
+def _problems(fetch: Fetch, key: Key, entry: WorkloadEntry) -> Iterator[Problem]:
     spec = entry.spec
-    if not is_address(spec.address):
-        yield not_yet(entry.ref, "spec.address", f"{spec.address!r} (an address that is no IP address)")
+    if not is_address(spec.address) and not any(_by_name(fetch, one) for one in fetch(services_of, key) or ()):
+        what = f"{spec.address!r} (an address that is no IP address, without a ServiceEntry that resolves it by DNS)"
+        yield not_yet(entry.ref, "spec.address", what)
     if spec.network:
         yield not_yet(entry.ref, "spec.network")
     for note, shape, needed in (

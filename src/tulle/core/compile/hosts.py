@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from tulle.api.gateway import HTTPRoute
 from tulle.api.istio import VirtualService
 from tulle.core.compile.callers import ANYBODY, Source
-from tulle.core.compile.hostname import Key, covers, full_name, service_key, short_names, specificity
+from tulle.core.compile.hostname import Key, covers, full_name, is_address, meanings, short_names, specificity
 from tulle.core.compile.http_routes import Ranked, http_route_rules, in_order
 from tulle.core.compile.objects import MESH, age, http_routes, in_mesh, parent_key, virtual_services, visible
 from tulle.core.compile.routes import reachable
@@ -21,7 +21,6 @@ from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import Origin, Route, RouteTableKey, VirtualHost, WeightedDestination
 from tulle.core.model.service import Protocol, Service
-from tulle.kit.problem import Ref
 
 # (Service, its port, the callers).
 View = tuple[Key, int, Source]
@@ -44,7 +43,8 @@ def virtual_host(fetch: Fetch, key: tuple[RouteTableKey, Key, int]) -> VirtualHo
     port = row.port(number) if row else None
     if row is None or port is None or not routed(number, port.protocol, where.port):
         return None
-    names = (*short_names(service_key, where.namespace), *((row.address,) if row.address else ()))
+    addresses = (one for one in (row.address, *row.networks) if is_address(one))
+    names = (*short_names(service_key, where.namespace), *addresses)
     hosts = [_bracketed(name) for name in names]
     bare = hosts if where.port or number == _HTTP_PORT else []
     return VirtualHost(
@@ -101,7 +101,7 @@ def mesh_routes(fetch: Fetch, key: View) -> tuple[Route, ...]:
 def _plain(row: Service | None, number: int) -> Route:
     """What a Service gets without any rule: everything to all of its endpoints."""
     assert row is not None
-    origin = Origin(ref=Ref(kind="Service", namespace=row.namespace, name=row.name))
+    origin = Origin(ref=row.ref)
     destination = WeightedDestination(DestinationKey(row.hostname, number))
     return Route(name="default", destinations=(destination,), origin=origin)
 
@@ -160,5 +160,5 @@ def _best(row: VirtualService, key: Key) -> tuple[int, int] | None:
 
 def _hosts(row: VirtualService) -> Iterator[str]:
     for host in row.spec.hosts:
-        means = service_key(host, row.metadata.namespace)
-        yield full_name(means) if means else host
+        found = () if host.startswith("*") else meanings(host, row.metadata.namespace)
+        yield from map(full_name, found) if found else (host,)

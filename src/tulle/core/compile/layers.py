@@ -26,11 +26,13 @@ from tulle.core.compile.localities import (
     standpoints,
 )
 from tulle.core.compile.names import name
-from tulle.core.compile.objects import has_sidecar, is_gateway, services, workload_entries
-from tulle.core.compile.outbound import by_table_port, outbound, outbound_apart, sidecar_namespaces, tables, tables_apart
+from tulle.core.compile.objects import has_sidecar, is_gateway, workload_entries
+from tulle.core.compile.outbound import by_table_port, outbound, outbound_apart, sidecar_namespaces, tables
+from tulle.core.compile.services import registry, service
 from tulle.core.compile.workloads import workload
 from tulle.core.flow import Fetch, Table, table
 from tulle.core.model.route import RouteTableKey, labels_digest
+from tulle.core.model.service import Resolution
 
 # A table of the model and a key in it. A `RouteTableKey` alone stands for the table of virtual hosts itself.
 Part = tuple[Table[Any, Any], Any]
@@ -105,29 +107,33 @@ def layer_parts(fetch: Fetch, layer: str) -> tuple[Part, ...]:
 
 def _mesh(fetch: Fetch) -> tuple[Part, ...]:
     parts: list[Part] = []
-    for key in fetch.keys(services):
-        parts.append((name, key))
+    for key in fetch(registry, None) or ():
+        row = fetch(service, key)
+        if row is None:
+            continue
+        if row.address or not row.entry:
+            parts.append((name, key))
         for place in fetch(places, key) or ():
             parts.append((destination, place))
-            if fetch(localities, place) is None:
+            if row.resolution is Resolution.KNOWN and fetch(localities, place) is None:
                 parts.append((endpoints, place))
     return tuple(parts)
 
 
 def _namespace(fetch: Fetch, namespace: str) -> tuple[Part, ...]:
-    return ((outbound, namespace), *_hosts(fetch, namespace, fetch(tables, namespace) or ()))
+    return ((outbound, namespace), *_hosts(fetch, Source(namespace)))
 
 
 def _callers(fetch: Fetch, source: Source) -> tuple[Part, ...]:
-    return ((outbound_apart, source), *_hosts(fetch, source.namespace, fetch(tables_apart, source) or ()))
+    return ((outbound_apart, source), *_hosts(fetch, source))
 
 
-def _hosts(fetch: Fetch, namespace: str, keys: tuple[RouteTableKey, ...]) -> Iterator[Part]:
+def _hosts(fetch: Fetch, source: Source) -> Iterator[Part]:
     """Route tables, with what is in each."""
-    hosts = fetch(by_table_port, None) or {}
-    for key in keys:
+    hosts = fetch(by_table_port, source) or {}
+    for key in fetch(tables, source) or ():
         yield from ((route_table, key), (allow_any, key))
-        yield from ((virtual_host, (key, service, port)) for service, port in hosts.get(key.port, ()))
+        yield from ((virtual_host, (key, host, port)) for host, port in hosts.get(key.port, ()))
 
 
 def _workload(fetch: Fetch, key: Key) -> tuple[Part, ...]:

@@ -15,8 +15,9 @@ import msgspec
 from tulle.core.compile.destination_rules import policy
 from tulle.core.compile.destinations import Place, places
 from tulle.core.compile.endpoints import endpoints, instances, locality_of
-from tulle.core.compile.hostname import Key, service_key
-from tulle.core.compile.objects import REGION, SUBZONE, ZONE, destination_rules, labels_of, services, workload_entries
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.objects import REGION, SUBZONE, ZONE, destination_rules, labels_of, workload_entries
+from tulle.core.compile.services import called, registry
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import Endpoint, EndpointSet, Locality
 from tulle.core.model.traffic import Localities
@@ -60,8 +61,8 @@ def local_places(fetch: Fetch, _key: None) -> tuple[Place, ...]:
     found: set[Place] = set()
     for rule_key in fetch.keys(destination_rules, "local", True):
         rule = fetch(destination_rules, rule_key)
-        target = service_key(rule.spec.host, rule_key[0]) if rule else None
-        for one in (target,) if target else fetch.keys(services):
+        target = called(fetch, rule.spec.host, rule_key[0]) if rule and not rule.spec.host.startswith("*") else None
+        for one in (target,) if target else fetch(registry, None) or ():
             found.update(place for place in fetch(places, one) or () if fetch(localities, place) is not None)
     return tuple(sorted(found))
 

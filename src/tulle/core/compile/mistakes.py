@@ -53,6 +53,8 @@ def meant(name: str, known: Iterable[str]) -> str:
 def no_service(fetch: Fetch, key: Key) -> str:
     """`no Service ratingz in namespace default; did you mean ratings?`."""
     namespace, name = key
+    if not namespace:
+        return f"{name} is no Service of the mesh, and no host of a ServiceEntry"
     near = meant(name, (other for _namespace, other in fetch.keys(services, "namespace", namespace)))
     if not near:
         elsewhere = sorted(space for space, other in fetch.keys(services) if other == name)

@@ -1,4 +1,4 @@
-"""Services → what a workload's DNS answers for them."""
+"""The registry → what a workload's DNS answers for it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from tulle.core.model.name import Name
 
 @table
 def name(fetch: Fetch, key: Key) -> Name | None:
-    """The virtual IP; a headless Service answers with the addresses of its ready workloads."""
+    """The virtual IP; a headless Service answers with the addresses of its ready workloads.
+
+    A host of a ServiceEntry without an address is none of the mesh's names: the world's DNS knows it.
+    """
     row = fetch(service, key)
-    if row is None:
+    if row is None or (row.entry and not row.address):
         return None
     addresses = (row.address,) if row.address else _addresses(fetch, key)
-    return Name(hostname=row.hostname, name=row.name, namespace=row.namespace, addresses=addresses)
+    seen_from = () if row.seen_from("*") else tuple(row.namespace if word == "." else word for word in row.export_to)
+    return Name(hostname=row.hostname, name=row.name, namespace=row.namespace, addresses=addresses, seen_from=seen_from)
 
 
 def _addresses(fetch: Fetch, key: Key) -> tuple[str, ...]:

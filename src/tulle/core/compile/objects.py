@@ -7,6 +7,7 @@ Indexes are what keeps a change small: a Service's routes depend on "VirtualServ
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from ipaddress import ip_network
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,7 +31,7 @@ from tulle.api.istio.destination_rule import PortTrafficPolicy, TrafficPolicy
 from tulle.api.kubernetes import ConfigMap, Namespace, Secret, Service
 from tulle.api.object import Object
 from tulle.core.compile.certificates import Certificates, certificates_in
-from tulle.core.compile.hostname import Key, service_key
+from tulle.core.compile.hostname import Key, entry_key, meanings
 from tulle.core.flow import Fetch, Input
 from tulle.core.model.workload import Capture
 
@@ -41,6 +42,7 @@ NODE = "tulle.dev/node"
 CAPTURE = "tulle.dev/capture"
 READY = "tulle.dev/ready"
 MTLS = "tulle.dev/mtls"
+TLS_MODE = "security.istio.io/tlsMode"  # a label
 PROXY_PORTS = "tulle.dev/proxy-ports"
 APP_PORTS = "tulle.dev/app-ports"
 
@@ -145,8 +147,10 @@ def gateway_key(name: str, namespace: str) -> Key:
 
 
 def _mesh_hosts(hosts: Iterable[str], namespace: str) -> set[Hashable]:
-    means = ("*" if host.startswith("*") else service_key(host, namespace) for host in hosts)
-    return {meant for meant in means if meant is not None}
+    found: set[Hashable] = set()
+    for host in hosts:
+        found |= {"*"} if host.startswith("*") else set(meanings(host, namespace))
+    return found
 
 
 def _virtual_service_hosts(key: Key, row: VirtualService) -> Iterable[Hashable]:
@@ -212,8 +216,8 @@ TCP = ("", "TCP", "MONGO", "REDIS", "MYSQL")  # protocols of a ServiceEntry's po
 
 
 def _entry_tcp(_key: Key, row: ServiceEntry) -> Iterator[Hashable]:
-    """The ports to which all connections are the ServiceEntry's."""
-    if not row.spec.addresses:
+    """The ports to which all connections are the ServiceEntry's: with another resolution it would get an address."""
+    if not row.spec.addresses and row.spec.resolution == "NONE":
         yield from (port.number for port in row.spec.ports if port.protocol.upper() in TCP)
 
 
@@ -226,6 +230,16 @@ def _local(_key: Key, row: DestinationRule) -> list[Hashable]:
     ]
     near = (one.load_balancer.locality_lb_setting for one in settings if one.load_balancer)
     return [True] if any(one.outlier_detection for one in settings) or any(near) else []
+
+
+def network_of(address: str) -> str:
+    """An address, or a network by its first one: `10.1.2.3/8` is `10.0.0.0/8`."""
+    return str(ip_network(address, strict=False)) if "/" in address else address
+
+
+def _entry_selector(key: Key, row: ServiceEntry) -> list[Hashable]:
+    chosen = chosen_label(row.spec.workload_selector.labels) if row.spec.workload_selector else None
+    return [(key[0], *chosen)] if chosen else []
 
 
 namespaces: Input[Key, Namespace] = Input("namespaces")
@@ -253,7 +267,11 @@ destination_rules: Input[Key, DestinationRule] = Input(
     "destination_rules", host=lambda key, row: _mesh_hosts([row.spec.host], key[0]), local=_local
 )
 service_entries: Input[Key, ServiceEntry] = Input(
-    "service_entries", host=lambda _key, row: [host.lower() for host in row.spec.hosts], tcp=_entry_tcp
+    "service_entries",
+    host=lambda key, row: {entry_key(host, key[0]) for host in row.spec.hosts},
+    address=lambda _key, row: {network_of(address) for address in row.spec.addresses},
+    selector=_entry_selector,
+    tcp=_entry_tcp,
 )
 istio_gateways: Input[Key, IstioGateway] = Input("istio_gateways", namespace=lambda key, _row: [key[0]], server=_servers)
 peer_authentications: Input[Key, PeerAuthentication] = Input("peer_authentications", namespace=lambda key, _row: [key[0]])

@@ -1,19 +1,34 @@
-"""Which Services the sidecars of a namespace can call, by port → their shared listeners and route tables."""
+"""Which services the sidecars of a namespace can call, by port → their shared listeners and route tables."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import msgspec
 
 from tulle.core.compile.callers import Source
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.hosts import routed
-from tulle.core.compile.objects import services, workload_entries
-from tulle.core.compile.services import service
+from tulle.core.compile.objects import workload_entries
+from tulle.core.compile.services import registry, service
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import RouteTableKey
-from tulle.core.model.service import Protocol
+from tulle.core.model.service import Protocol, Service
 from tulle.core.model.workload import Outbound, OutboundTcp
+
+# A service and its port.
+Pair = tuple[Key, int]
+
+
+class Ways(msgspec.Struct, frozen=True):
+    """How calls are told on their way out, each with the services that are called so.
+
+    `any_address`: the ports that are HTTP (False), or may be (True), whatever address is called. `tcp`: all that is not HTTP.
+    """
+
+    any_address: dict[int, tuple[tuple[Pair, bool], ...]] = {}
+    tcp: tuple[tuple[Pair, OutboundTcp], ...] = ()
 
 
 @table
@@ -29,10 +44,24 @@ def forward_proxy_namespaces(fetch: Fetch, _key: None) -> tuple[str, ...]:
 
 
 @table
-def by_table_port(fetch: Fetch, _key: None) -> dict[int, tuple[tuple[Key, int], ...]]:
-    """The (Service, port) pairs in each table, by the table's port."""
-    found: dict[int, list[tuple[Key, int]]] = {0: []}
-    for key in fetch.keys(services):
+def exported_to_some(fetch: Fetch, _key: None) -> tuple[Key, ...]:
+    """The services that not everybody sees."""
+    return tuple(key for key in fetch(registry, None) or () if (row := fetch(service, key)) and not row.seen_from("*"))
+
+
+@table
+def unseen(fetch: Fetch, source: Source) -> frozenset[Pair]:
+    """The services' ports that callers do not see."""
+    some = fetch(exported_to_some, None) or ()
+    rows = ((key, row) for key in some if (row := fetch(service, key)) and not row.seen_from(source.namespace))
+    return frozenset((key, port.number) for key, row in rows for port in row.ports)
+
+
+@table
+def all_by_table_port(fetch: Fetch, _key: None) -> dict[int, tuple[Pair, ...]]:
+    """The (service, port) pairs in each table, by the table's port."""
+    found: dict[int, list[Pair]] = {0: []}
+    for key in fetch(registry, None) or ():
         row = fetch(service, key)
         for port in row.ports if row else ():
             for number in (0, port.number):
@@ -42,69 +71,92 @@ def by_table_port(fetch: Fetch, _key: None) -> dict[int, tuple[tuple[Key, int], 
 
 
 @table
-def tcp_services(fetch: Fetch, _key: None) -> tuple[OutboundTcp, ...]:
-    """Ports that are not declared as HTTP, of Services with a virtual IP."""
-    found: list[OutboundTcp] = []
-    for key in fetch.keys(services):
-        row = fetch(service, key)
-        if row and row.address:
-            found += (
-                OutboundTcp(
-                    row.address,
-                    port.number,
-                    DestinationKey(row.hostname, port.number),
-                    sniffed=port.protocol is Protocol.AUTO,
-                )
-                for port in row.ports
-                if not port.protocol.is_http
-            )
-    return tuple(sorted(found, key=lambda one: (one.address, one.port)))
+def by_table_port(fetch: Fetch, source: Source) -> dict[int, tuple[Pair, ...]]:
+    """The same as callers see it; without the tables that are then empty."""
+    everything = fetch(all_by_table_port, None) or {}
+    hidden = fetch(unseen, source)
+    if not hidden:
+        return everything
+    seen = {number: tuple(one for one in pairs if one not in hidden) for number, pairs in everything.items()}
+    return {number: pairs for number, pairs in seen.items() if pairs or not number}
 
 
 @table
-def any_address(fetch: Fetch, _key: None) -> dict[int, bool]:
-    """The ports that are HTTP (False), or may be (True), whatever address is called: where no virtual IP tells services apart."""
-    found: dict[int, bool] = {}
-    for key in fetch.keys(services):
+def ways(fetch: Fetch, _key: None) -> Ways:
+    """The ways to all services."""
+    any_address: dict[int, list[tuple[Pair, bool]]] = {}
+    tcp: list[tuple[Pair, OutboundTcp]] = []
+    for key in fetch(registry, None) or ():
         row = fetch(service, key)
         for port in row.ports if row else ():
+            assert row is not None
+            pair = (key, port.number)
             if port.protocol.is_http:
-                found[port.number] = False
-            elif row and port.protocol is Protocol.AUTO and not row.address:
-                found.setdefault(port.number, True)
-    return {number: found[number] for number in sorted(found)}
+                any_address.setdefault(port.number, []).append((pair, False))
+                continue
+            if port.protocol is Protocol.AUTO and not row.address:
+                any_address.setdefault(port.number, []).append((pair, True))
+            tcp += ((pair, one) for one in _told(row, port.number, port.protocol))
+    numbers = sorted(any_address)
+    in_order = sorted(tcp, key=lambda one: (one[1].address, one[1].port, one[1].names, one[0]))
+    return Ways({number: tuple(any_address[number]) for number in numbers}, tuple(in_order))
+
+
+def _told(row: Service, number: int, protocol: Protocol) -> Iterator[OutboundTcp]:
+    """How connections to a port of a service are told: by its addresses, else by the server name of TLS, else by nothing."""
+    destination = DestinationKey(row.hostname, number)
+    sniffed = protocol is Protocol.AUTO
+    if row.address:
+        yield OutboundTcp(row.address, number, destination, sniffed=sniffed)
+    for network in row.networks:
+        yield OutboundTcp(network, number, destination, sniffed=sniffed and "/" not in network)
+    if row.entry and not row.address and not row.networks:
+        names = (row.hostname,) if protocol is Protocol.TLS else ()
+        yield OutboundTcp("", number, destination, names=names)
 
 
 @table
-def tables(fetch: Fetch, namespace: str) -> tuple[RouteTableKey, ...]:
-    """The route tables of a namespace's sidecars; that of port 0 only where something asks for it."""
-    ports = fetch(by_table_port, None) or {}
-    forward = namespace in (fetch(forward_proxy_namespaces, None) or ())
-    return tuple(RouteTableKey(port=port, namespace=namespace) for port in ports if port or forward)
+def tables(fetch: Fetch, source: Source) -> tuple[RouteTableKey, ...]:
+    """The route tables of callers; that of port 0 only where something asks for it."""
+    ports = fetch(by_table_port, source) or {}
+    forward = source.namespace in (fetch(forward_proxy_namespaces, None) or ())
+    return tuple(RouteTableKey(port, source.namespace, labels=source.labels) for port in ports if port or forward)
 
 
 @table
 def outbound(fetch: Fetch, namespace: str) -> Outbound:
     """What a namespace's sidecars listen for. The forward proxy is a listener of its workload."""
-    ports = fetch(any_address, None) or {}
+    return _outbound(fetch, Source(namespace))
+
+
+@table
+def outbound_apart(fetch: Fetch, source: Source) -> Outbound:
+    """What those of them listen for that have labels by which rules tell them apart: tables of their own."""
+    return _outbound(fetch, source)
+
+
+def _outbound(fetch: Fetch, source: Source) -> Outbound:
+    everything, hidden = fetch(ways, None) or Ways(), fetch(unseen, source) or frozenset()
+    http: list[RouteTableKey] = []
+    sniffed: list[RouteTableKey] = []
+    for number, pairs in everything.any_address.items():
+        seen = [may_be for pair, may_be in pairs if pair not in hidden]
+        if seen:
+            (sniffed if all(seen) else http).append(RouteTableKey(number, source.namespace, labels=source.labels))
     return Outbound(
-        namespace=namespace,
-        http=tuple(RouteTableKey(port, namespace) for port, sniffed in ports.items() if not sniffed),
-        sniffed=tuple(RouteTableKey(port, namespace) for port, sniffed in ports.items() if sniffed),
-        tcp=fetch(tcp_services, None) or (),
+        namespace=source.namespace,
+        labels=source.labels,
+        http=tuple(http),
+        sniffed=tuple(sniffed),
+        tcp=tuple(_one_each(one for pair, one in everything.tcp if pair not in hidden)),
     )
 
 
-@table
-def tables_apart(fetch: Fetch, source: Source) -> tuple[RouteTableKey, ...]:
-    """The route tables of those sidecars of a namespace that have labels by which rules tell them apart."""
-    found = fetch(tables, source.namespace) or ()
-    return tuple(msgspec.structs.replace(key, labels=source.labels) for key in found)
-
-
-@table
-def outbound_apart(fetch: Fetch, source: Source) -> Outbound | None:
-    """What they listen for: the same, with tables of their own."""
-    found = fetch(outbound, source.namespace)
-    http = tuple(key for key in fetch(tables_apart, source) or () if key.port)
-    return msgspec.structs.replace(found, http=http) if found else None
+def _one_each(seen: Iterator[OutboundTcp]) -> Iterator[OutboundTcp]:
+    """Of several services to which all connections of one port would belong, the first; the analyzer says so of the others."""
+    whole: set[int] = set()
+    for one in seen:
+        if one.address or one.names or one.port not in whole:
+            yield one
+        if not one.address and not one.names:
+            whole.add(one.port)

@@ -12,10 +12,10 @@ from tulle.core.compile.endpoints import workload_entry_problems
 from tulle.core.compile.gateway_hosts import served_hosts
 from tulle.core.compile.gateway_problems import gateway_problems, istio_gateway_problems, listener_set_problems
 from tulle.core.compile.gateways import serves
-from tulle.core.compile.hostname import Key, service_key
+from tulle.core.compile.hostname import Key, shown
 from tulle.core.compile.hosts import attached_routes, chosen_virtual_service
 from tulle.core.compile.http_routes import http_route_rules, unsaid_fields
-from tulle.core.compile.mistakes import error, meant, no_service, not_yet, sorted_problems, warning
+from tulle.core.compile.mistakes import error, meant, no_service, sorted_problems, warning
 from tulle.core.compile.mtls import peer_authentication_problems
 from tulle.core.compile.objects import (
     MESH,
@@ -24,10 +24,11 @@ from tulle.core.compile.objects import (
     http_routes,
     in_mesh,
     istio_gateways,
-    service_entries,
     virtual_services,
 )
 from tulle.core.compile.parents import attachments_of
+from tulle.core.compile.service_entries import service_entry_problems
+from tulle.core.compile.services import called as meant_by
 from tulle.core.compile.services import service, service_problems
 from tulle.core.flow import Fetch, Table, table
 from tulle.kit.problem import Problem
@@ -65,12 +66,9 @@ def _mesh(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tup
     """For the sidecars: the ports at which they call its hosts."""
     for index, host in enumerate(row.spec.hosts if in_mesh(row) else ()):
         path = f"spec.hosts[{index}]"
-        target = service_key(host, key[0])
-        if host.startswith("*"):
-            continue
+        target = meant_by(fetch, host, key[0])
         called = fetch(service, target) if target else None
-        if called is None and fetch.keys(service_entries, "host", host.lower()):
-            yield not_yet(row.ref, path, f"{host} (a host of a ServiceEntry)")
+        if host.startswith("*") and called is None:
             continue
         if target is None or called is None:
             found = no_service(fetch, target) if target else f"{host} is no Service of the mesh"
@@ -79,7 +77,7 @@ def _mesh(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tup
         ports = [port.number for port in called.ports if port.protocol.may_be_http]
         yield from ((MESH, port) for port in ports)
         if row.spec.http and not ports:
-            message = f"every port of Service {target[0]}/{target[1]} is declared as something else; needed appProtocol: http"
+            message = f"every port of {shown(target)} is declared as something else; needed appProtocol: http"
             yield warning(row.ref, path, "NoHttpPort", message)
         before = [one for port in ports for one in attached_routes(fetch, target, port, key[0])]
         if row.spec.http and before:
@@ -88,7 +86,7 @@ def _mesh(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tup
                 f"HTTPRoute {first[0]}/{first[1]} has this Service as parent and goes first; this one has what that leaves over"
             )
             yield warning(row.ref, path, "Conflict", message)
-        winners = {fetch(chosen_virtual_service, (target, viewer)) for viewer in (key[0], target[0], "")} - {None}
+        winners = {fetch(chosen_virtual_service, (target, viewer)) for viewer in (key[0], called.namespace, "")} - {None}
         if row.spec.http and winners and key not in winners:
             first = min(winner for winner in winners if winner)
             message = f"VirtualService {first[0]}/{first[1]} has this host too and goes first; needed one of the two"
@@ -139,6 +137,7 @@ def http_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
 
 BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {
     "services": service_problems,
+    "serviceentries.networking.istio.io": service_entry_problems,
     "workloadentries.networking.istio.io": workload_entry_problems,
     "virtualservices.networking.istio.io": virtual_service_problems,
     "destinationrules.networking.istio.io": destination_rule_problems,

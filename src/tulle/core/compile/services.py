@@ -1,4 +1,7 @@
-"""Service → `model.Service`: its full name, its virtual IP, and what is spoken on its ports."""
+"""The registry: every service of the mesh by its host name, with its virtual IP and what is spoken on its ports.
+
+A Service object is one; the others are hosts of ServiceEntries (`service_entries`). Where both have a name, it is the Service's.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from collections.abc import Iterator
 
 from tulle.api.kubernetes import Service as ServiceObject
 from tulle.api.kubernetes import ServicePort as PortObject
-from tulle.core.compile.hostname import Key, full_name, is_address
+from tulle.core.compile.hostname import Key, full_name, is_address, meanings
 from tulle.core.compile.mistakes import not_yet, sorted_problems, unsaid, warning
-from tulle.core.compile.objects import age, services
+from tulle.core.compile.objects import age, service_entries, services
+from tulle.core.compile.service_entries import entry_hosts, entry_service
 from tulle.core.flow import Fetch, table
 from tulle.core.model.service import Protocol, Service, ServicePort
 from tulle.kit.problem import Problem
@@ -30,6 +34,8 @@ _PROTOCOLS = {
     "mysql": Protocol.TCP,
     "redis": Protocol.TCP,
 }
+
+EXPORT_TO = "networking.istio.io/exportTo"
 
 # Fields that are acted on, or of which `_outside` speaks.
 _SAID = (
@@ -74,14 +80,33 @@ def _ports(row: ServiceObject) -> tuple[ServicePort, ...]:
 
 @table
 def service(fetch: Fetch, key: Key) -> Service | None:
-    """The Service as callers see it; an alias (ExternalName) is none."""
-    row = fetch(services, key)
-    if row is None or row.spec.type == "ExternalName":
+    """A service as callers see it; an alias (ExternalName) is none."""
+    row = fetch(services, key) if key[0] else None
+    if row is None:
+        return fetch(entry_service, key)
+    if row.spec.type == "ExternalName":
         return None
     address = row.spec.cluster_ip
     if not is_address(address) or fetch(address_owner, address) != key:
         address = ""
-    return Service(hostname=full_name(key), name=key[1], namespace=key[0], address=address, ports=_ports(row))
+    said = row.metadata.annotations.get(EXPORT_TO, "")
+    export_to = tuple(word for part in said.split(",") if (word := part.strip()))
+    ports = _ports(row)
+    return Service(full_name(key), key[1], key[0], address, ports, export_to=export_to)
+
+
+def called(fetch: Fetch, host: str, namespace: str) -> Key | None:
+    """The service that a host means to an object of `namespace`, be it there or not; None for an address."""
+    found = meanings(host, namespace)
+    return next((key for key in found if fetch(service, key)), found[0] if found else None)
+
+
+@table
+def registry(fetch: Fetch, _key: None) -> tuple[Key, ...]:
+    """All services that there are."""
+    hosts = {host for key in fetch.keys(service_entries) for host in fetch(entry_hosts, key) or ()}
+    known: tuple[Key, ...] = fetch.keys(services)
+    return (*known, *sorted(hosts.difference(known)))
 
 
 @table

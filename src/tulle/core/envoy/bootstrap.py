@@ -68,10 +68,11 @@ _STATS_SUFFIXES = (
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What differs from proxy to proxy.
 
-    `node_id` is the proxy's id (`namespace/name`), `cluster` its service in `app.namespace` form, `metadata` for whoever serves
-    it. `xds_socket` and `admin_socket` are paths of Unix sockets. `health_port` and `metrics_port` are bound on `address`; 0
-    leaves the listener out. `mark` is the socket mark of the proxy's own connections, which exempts them from capture; 0: none
-    (it takes CAP_NET_ADMIN). `heap_bytes` is where Envoy starts to refuse work instead of being killed.
+    `node_id` is the proxy's id (`namespace/name`), `cluster` its service in `app.namespace` form, `metadata` for whoever
+    serves it. `xds_socket` and `admin_socket` are paths of Unix sockets. `health_port` and `metrics_port` are bound on
+    `address`; 0 leaves the listener out. `mark` is the socket mark of the proxy's own connections, which exempts them from
+    capture; 0: none (it takes CAP_NET_ADMIN). `dns_port` on the loopback is asked for names; 0: whom the host asks.
+    `heap_bytes` is where Envoy starts to refuse work instead of being killed.
     """
 
     node_id: str
@@ -83,6 +84,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     health_port: int = 15021
     metrics_port: int = 15090
     mark: int = 0
+    dns_port: int = 0
     heap_bytes: int = 1 << 30
 
 
@@ -136,9 +138,22 @@ def bootstrap(options: Options) -> dict[str, Any]:
             ]
         },
     }
+    if options.dns_port:
+        message["typed_dns_resolver_config"] = _resolver(options.dns_port)
     if options.mark:
         message["cluster_manager"] = {"upstream_bind_config": {"socket_options": [_mark(options.mark)]}}
     return message
+
+
+def _resolver(port: int) -> dict[str, Any]:
+    return {
+        "name": "envoy.network.dns_resolver.cares",
+        "typed_config": {
+            "@type": f"{_TYPE}envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+            "resolvers": [{"socket_address": {"address": "127.0.0.1", "port_value": port}}],
+            "dns_resolver_options": {"no_default_search_domain": True},
+        },
+    }
 
 
 def _ads() -> dict[str, Any]:

@@ -10,12 +10,12 @@ from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import tls
 from tulle.core.envoy.balancing import balance
+from tulle.core.envoy.finding import find_endpoints
 from tulle.core.envoy.limits import NO_LIMITS, limit
-from tulle.core.envoy.source import ADS, metadata, seconds, socket, struct
+from tulle.core.envoy.source import metadata, seconds, socket, struct
 from tulle.core.envoy.speaking import AS_CALLED, HTTP2, OPTIONS, speak
 from tulle.core.model.destination import Destination, Transport
 from tulle.core.model.service import Protocol
-from tulle.core.model.traffic import LoadBalancer
 from tulle.core.model.workload import Capture, InboundPort, Workload
 from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
 from tulle.pb.envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
@@ -30,7 +30,7 @@ _BY_METADATA = struct({"tlsMode": "istio"})
 
 
 def encode_cluster(destination: Destination) -> Encoded:
-    """The cluster of a destination; its endpoints are asked for under the same name, except with PASSTHROUGH."""
+    """The cluster of a destination."""
     key = destination.key
     name = key.cluster
     cluster = _Cluster(
@@ -38,14 +38,7 @@ def encode_cluster(destination: Destination) -> Encoded:
         connect_timeout=seconds(destination.connect_timeout),
         metadata=metadata({"service": key.hostname, "subset": key.subset}),
     )
-    refs: tuple[tuple[str, str], ...] = ()
-    if destination.load_balancer is LoadBalancer.PASSTHROUGH:
-        cluster.type = _Cluster.ORIGINAL_DST
-    else:
-        cluster.type = _Cluster.EDS
-        cluster.eds_cluster_config.eds_config.CopyFrom(ADS)
-        cluster.eds_cluster_config.service_name = name
-        refs = ((type_urls.ENDPOINT, name),)
+    refs = find_endpoints(cluster, destination)
     balance(cluster, destination)
     limit(cluster, destination)
     _protect(cluster, destination)

@@ -6,21 +6,27 @@ from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy.source import NAMESPACE, socket, struct, uint32
 from tulle.core.model.destination import Endpoint, EndpointSet, Locality
-from tulle.pb.envoy.config.core.v3 import base_pb2, health_check_pb2
+from tulle.pb.envoy.config.core.v3 import address_pb2, base_pb2, health_check_pb2
 from tulle.pb.envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
+_UNIX = "unix://"
 _TLS = struct({"tlsMode": "istio"})
 
 
 def encode_endpoints(endpoints: EndpointSet) -> Encoded:
     """Grouped by priority and locality; those that are not healthy are marked so, and get no traffic (see `balancing`)."""
     name = endpoints.key.cluster
+    return encode(type_urls.ENDPOINT, name, assignment(endpoints).SerializeToString(deterministic=True))
+
+
+def assignment(endpoints: EndpointSet) -> endpoint_pb2.ClusterLoadAssignment:
+    """The message, which clusters that find their endpoints by DNS have inside."""
     groups: dict[tuple[int, Locality], list[endpoint_components_pb2.LbEndpoint]] = {}
     for endpoint in endpoints.endpoints:
         groups.setdefault((endpoint.priority, endpoint.locality), []).append(_endpoint(endpoint))
     shares = dict(endpoints.shares)
-    assignment = endpoint_pb2.ClusterLoadAssignment(
-        cluster_name=name,
+    return endpoint_pb2.ClusterLoadAssignment(
+        cluster_name=endpoints.key.cluster,
         endpoints=[
             endpoint_components_pb2.LocalityLbEndpoints(
                 locality=_locality(locality),
@@ -31,7 +37,6 @@ def encode_endpoints(endpoints: EndpointSet) -> Encoded:
             for priority, locality in sorted(groups)
         ],
     )
-    return encode(type_urls.ENDPOINT, name, assignment.SerializeToString(deterministic=True))
 
 
 def _endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
@@ -41,11 +46,17 @@ def _endpoint(endpoint: Endpoint) -> endpoint_components_pb2.LbEndpoint:
     if endpoint.workload:
         metadata[NAMESPACE] = struct({"workload": endpoint.workload})
     return endpoint_components_pb2.LbEndpoint(
-        endpoint=endpoint_components_pb2.Endpoint(address=socket(endpoint.address, endpoint.port)),
+        endpoint=endpoint_components_pb2.Endpoint(address=_address(endpoint)),
         health_status=health_check_pb2.HEALTHY if endpoint.healthy else health_check_pb2.UNHEALTHY,
         load_balancing_weight=uint32(max(endpoint.weight, 1)),
         metadata=base_pb2.Metadata(filter_metadata=metadata) if metadata else None,
     )
+
+
+def _address(endpoint: Endpoint) -> address_pb2.Address:
+    if endpoint.address.startswith(_UNIX):
+        return address_pb2.Address(pipe=address_pb2.Pipe(path=endpoint.address.removeprefix(_UNIX)))
+    return socket(endpoint.address, endpoint.port)
 
 
 def _locality(locality: Locality) -> base_pb2.Locality | None:

@@ -8,6 +8,8 @@ of its ports has a listener of its own.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import http
@@ -27,14 +29,21 @@ ANY = "0.0.0.0"  # noqa: S104 - inside a workload's network, where capture decid
 LOOPBACK = "127.0.0.1"
 
 _Chain = listener_components_pb2.FilterChain
+_Match = listener_components_pb2.FilterChainMatch
 
 
 def encode_outbound(outbound: Outbound) -> tuple[Encoded, ...]:
     """The listeners that the sidecars of a namespace share: one for every HTTP port, one for every TCP service."""
+    told: dict[int, tuple[RouteTableKey | None, bool]] = {table.port: (table, False) for table in outbound.http}
+    told |= {table.port: (table, True) for table in outbound.sniffed}
+    others: dict[int, list[OutboundTcp]] = {}
+    for service in outbound.tcp:
+        if not service.address or "/" in service.address:
+            others.setdefault(service.port, []).append(service)
+    rest = BLACK_HOLE if outbound.registry_only else PASSTHROUGH
     return (
-        *(_encode(_http_port(table), table.name) for table in outbound.http),
-        *(_encode(_sniffed_port(table), table.name) for table in outbound.sniffed),
-        *(_tcp_service(service, outbound.namespace) for service in outbound.tcp),
+        *(_any_address(port, told.get(port, (None, False)), others.get(port, []), rest) for port in sorted({*told, *others})),
+        *(_tcp_service(service, outbound) for service in outbound.tcp if service.address and "/" not in service.address),
     )
 
 
@@ -51,33 +60,51 @@ def encode_workload(workload: Workload) -> tuple[Encoded, ...]:
     return _encode(_virtual_outbound(workload)), _encode(virtual_inbound(workload))
 
 
-def _http_port(table: RouteTableKey) -> listener_pb2.Listener:
-    name = f"{ANY}_{table.port}"
-    return listener_pb2.Listener(
-        name=name,
-        address=socket(ANY, table.port),
-        bind_to_port=FALSE,
-        traffic_direction=base_pb2.OUTBOUND,
-        filter_chains=[_Chain(filters=[http.outbound(f"outbound_{name}", table.name)])],
-    )
+def _any_address(port: int, told: tuple[RouteTableKey | None, bool], services: list[OutboundTcp], rest: str) -> Encoded:
+    """A port at all addresses that have no listener of their own: networks, server names of TLS, then HTTP and the rest.
 
-
-def _sniffed_port(table: RouteTableKey) -> listener_pb2.Listener:
-    name = f"{ANY}_{table.port}"
+    `told` is the table of HTTP and whether other things may come there, `rest` the cluster for what belongs to nobody.
+    """
+    table, sniffed = told
+    name = f"{ANY}_{port}"
     listener = listener_pb2.Listener(
         name=name,
-        address=socket(ANY, table.port),
+        address=socket(ANY, port),
         bind_to_port=FALSE,
         traffic_direction=base_pb2.OUTBOUND,
-        filter_chains=[_http_among_others(name, table)],
-        default_filter_chain=_Chain(filters=[tcp(PASSTHROUGH)]),
+        filter_chains=[_told(service) for service in services if service.address or service.names],
     )
-    look_for_http(listener)
-    end_wait_outbound(listener)
-    return listener
+    named = any(service.names for service in services)
+    if named:
+        look_for_tls(listener)
+    if table is not None and sniffed:
+        look_for_http(listener)
+        listener.filter_chains.append(_http_among_others(name, table))
+    if named or sniffed:
+        end_wait_outbound(listener)
+    if table is not None and not sniffed:
+        whole = _Chain(filters=[http.outbound(f"outbound_{name}", table.name)])
+        if named:  # TLS for another name is no HTTP
+            listener.filter_chains.add(filter_chain_match=_Match(transport_protocol="tls"), filters=[tcp(rest)])
+    else:
+        owner = next((service.destination.cluster for service in services if not service.address and not service.names), rest)
+        whole = _Chain(filters=[tcp(owner)])
+    if listener.filter_chains:
+        listener.default_filter_chain.CopyFrom(whole)
+    else:
+        listener.filter_chains.append(whole)
+    return _encode(listener, table.name if table else "")
 
 
-def _tcp_service(service: OutboundTcp, namespace: str) -> Encoded:
+def _told(service: OutboundTcp) -> listener_components_pb2.FilterChain:
+    match = _Match(server_names=service.names, transport_protocol="tls" if service.names else "")
+    if service.address:
+        network = ip_network(service.address)
+        match.prefix_ranges.add(address_prefix=str(network.network_address), prefix_len=uint32(network.prefixlen))
+    return _Chain(filter_chain_match=match, filters=[tcp(service.destination.cluster)])
+
+
+def _tcp_service(service: OutboundTcp, outbound: Outbound) -> Encoded:
     name = f"{service.address}_{service.port}"
     listener = listener_pb2.Listener(
         name=name,
@@ -95,7 +122,7 @@ def _tcp_service(service: OutboundTcp, namespace: str) -> Encoded:
         elif all(route.match != TcpMatch() for route in service.routes):
             listener.default_filter_chain.CopyFrom(rest)
         return _encode(listener)
-    table = RouteTableKey(port=service.port, namespace=namespace)
+    table = RouteTableKey(service.port, outbound.namespace, labels=outbound.labels)
     look_for_http(listener)
     end_wait_outbound(listener)
     listener.filter_chains.append(_http_among_others(name, table))
@@ -108,7 +135,7 @@ def _http_among_others(name: str, table: RouteTableKey) -> listener_components_p
     """The chain for HTTP/1 where anything may come. HTTP/2 stays bytes: clusters speak HTTP/1 to what is undeclared."""
     return _Chain(
         name="http",
-        filter_chain_match=listener_components_pb2.FilterChainMatch(transport_protocol="raw_buffer", application_protocols=HTTP1),
+        filter_chain_match=_Match(transport_protocol="raw_buffer", application_protocols=HTTP1),
         filters=[http.outbound(f"outbound_{name}", table.name)],
     )
 
@@ -125,7 +152,7 @@ def _virtual_outbound(workload: Workload) -> listener_pb2.Listener:
             # Called by its own number instead of by redirection, it would call itself for ever.
             _Chain(
                 name="virtualOutbound-blackhole",
-                filter_chain_match=listener_components_pb2.FilterChainMatch(destination_port=uint32(port)),
+                filter_chain_match=_Match(destination_port=uint32(port)),
                 filters=[tcp(BLACK_HOLE)],
             ),
             _Chain(name="virtualOutbound-catchall-tcp", filters=[tcp(PASSTHROUGH)]),

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
+from tulle.core.model.service import Resolution
 from tulle.core.model.traffic import (
     ANY_CONNECTIONS,
     ANY_REQUESTS,
@@ -48,6 +49,7 @@ class Destination(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `identities` are the SPIFFE IDs that an endpoint may present, sorted; `connect_timeout` is in seconds. `sni` is another
     server name than the mesh's own. `shared_out`: the places where its endpoints are have shares (`EndpointSet.shares`).
+    `endpoints` are those whose names the callers' proxies resolve, by `resolution`; all others are in an `EndpointSet`.
     """
 
     key: DestinationKey
@@ -67,6 +69,8 @@ class Destination(msgspec.Struct, frozen=True, omit_defaults=True):
     outlier: Outlier | None = None
     proxy_protocol: ProxyProtocol = ProxyProtocol.NONE
     shared_out: bool = False
+    resolution: Resolution = Resolution.KNOWN
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 class Locality(msgspec.Struct, frozen=True, order=True, omit_defaults=True):

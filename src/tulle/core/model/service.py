@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from tulle.kit.problem import Ref
+
 
 class Protocol(StrEnum):
     """What is spoken on a port, from `appProtocol` or the port's name. AUTO: undeclared."""
@@ -28,6 +30,19 @@ class Protocol(StrEnum):
         return self.is_http or self is Protocol.AUTO
 
 
+class Resolution(StrEnum):
+    """How a caller's proxy finds the endpoints of a service.
+
+    KNOWN: the mesh knows their addresses. DNS: the proxy asks DNS for the endpoints' names and uses all addresses. LOGICAL_DNS:
+    the same, and each new connection takes the address that is answered then. ORIGINAL: wherever the caller was going.
+    """
+
+    KNOWN = "known"
+    DNS = "dns"
+    LOGICAL_DNS = "logical_dns"
+    ORIGINAL = "original"
+
+
 class ServicePort(msgspec.Struct, frozen=True, omit_defaults=True):
     """A port of a service. `target` is the port number, or the port's name, at the endpoints."""
 
@@ -38,13 +53,36 @@ class ServicePort(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Service(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A service as callers see it. `hostname` is the full name; `address` the virtual IP ("" where it has none)."""
+    """A service as callers see it. `hostname` is the full name; `address` the virtual IP ("" where it has none).
+
+    A host of a ServiceEntry has that object's name in `entry`, and may have `networks` that stand for it beside an address.
+    `export_to`: the namespaces that see it ("*": all; none written: all). `subject_alt_names`: whom its endpoints must prove to
+    be.
+    """
 
     hostname: str
     name: str
     namespace: str
     address: str = ""
     ports: tuple[ServicePort, ...] = ()
+    entry: str = ""
+    external: bool = False
+    resolution: Resolution = Resolution.KNOWN
+    networks: tuple[str, ...] = ()
+    export_to: tuple[str, ...] = ()
+    subject_alt_names: tuple[str, ...] = ()
+
+    @property
+    def ref(self) -> Ref:
+        """The object that it is."""
+        if self.entry:
+            return Ref(kind="ServiceEntry", namespace=self.namespace, name=self.entry, group="networking.istio.io")
+        return Ref(kind="Service", namespace=self.namespace, name=self.name)
+
+    def seen_from(self, namespace: str) -> bool:
+        """Whether callers in a namespace see it."""
+        words = self.export_to
+        return not words or "*" in words or namespace in words or ("." in words and namespace == self.namespace)
 
     def port(self, number: int) -> ServicePort | None:
         """The port with that number, or None."""

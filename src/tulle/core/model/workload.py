@@ -59,7 +59,8 @@ class ProxyPorts(msgspec.Struct, frozen=True, omit_defaults=True):
 class OutboundTcp(msgspec.Struct, frozen=True, omit_defaults=True):
     """A service's port that a sidecar knows by the virtual `address`: its bytes go where `routes` say, else to `destination`.
 
-    `sniffed`: nobody said what is spoken there. HTTP is told from the rest and has routes: those of the port's table.
+    `sniffed`: nobody said what is spoken there. HTTP is told from the rest and has routes: those of the port's table. The
+    address may be a network; without one the server `names` of TLS tell the service, and without these it has all of the port.
     """
 
     address: str
@@ -67,19 +68,22 @@ class OutboundTcp(msgspec.Struct, frozen=True, omit_defaults=True):
     destination: DestinationKey
     sniffed: bool = False
     routes: tuple[TcpRoute, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 class Outbound(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the sidecars of one namespace may call: HTTP by route table (one a port), TCP by address. Shared by them all.
 
     `sniffed` are the tables of ports where only services without a virtual IP may speak HTTP, which nobody declared: what is
-    not HTTP goes where it was going.
+    not HTTP goes where it was going. `labels` are those of its tables. With `registry_only` nothing else may be called.
     """
 
     namespace: str
     http: tuple[RouteTableKey, ...] = ()
     tcp: tuple[OutboundTcp, ...] = ()
     sniffed: tuple[RouteTableKey, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    registry_only: bool = False
 
 
 class Workload(msgspec.Struct, frozen=True, omit_defaults=True):

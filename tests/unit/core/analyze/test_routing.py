@@ -93,9 +93,9 @@ CASES: Cases = {
         ENTRY % ("a", "api.example.com", "TLS", "DNS", "") + ENTRY % ("b", "api.example.com", "TLS", "DNS", ""),
     ),
     "TUL0214": (
-        ENTRY % ("a", "one.example.com", "TCP", "DNS", "") + ENTRY % ("b", "two.example.com", "TCP", "DNS", ""),
-        ENTRY % ("a", "one.example.com", "TCP", "DNS", ", addresses: [192.0.2.1]")
-        + ENTRY % ("b", "two.example.com", "TCP", "DNS", ", addresses: [192.0.2.2]"),
+        ENTRY % ("a", "one.example.com", "TCP", "NONE", "") + ENTRY % ("b", "two.example.com", "TCP", "NONE", ""),
+        ENTRY % ("a", "one.example.com", "TCP", "NONE", ", addresses: [192.0.2.1]")
+        + ENTRY % ("b", "two.example.com", "TCP", "DNS", ""),
     ),
     "TUL0215": (
         RULE % ("a", "subsets: [{name: v9, labels: {version: v9}}]"),

@@ -117,7 +117,12 @@ def test_a_direct_response(mesh: Mesh) -> None:
             "HostNotFound",
             "no Service ratings in namespace shop; there is one in namespace default: ratings.default",
         ),
-        ({"host": "a.b.example.com"}, "host", "HostNotFound", "found a.b.example.com; needed the host of a Service of the mesh"),
+        (
+            {"host": "a.b.example.com"},
+            "host",
+            "HostNotFound",
+            "a.b.example.com is no Service of the mesh, and no host of a ServiceEntry",
+        ),
         (
             {"host": "reviews", "subset": "v9"},
             "subset",

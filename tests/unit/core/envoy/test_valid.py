@@ -42,7 +42,7 @@ from tulle.core.model.route import (
     VirtualHost,
     WeightedDestination,
 )
-from tulle.core.model.service import Protocol
+from tulle.core.model.service import Protocol, Resolution
 from tulle.core.model.tcp_route import TcpMatch, TcpRoute
 from tulle.core.model.traffic import (
     Connections,
@@ -129,12 +129,13 @@ def destinations() -> list[Encoded]:
             Transport, ((False, False, False), (True, False, False), (True, True, False), (False, False, True)), LoadBalancer
         )
     ]
-    clusters += [encode_cluster(one) for one in policies()]
+    clusters += [encode_cluster(one) for one in (*policies(), *resolved())]
     near, far = Locality("r1", "z1"), Locality("r2")
     endpoints = (
         Endpoint("10.0.0.1", 80, "default/a", mtls=True),
         Endpoint("10.0.0.2", 80, "default/b", weight=3, locality=near, healthy=False),
         Endpoint("fd00::3", 80, locality=far),
+        Endpoint("unix:///run/app.sock", 0, locality=far),
     )
     ranked = tuple(msgspec.structs.replace(one, priority=number) for number, one in enumerate(endpoints))
     sets = (
@@ -143,6 +144,18 @@ def destinations() -> list[Encoded]:
         EndpointSet(DestinationKey("shared", 80), endpoints[1:], ((near, 70_000), (far, 1))),
     )
     return [*clusters, *map(encode_endpoints, sets)]
+
+
+def resolved() -> Iterator[Destination]:
+    """Every way to find endpoints with every balancer and transport."""
+    for way, balancer, transport in product(Resolution, LoadBalancer, Transport):
+        if way not in (Resolution.KNOWN, Resolution.ORIGINAL):
+            some = (Endpoint("a.example", 80, mtls=True), Endpoint("10.0.0.1", 81, weight=2, locality=Locality("r", "z")))
+            for number in range(3):
+                key = DestinationKey(f"{way}-{balancer}-{transport}-{number}".lower(), 80)
+                yield Destination(key, True, False, False, balancer, transport, resolution=way, endpoints=some[:number])
+    key = DestinationKey("*.example", 443)
+    yield Destination(key, load_balancer=LoadBalancer.PASSTHROUGH, resolution=Resolution.ORIGINAL)
 
 
 def policies() -> list[Destination]:
@@ -251,7 +264,22 @@ def test_envoy_takes_whatever_the_model_can_say(tmp_path: Path) -> None:
         OutboundTcp("240.240.0.7", 3306 + at, REVIEWS, sniffed, routes)
         for at, (sniffed, routes) in enumerate(product((False, True), ((), half, (*half, TcpRoute()))))
     )
-    outbound = encode_outbound(Outbound("default", (TABLE,), services, (RouteTableKey(9081, "default"),)))
+    unaddressed = (
+        OutboundTcp("", 443, REVIEWS, names=("*.example", "a.example")),
+        OutboundTcp("", 443, REVIEWS, names=("b.example",)),
+        OutboundTcp("", 443, REVIEWS),
+        OutboundTcp("10.0.0.0/8", 443, REVIEWS, names=("c.example",)),
+        OutboundTcp("fd00::/64", 443, REVIEWS),
+        *(OutboundTcp("", port, REVIEWS, names=("a.example",)) for port in (9080, 9081)),
+        *(OutboundTcp("10.0.0.0/8", port, REVIEWS) for port in (9080, 9081)),
+    )
+    outbound = [
+        resource
+        for registry_only, tcp in ((False, services), (True, unaddressed), (False, unaddressed))
+        for resource in encode_outbound(
+            Outbound("default", (TABLE,), tcp, (RouteTableKey(9081, "default"),), registry_only=registry_only)
+        )
+    ]
     tables += [encode_table(RouteTableKey(port, "default")) for port in (9081, *range(3306, 3312))]
     groups: list[list[Encoded]] = [[*destinations(), *tables, *outbound]]
     for capture, mode, others in product(Capture, MtlsMode, MtlsMode):

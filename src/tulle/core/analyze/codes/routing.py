@@ -111,8 +111,8 @@ CODES = (
         "TUL0214",
         "PortClash",
         "Two ServiceEntries want all traffic of one TCP port",
-        "TCP traffic has no host name. Without addresses a ServiceEntry with a TCP port takes all that goes to that port,"
-        " and only one can.",
+        "TCP traffic has no host name. Without addresses, and with resolution NONE, a ServiceEntry with a TCP port takes all "
+        "that goes to that port, and only one can.",
         "write spec.addresses",
         istio="IST0134",
     ),

@@ -8,9 +8,9 @@ CODES = (
     warning(
         "TUL0701",
         "DuplicateAddress",
-        "Another Service has this virtual IP",
-        "Two Services claim one clusterIP; the older has it.",
-        "leave clusterIP out: the API server allots one",
+        "Another service has this address",
+        "Two Services claim one clusterIP, or two ServiceEntries one address; the older has it, and Services go first.",
+        "leave clusterIP or addresses out: an address is allotted",
     ),
     info(
         "TUL0702",

@@ -1,0 +1,179 @@
+"""Services outside the mesh: real servers on this machine, seen from a workload through ServiceEntries of each resolution."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.mesh import Mesh, Ran
+from tests.support.outside import Outside, outside, resolver
+from tulle.control.ca.authority import Authority
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a resolver of the test's own, at port 53, takes root")
+
+RESOLVER = "127.83.0.53"
+HOSTS = ("dns.example.com", "edge.example.com", "*.wild.example.com", "unknown.example.com")
+THROUGH = "x-envoy-upstream-service-time"  # Envoy's, in answers that it routed
+
+
+@dataclass
+class World:
+    """A mesh, and what there is outside of it."""
+
+    mesh: Mesh
+    servers: Outside
+    host: str  # the servers' address, as workloads reach it
+    roots: Path
+
+    @contextmanager
+    def applied(self, *documents: str) -> Iterator[None]:
+        """These objects for a while."""
+        text = "\n---\n".join(documents)
+        self.mesh.kubectl("apply", "-f", "-", stdin=text)
+        self.mesh.synced()
+        try:
+            yield
+        finally:
+            self.mesh.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
+            self.mesh.synced()
+
+    def curl(self, *arguments: str, workload: str = "curl") -> Ran:
+        """curl in a workload; headers and body on its output."""
+        return self.mesh.inside("curl", "-sS", "-i", "-m", "5", *arguments, workload=workload, check=False)
+
+    def told(self, *arguments: str, through: bool = True) -> dict[str, str]:
+        """What a server outside was asked by curl, which the sidecar routed (as HTTP) or not."""
+        ran = self.curl(*arguments)
+        assert ran.code == 0, ran.text
+        head, _, body = ran.out.replace("\r\n", "\n").partition("\n\n")
+        assert head.startswith("HTTP/1.1 200"), ran.text
+        assert (THROUGH in head) is through, ran.text
+        found: dict[str, str] = json.loads(body)
+        return found
+
+    def speak(self, host: str, port: int) -> str:
+        """The first words of a TCP server, and its echo of ours; what went wrong where there are none."""
+        code = f"""
+import socket
+with socket.create_connection(("{host}", {port}), timeout=5) as one:
+    first = one.recv(100)
+    one.sendall(b"hello")
+    print(first.decode().strip(), one.recv(100).decode() if first else "closed")
+"""
+        ran = self.mesh.inside("python3", "-c", code, check=False)
+        return ran.out.strip() if ran.code == 0 else ran.err.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A demo whose machine asks the test's own resolver."""
+    folder = tmp_path_factory.mktemp("outside")
+    folder.chmod(0o755)
+    own = Authority.open(folder / "ca")
+    issued = own.issue_server(["*.example.com", "*.wild.example.com"], 3600)
+    certificate, roots, resolv = folder / "server.pem", folder / "roots.pem", folder / "resolv.conf"
+    certificate.write_bytes(issued.key + issued.chain)
+    roots.write_bytes(own.bundle)
+    roots.chmod(0o644)
+    resolv.write_text(f"nameserver {RESOLVER}\n")
+    mesh = Mesh(capture="netns")
+    mesh.command = ["unshare", "-m", "sh", "-c", f'mount --bind {resolv} /etc/resolv.conf && exec "$@"', "sh", *mesh.command]
+    names: dict[str, str] = {}
+    with outside(certificate) as servers, resolver(RESOLVER, names):
+        try:
+            mesh.up()
+            host = mesh.inside("ip", "-4", "route", "show", "default").out.split()[2]
+            names |= dict.fromkeys(HOSTS, host)
+            yield World(mesh, servers, host, roots)
+        finally:
+            mesh.remove()
+
+
+def entry(name: str, text: str, namespace: str = "default") -> str:
+    """A ServiceEntry."""
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {text}
+"""
+
+
+def test_static(world: World) -> None:
+    """Endpoints that are written down: a host that no DNS knows is called, by HTTP and by TCP, at ports of its own."""
+    ports = "[{number: 80, name: http, protocol: HTTP}, {number: 7, name: echo, protocol: TCP}]"
+    endpoint = f"{{address: {world.host}, ports: {{http: {world.servers.http}, echo: {world.servers.tcp}}}}}"
+    assert "Could not resolve" in world.curl("http://static.example.com/").err
+    with world.applied(
+        entry("static", f"{{hosts: [static.example.com], ports: {ports}, resolution: STATIC, endpoints: [{endpoint}]}}")
+    ):
+        assert world.told("http://static.example.com/a")["host"] == "static.example.com"
+        assert world.speak("static.example.com", 7) == "outside hello"
+    assert "Could not resolve" in world.curl("http://static.example.com/").err
+
+
+def test_dns(world: World) -> None:
+    """The proxy asks the world's DNS for a host of which the application gets a virtual address; routes hold for it."""
+    port = f"{{number: 80, name: http, protocol: HTTP, targetPort: {world.servers.http}}}"
+    fault = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: dns}
+spec:
+  hosts: [dns.example.com]
+  http:
+  - match: [{uri: {prefix: /broken}}]
+    fault: {abort: {httpStatus: 418, percentage: {value: 100}}}
+    route: [{destination: {host: dns.example.com}}]
+  - route: [{destination: {host: dns.example.com}}]
+"""
+    with world.applied(entry("dns", f"{{hosts: [dns.example.com], ports: [{port}], resolution: DNS}}"), fault):
+        assert world.told("http://dns.example.com/fine")["path"] == "/fine"
+        assert "HTTP/1.1 418" in world.curl("http://dns.example.com/broken").out
+        assert world.mesh.inside("getent", "hosts", "dns.example.com").out.startswith("240.240.")
+
+
+def test_dns_round_robin_with_tls(world: World) -> None:
+    """An application's own TLS to a host outside goes through whole: its certificate is checked by the application."""
+    port = f"{{number: 443, name: https, protocol: HTTPS, targetPort: {world.servers.https}}}"
+    spec = (
+        f"{{hosts: [big.example.com], ports: [{port}], resolution: DNS_ROUND_ROBIN, endpoints: [{{address: edge.example.com}}]}}"
+    )
+    with world.applied(entry("big", spec)):
+        told = world.told("--cacert", str(world.roots), "https://big.example.com/", through=False)
+        assert told["tls"]
+
+
+def test_wildcards(world: World) -> None:
+    """NONE: to wherever the application found the host, told by its name, in HTTP's Host and in TLS."""
+    http, https = world.servers.http, world.servers.https
+    ports = f"{{number: {http}, name: http, protocol: HTTP}}, {{number: {https}, name: tls, protocol: TLS}}"
+    with world.applied(entry("wild", f'{{hosts: ["*.wild.example.com"], ports: [{ports}], resolution: NONE}}')):
+        assert world.told(f"http://a.wild.example.com:{http}/")["host"].startswith("a.wild.example.com")
+        url = f"https://b.wild.example.com:{https}/"
+        assert world.told("--cacert", str(world.roots), url, through=False)["tls"]
+
+
+def test_an_address_of_its_own(world: World) -> None:
+    """A virtual address that the ServiceEntry names leads to its endpoints."""
+    spec = (
+        "hosts: [db.example.com], addresses: [198.51.100.7], ports: [{number: 5432, name: db, protocol: TCP}], resolution: STATIC"
+    )
+    endpoint = f"{{address: {world.host}, ports: {{db: {world.servers.tcp}}}}}"
+    with world.applied(entry("db", f"{{{spec}, endpoints: [{endpoint}]}}")):
+        assert world.speak("198.51.100.7", 5432) == "outside hello"
+        assert world.speak("db.example.com", 5432) == "outside hello"
+
+
+def test_only_those_who_may_see_it(world: World) -> None:
+    """exportTo: for other namespaces the host is as it was."""
+    port = f"{{number: 80, name: http, protocol: HTTP, targetPort: {world.servers.http}}}"
+    spec = f'{{hosts: [dns.example.com], exportTo: ["."], ports: [{port}], resolution: DNS}}'
+    with world.applied("{apiVersion: v1, kind: Namespace, metadata: {name: other}}", entry("private", spec, "other")):
+        assert world.mesh.inside("getent", "hosts", "dns.example.com").out.split()[0] == world.host
