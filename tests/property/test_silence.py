@@ -41,6 +41,10 @@ SPLIT = [
 ]
 MIRROR = {"host": "reviews", "subset": "v1", "port": {"number": 9080}}
 BACKEND = {"name": "reviews-v1", "port": 9080}
+MIRRORS: list[dict[str, Any]] = [
+    {"type": "RequestMirror", "requestMirror": {"backendRef": BACKEND, **share}}
+    for share in ({}, {"percent": 5}, {"fraction": {"numerator": 1, "denominator": 8}})
+]
 # A mesh in which the fields of each kind have something to act on; each kind's object is changed in turn.
 OBJECTS: dict[str, dict[str, Any]] = {
     "Service": {"apiVersion": "v1", "spec": {"selector": {"app": "reviews"}, "ports": [HTTP]}},
@@ -255,7 +259,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "parentRefs": [{"group": "", "kind": "Service", "name": "ratings", "port": 9080}],
             "rules": [{"matches": [{"path": {"value": "/a"}}], **rule}],
         }
-        for one in HTTP_FILTERS
+        for one in [*HTTP_FILTERS, *MIRRORS]
         for rule in (
             {"filters": [one], **({} if "Redirect" in str(one["type"]) else {"backendRefs": [BACKEND]})},
             {"backendRefs": [{**BACKEND, "filters": [one]}]},
@@ -289,6 +293,9 @@ MEANINGLESS: dict[tuple[str, str], str] = {
         "Gateway",
         "selector.matchExpressions.[].operator",
     ): "has an effect; the schema does not say its words, so no other is found",
+    ("HTTPRoute", "requestRedirect.path.type"): "names the field beside it, which has the effect",
+    ("HTTPRoute", "urlRewrite.path.type"): "names the field beside it, which has the effect",
+    ("HTTPRoute", "sessionPersistence.type"): "names the field beside it, which has the effect",
     ("Service", "externalName"): "belongs to the type ExternalName, of which a warning speaks",
     ("Service", "allocateLoadBalancerNodePorts"): "belongs to the type LoadBalancer, of which a warning speaks",
     ("Service", "sessionAffinityConfig.clientIP.timeoutSeconds"): "belongs to sessionAffinity, of which a warning speaks",

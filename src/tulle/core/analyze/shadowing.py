@@ -222,6 +222,8 @@ def http_shadows(fetch: Fetch, place: Place) -> dict[Key, tuple[Taken, ...]]:
     for key in fetch.keys(http_routes, "parent_host", place):
         made = fetch(http_route_rules, key)
         for one in made.routes if made else ():
+            if one.share:  # of one match for several backends, the first stands for all
+                continue
             rule, at = f"spec.rules[{one.rank[-2]}]", one.rank[-1]
             ordered.append((one.rank, key, rule, f"{rule}.matches[{at}]", Match(request=one.route.match)))
     return _in_order(ordered)

@@ -19,7 +19,7 @@ from tulle.api.istio.gateway import Server
 from tulle.core.compile.callers import ANYBODY, Source
 from tulle.core.compile.gateways import Bound, bound, section_names, section_of
 from tulle.core.compile.hostname import Key, full_name, meet, service_key, specificity
-from tulle.core.compile.http_routes import Ranked, http_route_rules, in_order
+from tulle.core.compile.http_routes import Ranked, at_listener, http_route_rules, in_order
 from tulle.core.compile.objects import (
     age,
     http_routes,
@@ -180,10 +180,16 @@ def _ranked(fetch: Fetch, where: RouteTableKey, host: str) -> Iterator[Route]:
             best[one.bound.gateway] = reach
     for found in by_host:
         ranked: list[Ranked] = []
-        for key in sorted({one.route for one in found if one.route[1] and _is_best(fetch, one.bound, best)}):
-            row = fetch(http_route_rules, key)
-            ranked += row.routes if row else ()
+        here = {one.route: one for one in found if one.route[1] and _is_best(fetch, one.bound, best)}
+        for key, one in sorted(here.items()):
+            row, tls = fetch(http_route_rules, key), _tls(fetch, one.bound)
+            ranked += (at_listener(rule, one.served_port, where.port, tls) for rule in (row.routes if row else ()))
         yield from in_order(ranked)
+
+
+def _tls(fetch: Fetch, one: Bound) -> bool:
+    gateway = fetch(gateways, one.gateway)
+    return gateway is not None and gateway.spec.listeners[one.index].protocol == "HTTPS"
 
 
 def _wider(host: str) -> Iterator[str]:

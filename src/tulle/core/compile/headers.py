@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 
 from tulle.core.compile.mistakes import error
-from tulle.core.model.route import HeaderEdit, Headers
+from tulle.core.model.route import NO_EDIT, UNCHANGED, HeaderEdit, Headers
 from tulle.kit.problem import Problem, Ref
 
 _AUTHORITY = (":authority", "host")
@@ -43,7 +43,7 @@ class Said(msgspec.Struct, frozen=True):
 class Edited(msgspec.Struct, frozen=True):
     """What is changed, and what is wrong in it. `authority` is what the request's is rewritten to, or ""."""
 
-    headers: Headers = Headers()
+    headers: Headers = UNCHANGED
     authority: str = ""
     problems: tuple[Problem, ...] = ()
 
@@ -52,7 +52,7 @@ def edited(ref: Ref, request: Said, response: Said, placeholders: bool) -> Edite
     """The changes to a request and its response."""
     authority = [value for name, value in (*request.set, *request.add) if name.lower() in _AUTHORITY]
     problems = [*_refused(ref, request, _AUTHORITY), *_refused(ref, response, ())]
-    headers = Headers(_edit(request, placeholders), _edit(response, placeholders))
+    headers = _same(_edit(request, placeholders), _edit(response, placeholders))
     return Edited(headers, authority[0] if authority and clean(authority[0]) else "", tuple(problems))
 
 
@@ -74,11 +74,17 @@ def template(value: str, placeholders: bool) -> str:
 
 
 def _edit(said: Said, placeholders: bool) -> HeaderEdit:
-    return HeaderEdit(
+    edit = HeaderEdit(
         set=tuple((name.lower(), template(value, placeholders)) for name, value in said.set if _may(name) and clean(value)),
         add=tuple((name.lower(), template(value, placeholders)) for name, value in said.add if _may(name) and clean(value)),
         remove=tuple(name.lower() for name in said.remove if _may(name)),
     )
+    return NO_EDIT if edit == NO_EDIT else edit
+
+
+def _same(request: HeaderEdit, response: HeaderEdit) -> Headers:
+    """What changes nothing is one object, which is left out where the model is shown."""
+    return UNCHANGED if request is response is NO_EDIT else Headers(request, response)
 
 
 def _may(name: str) -> bool:
@@ -102,10 +108,12 @@ def _refused(ref: Ref, said: Said, written: Sequence[str]) -> Iterator[Problem]:
 
 def together(one: Headers, other: Headers) -> Headers:
     """Both changes; where both set a header, the second counts."""
-    return Headers(_both(one.request, other.request), _both(one.response, other.response))
+    return _same(_both(one.request, other.request), _both(one.response, other.response))
 
 
 def _both(one: HeaderEdit, other: HeaderEdit) -> HeaderEdit:
+    if NO_EDIT in (one, other):
+        return one if other == NO_EDIT else other
     return HeaderEdit(
         set=tuple({**dict(one.set), **dict(other.set)}.items()),
         add=(*one.add, *other.add),

@@ -12,7 +12,7 @@ from tulle.api.gateway import HTTPRoute
 from tulle.api.istio import VirtualService
 from tulle.core.compile.callers import ANYBODY, Source
 from tulle.core.compile.hostname import Key, covers, full_name, is_address, meanings, short_names, specificity
-from tulle.core.compile.http_routes import Ranked, http_route_rules, in_order
+from tulle.core.compile.http_routes import Ranked, at_listener, http_route_rules, in_order
 from tulle.core.compile.objects import MESH, age, http_routes, in_mesh, parent_key, virtual_services, visible
 from tulle.core.compile.routes import reachable
 from tulle.core.compile.services import service
@@ -112,7 +112,7 @@ def attached(fetch: Fetch, key: Key, number: int, viewer: str) -> list[Ranked] |
     if not chosen:
         return None
     rows = (fetch(http_route_rules, one) for one in chosen)
-    return [route for row in rows if row for route in row.routes]
+    return [at_listener(route, number, number, tls=False) for row in rows if row for route in row.routes]
 
 
 def attached_routes(fetch: Fetch, key: Key, number: int, viewer: str) -> list[Key]:

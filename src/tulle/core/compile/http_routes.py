@@ -1,37 +1,26 @@
 """HTTPRoute → routes with their rank: the Gateway API orders the matches of all routes together, not as they are written.
 
-A row is the object alone, whatever it is attached to; `gateways` and `hosts` put the rows of one host together by rank. A
-backend that is not there is answered 500 for its share; a rule with a filter that is not supported yet is answered 500, for
-the API forbids to leave a filter out.
+A row is the object alone, whatever it is attached to; `gateways` and `hosts` put the rows of one host together by rank.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from tulle.api.gateway import HTTPRoute
-from tulle.api.gateway.http_route import HTTPBackendRef, HTTPRouteFilter, HTTPRouteMatch, HTTPRouteRule, Timeouts
+from tulle.api.gateway.http_route import HTTPRouteMatch, HTTPRouteRule, Timeouts
 from tulle.api.gateway.http_route import Retry as RetrySpec
 from tulle.api.values import seconds
-from tulle.core.compile import backends
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.mistakes import not_yet, sorted_problems, unsaid, warning
+from tulle.core.compile.mistakes import not_yet, sorted_problems
 from tulle.core.compile.objects import age, http_routes
+from tulle.core.compile.routes import placed
+from tulle.core.compile.rule_actions import Action, action, session
 from tulle.core.flow import Fetch, table
-from tulle.core.model.destination import DestinationKey
-from tulle.core.model.route import (
-    DEFAULT_RETRY,
-    Abort,
-    MatchKind,
-    NamedMatch,
-    Origin,
-    Retry,
-    Route,
-    RouteMatch,
-    TextMatch,
-    WeightedDestination,
-)
-from tulle.kit.problem import Problem, Ref
+from tulle.core.model.route import DEFAULT_RETRY, MatchKind, NamedMatch, Origin, Retry, Route, RouteMatch, TextMatch
+from tulle.kit.problem import Problem
 
 _PATHS = {"Exact": MatchKind.EXACT, "PathPrefix": MatchKind.SEGMENTS, "RegularExpression": MatchKind.REGEX}
 _TEXTS = {"Exact": MatchKind.EXACT, "RegularExpression": MatchKind.REGEX}
@@ -41,11 +30,12 @@ class Ranked(msgspec.Struct, frozen=True, order=True):
     """A route and its place among all routes of a host: the lower rank goes first.
 
     Exact path, then prefixes by length, then expressions; a method; more headers; more query parameters; then the oldest object,
-    its name, and the order within it.
+    its name, and the order within it; `share` is the place among the routes of one match.
     """
 
     rank: tuple[int, int, int, int, int, str, str, str, int, int]
     route: Route
+    share: int = 0
 
 
 class RankedRoutes(msgspec.Struct, frozen=True):
@@ -63,7 +53,13 @@ class RankedRoutes(msgspec.Struct, frozen=True):
 
 def in_order(ranked: list[Ranked]) -> tuple[Route, ...]:
     """The routes of several objects as one list."""
-    return tuple(one.route for one in sorted(ranked, key=lambda one: one.rank))
+    return tuple(one.route for one in sorted(ranked, key=lambda one: (one.rank, one.share)))
+
+
+def at_listener(one: Ranked, port: int, bound: int, tls: bool) -> Ranked:
+    """The route as it is at a listener: see `placed`."""
+    route = placed(one.route, port, bound, tls)
+    return one if route is one.route else Ranked(one.rank, route, one.share)
 
 
 @table
@@ -74,18 +70,25 @@ def http_route_rules(fetch: Fetch, key: Key) -> RankedRoutes | None:
         return None
     routes: list[Ranked] = []
     problems: list[Problem] = []
+    refused: list[int] = []
+    partly: list[int] = []
     for index, rule in enumerate(row.spec.rules):
         path = f"spec.rules[{index}]"
-        action, found = _action(fetch, row, rule, path)
-        problems += found
+        made = _action(fetch, row, rule, path)
+        problems += made.problems
+        refused += [index] * made.refused
+        partly += [index] * made.partly
         for place, one in enumerate(rule.matches or (HTTPRouteMatch(),)):
             match = _match(one)
             rank = (*_specificity(one), *age(row), index, place)
-            routes.append(Ranked(rank, msgspec.structs.replace(action, match=match)))
-    refused = tuple(index for index, rule in enumerate(row.spec.rules) if rule.filters)
-    backends_refused = (any(one.filters for one in rule.backend_refs) for rule in row.spec.rules)
-    partly = tuple(index for index, some in enumerate(backends_refused) if some and index not in refused)
-    return RankedRoutes(tuple(routes), sorted_problems(problems), refused, partly)
+            routes += (Ranked(rank, route, share) for share, route in enumerate(matched(made.routes, match)))
+    return RankedRoutes(tuple(routes), sorted_problems(problems), tuple(refused), tuple(partly))
+
+
+def matched(routes: tuple[Route, ...], match: RouteMatch) -> Iterator[Route]:
+    """The routes of a rule where a match of it holds."""
+    for route in routes:
+        yield msgspec.structs.replace(route, match=msgspec.structs.replace(match, percent=route.match.percent))
 
 
 def _specificity(one: HTTPRouteMatch) -> tuple[int, int, int, int, int]:
@@ -107,59 +110,18 @@ def _match(one: HTTPRouteMatch) -> RouteMatch:
     )
 
 
-def _action(fetch: Fetch, row: HTTPRoute, rule: HTTPRouteRule, path: str) -> tuple[Route, list[Problem]]:
-    problems = [*unsaid(row.ref, rule, path, ("name", "matches", "filters", "backend_refs", "timeouts", "retry"))]
+def _action(fetch: Fetch, row: HTTPRoute, rule: HTTPRouteRule, path: str) -> Action:
     retry, timeout = _retry(rule.retry, rule.timeouts)
-    problems += unsaid(row.ref, rule.retry, f"{path}.retry", ("codes", "attempts"))
-    route = Route(
+    kept, problems = session(row.ref, rule.session_persistence, f"{path}.sessionPersistence")
+    base = Route(
         name=rule.name or f"{row.metadata.namespace}/{row.metadata.name}.{path.removeprefix('spec.')}",
         timeout=timeout,
         retry=retry,
+        session=kept,
         origin=Origin(ref=row.ref, path=path),
     )
-    if rule.filters:
-        problems += _filters(row.ref, rule.filters, f"{path}.filters")
-        return msgspec.structs.replace(route, status=500), problems
-    shares: list[WeightedDestination] = []
-    broken = 0
-    for index, backend in enumerate(rule.backend_refs):
-        found = _backend(fetch, row, backend, f"{path}.backendRefs[{index}]")
-        if isinstance(found, DestinationKey):
-            if backend.weight > 0:
-                shares.append(WeightedDestination(found, backend.weight))
-        else:
-            problems += found
-            broken += backend.weight
-    if not shares:
-        if not broken:
-            message = "found no backend with a weight above 0; every request is answered 500"
-            problems.append(warning(row.ref, f"{path}.backendRefs", "WeightSumZero", message))
-        return msgspec.structs.replace(route, status=500), problems
-    abort = Abort(500, 100.0 * broken / (broken + sum(share.weight for share in shares))) if broken else None
-    return msgspec.structs.replace(route, destinations=_merged(shares), abort=abort), problems
-
-
-def _merged(shares: list[WeightedDestination]) -> tuple[WeightedDestination, ...]:
-    """Each destination once: one backend named twice gets both its shares."""
-    weights: dict[DestinationKey, int] = {}
-    for share in shares:
-        weights[share.destination] = weights.get(share.destination, 0) + share.weight
-    return tuple(WeightedDestination(destination, weight) for destination, weight in weights.items())
-
-
-def _backend(fetch: Fetch, row: HTTPRoute, backend: HTTPBackendRef, path: str) -> DestinationKey | list[Problem]:
-    ref = row.ref
-    if backend.filters:
-        return _filters(ref, backend.filters, f"{path}.filters")
-    found = backends.refer(fetch, ref, backend, path)
-    return [found] if isinstance(found, Problem) else found
-
-
-def _filters(ref: Ref, filters: tuple[HTTPRouteFilter, ...], path: str) -> list[Problem]:
-    return [
-        warning(ref, f"{path}[{index}]", "NotYetSupported", f"the filter {one.type} is not supported yet; answered 500")
-        for index, one in enumerate(filters)
-    ]
+    made = action(fetch, row.ref, base, rule.filters, rule.backend_refs, path)
+    return msgspec.structs.replace(made, problems=(*made.problems, *problems))
 
 
 def _retry(said: RetrySpec | None, timeouts: Timeouts | None) -> tuple[Retry | None, float]:
@@ -167,8 +129,13 @@ def _retry(said: RetrySpec | None, timeouts: Timeouts | None) -> tuple[Retry | N
     one_try = seconds(timeouts.backend_request) if timeouts and timeouts.backend_request else 0.0
     retry = DEFAULT_RETRY
     if said:
-        statuses = said.codes or retry.statuses
-        retry = msgspec.structs.replace(retry, attempts=said.attempts or retry.attempts, statuses=tuple(statuses))
+        # Who writes a retry asks for it, whatever is repeated: connections that broke and tries that took too long, too.
+        retry = Retry(
+            attempts=said.attempts or retry.attempts,
+            on=(*(one for one in retry.on if one != "retriable-status-codes"), "reset"),
+            statuses=said.codes,
+            backoff=seconds(said.backoff) if said.backoff else 0.0,
+        )
     return msgspec.structs.replace(retry, per_try_timeout=one_try), request
 
 

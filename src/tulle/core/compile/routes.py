@@ -25,3 +25,17 @@ def reachable(routes: Iterable[Route]) -> tuple[Route, ...]:
         if route.match == RouteMatch():
             break
     return tuple(found)
+
+
+def placed(route: Route, port: int, bound: int, tls: bool) -> Route:
+    """The route at a listener that says `port` and is bound to `bound`: a redirect to its own port gets the number.
+
+    A port that goes without saying is left out, where the caller's authority has none; that of a listener at another port has.
+    """
+    said = route.redirect
+    if said is None or not said.own_port:
+        return route
+    own = {"http": 80, "https": 443}[said.scheme or ("https" if tls else "http")]
+    number = own if said.scheme else port
+    unsaid = number == own and (bool(said.host) or bound in (80, 443) or not said.scheme)
+    return msgspec.structs.replace(route, redirect=msgspec.structs.replace(said, own_port=False, port=0 if unsaid else number))

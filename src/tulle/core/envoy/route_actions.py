@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from tulle.core.envoy.source import percent, seconds, uint32
 from tulle.core.model.route import (
+    UNCHANGED,
     HeaderEdit,
     Headers,
     MatchKind,
@@ -25,8 +26,6 @@ from tulle.pb.envoy.config.route.v3 import route_components_pb2
 from tulle.pb.envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from tulle.pb.envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 from tulle.pb.envoy.type.matcher.v3 import regex_pb2
-
-UNCHANGED = Headers()
 
 # How often a retry may draw again when it drew an endpoint that has already failed this request; Istio's number.
 _DRAWS = 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tulle.core.envoy.source import FALSE
+from tulle.core.envoy.source import FALSE, percent
 from tulle.core.model.route import MatchKind, NamedMatch, RouteMatch, TextMatch
 from tulle.pb.envoy.config.route.v3 import route_components_pb2
 from tulle.pb.envoy.type.matcher.v3 import regex_pb2, string_pb2
@@ -14,6 +14,8 @@ def request_match(match: RouteMatch) -> route_components_pb2.RouteMatch:
         headers=[_header(header) for header in match.headers],
         query_parameters=[_query(parameter) for parameter in match.query],
     )
+    if match.percent < 100.0:
+        message.runtime_fraction.default_value.CopyFrom(percent(match.percent))
     path = match.path
     if path is None or path.kind is MatchKind.PRESENT:
         message.prefix = "/"

@@ -19,11 +19,11 @@ from __future__ import annotations
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy.clusters import PASSTHROUGH
-from tulle.core.envoy.route_actions import UNCHANGED, action, edit_headers, redirect
+from tulle.core.envoy.route_actions import action, edit_headers, redirect
 from tulle.core.envoy.route_filters import filters
 from tulle.core.envoy.route_matches import request_match
 from tulle.core.envoy.source import FALSE, metadata, seconds, uint32
-from tulle.core.model.route import MOST_BODY, Route, RouteTableKey, VirtualHost
+from tulle.core.model.route import MOST_BODY, UNCHANGED, Route, RouteTableKey, VirtualHost
 from tulle.pb.envoy.config.core.v3 import base_pb2, config_source_pb2, substitution_format_string_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 

@@ -38,11 +38,16 @@ class NamedMatch(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RouteMatch(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All of what is named must hold; an empty match holds for every request. `method` and others are header matches."""
+    """All of what is named must hold; an empty match holds for every request. `method` and others are header matches.
+
+    `percent`: of the requests, by chance. One number is drawn for a request, so that of two matches with 20 and 50 percent the
+    first holds for a fifth, and the second, where the first does not, for three tenths.
+    """
 
     path: TextMatch | None = None
     headers: tuple[NamedMatch, ...] = ()
     query: tuple[NamedMatch, ...] = ()
+    percent: float = 100.0
 
 
 class HeaderEdit(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -56,11 +61,17 @@ class HeaderEdit(msgspec.Struct, frozen=True, omit_defaults=True):
     remove: tuple[str, ...] = ()
 
 
+NO_EDIT = HeaderEdit()
+
+
 class Headers(msgspec.Struct, frozen=True, omit_defaults=True):
     """Changes to the headers of a request on its way, and of its response."""
 
-    request: HeaderEdit = HeaderEdit()
-    response: HeaderEdit = HeaderEdit()
+    request: HeaderEdit = NO_EDIT
+    response: HeaderEdit = NO_EDIT
+
+
+UNCHANGED = Headers()
 
 
 class WeightedDestination(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,7 +82,7 @@ class WeightedDestination(msgspec.Struct, frozen=True, omit_defaults=True):
 
     destination: DestinationKey
     weight: int = 1
-    headers: Headers = Headers()
+    headers: Headers = UNCHANGED
     authority: str = ""
 
 
@@ -214,7 +225,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int = 0
     body: bytes = b""
     rewrite: Rewrite | None = None
-    headers: Headers = Headers()
+    headers: Headers = UNCHANGED
     mirrors: tuple[Mirror, ...] = ()
     cors: Cors | None = None
     timeout: float = 0.0

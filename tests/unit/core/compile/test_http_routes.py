@@ -150,7 +150,7 @@ def test_timeouts_and_retries(mesh: Mesh) -> None:
 
 def test_a_filter_that_is_not_supported_is_never_skipped(mesh: Mesh) -> None:
     """A request that should have been changed on the way would arrive unchanged."""
-    filters = [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "a", "value": "b"}]}}]
+    filters = [{"type": "ExtensionRef", "extensionRef": {"group": "a.b", "kind": "C", "name": "d"}}]
     mesh.apply([route(rules=[rule("r", filters=filters)])])
     assert mesh.routes("reviews")[0].status == 500
     (problem,) = mesh.problems()

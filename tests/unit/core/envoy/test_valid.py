@@ -252,6 +252,7 @@ def changes(one: tuple[WeightedDestination, ...], many: tuple[WeightedDestinatio
     yield Route(destinations=one, retry=Retry(1, ("5xx",), backoff=0.0001, longest=0.00001, elsewhere=False))
     yield Route(destinations=one, retry=Retry(1, ("5xx",), backoff=1.0, other_localities=True))
     yield Route(status=200, body=b"a" * MOST_BODY, headers=headers)
+    yield Route(match=RouteMatch(percent=12.5), destinations=one)
     yield Route(status=503, body=bytes(range(256)))
 
 

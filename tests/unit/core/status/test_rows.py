@@ -192,8 +192,8 @@ def test_a_consumer_route_is_accepted(mesh: Mesh) -> None:
 
 def test_filters_that_are_not_supported_yet(mesh: Mesh) -> None:
     """A route whose requests are all answered 500 would be called accepted, or one bad rule would condemn the others."""
-    redirect = [{"type": "RequestRedirect", "requestRedirect": {"hostname": "other.example.com"}}]
-    bad = rule("bad", {"path": {"type": "Exact", "value": "/x"}}, filters=redirect, backendRefs=[])
+    unknown = [{"type": "ExtensionRef", "extensionRef": {"group": "a.b", "kind": "C", "name": "d"}}]
+    bad = rule("bad", {"path": {"type": "Exact", "value": "/x"}}, filters=unknown, backendRefs=[])
     mesh.apply([gateway(), route(parentRefs=AT_GATEWAY, rules=[bad])])
     (one,) = parents(mesh)
     assert said(one["conditions"], "Accepted") == "False UnsupportedValue"
@@ -209,11 +209,11 @@ def test_filters_that_are_not_supported_yet(mesh: Mesh) -> None:
 
 def test_fields_without_effect_are_said(mesh: Mesh) -> None:
     """A person would trust a field that does nothing."""
-    retry = {"attempts": 1, "backoff": "1s"}
-    mesh.apply([gateway(), route(parentRefs=AT_GATEWAY, rules=[rule("r", retry=retry)])])
+    sessions = {"cookie": {"lifetimeType": "Session"}, "absoluteTimeout": "1h"}
+    mesh.apply([gateway(), route(parentRefs=AT_GATEWAY, rules=[rule("r", sessionPersistence=sessions)])])
     (one,) = parents(mesh)
     assert said(one["conditions"], "Accepted") == "True Accepted"
-    assert "spec.rules[0].retry.backoff" in condition(one["conditions"], "Accepted")["message"]
+    assert "spec.rules[0].sessionPersistence.absoluteTimeout" in condition(one["conditions"], "Accepted")["message"]
 
 
 def test_a_backend_that_speaks_tls(mesh: Mesh) -> None:

@@ -1,0 +1,12 @@
+"""The kinds of routes of the Gateway API that become HTTP routes, and where the rules of each are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tulle.core.compile.grpc_routes import grpc_route_rules
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.http_routes import RankedRoutes, http_route_rules
+from tulle.core.flow import Table
+
+RULES: Mapping[str, Table[Key, RankedRoutes]] = {"HTTPRoute": http_route_rules, "GRPCRoute": grpc_route_rules}
