@@ -188,8 +188,7 @@ def _ranked(fetch: Fetch, where: RouteTableKey, host: str) -> Iterator[Route]:
 
 
 def _tls(fetch: Fetch, one: Bound) -> bool:
-    gateway = fetch(gateways, one.gateway)
-    return gateway is not None and gateway.spec.listeners[one.index].protocol == "HTTPS"
+    return (fetch(places, one.gateway) or ())[one.index].listener.protocol == "HTTPS"
 
 
 def _wider(host: str) -> Iterator[str]:
