@@ -79,6 +79,17 @@ def istio_destinations() -> st.SearchStrategy[list[Json]]:
     return some(destination, 3, 1)
 
 
+def changes() -> st.SearchStrategy[Json]:
+    """What a rule of a VirtualService changes of requests and responses."""
+    pairs = st.dictionaries(st.sampled_from((*HEADERS, "x-new")), st.sampled_from(TEXTS), max_size=2)
+    operations = sparse(set=pairs, add=pairs, remove=some(st.sampled_from(HEADERS), 1, 1))
+    rewrite = st.one_of(
+        sparse(uri=st.sampled_from(("/", "/n", "/n/")), authority=st.just("new.host")),
+        st.just({"uriRegexRewrite": {"match": "/(a|b)(/?)", "rewrite": r"/\2\1x"}}),
+    )
+    return sparse(headers=sparse(request=operations, response=operations), rewrite=rewrite)
+
+
 def istio_rule() -> st.SearchStrategy[Json]:
     """HTTPRoute of a VirtualService."""
     answer = st.sampled_from((200, 404, 503)).map(lambda status: {"directResponse": {"status": status}})
@@ -86,8 +97,16 @@ def istio_rule() -> st.SearchStrategy[Json]:
         lambda code: {"fault": {"abort": {"httpStatus": code, "percentage": {"value": 100}}}}
     )
     forward = st.builds(
-        lambda route, more: {"route": route} | more, istio_destinations(), st.one_of(st.just({}), st.just({}), abort)
+        lambda route, more: {"route": route} | more, istio_destinations(), st.one_of(st.just({}), changes(), abort)
     )
+    redirect = sparse(
+        uri=st.sampled_from(("/n", "/")),
+        authority=st.just("new.host"),
+        scheme=st.sampled_from(("http", "https")),
+        port=st.sampled_from((80, 8443)),
+        redirectCode=st.sampled_from((301, 307)),
+    ).map(lambda one: {"redirect": one or {"uri": "/n"}})
+    answer = st.one_of(answer, redirect)
     return st.builds(
         lambda match, action, name: action | ({"match": match} if match else {}) | name,
         some(istio_match(), 3),

@@ -40,7 +40,7 @@ class Seen(msgspec.Struct, frozen=True):
     status: int
     route: str
     cluster: str
-    headers: dict[str, str]
+    headers: tuple[tuple[str, str], ...]
     asked: dict[str, Any] | None = None
 
 
@@ -141,6 +141,12 @@ class Judge:
         await self.ads.quiet()
         assert self.ads.nacks == [], f"Envoy refuses what tulle sends: {self.ads.nacks}"
 
+    async def put(self, resources: Iterable[Encoded]) -> None:
+        """Hand on virtual hosts."""
+        self.ads.put([telling(one) for one in resources])
+        await self.ads.quiet()
+        assert self.ads.nacks == [], f"Envoy refuses what tulle sends: {self.ads.nacks}"
+
     async def ask(self, table: RouteTableKey, requests: Iterable[tuple[Request, int]]) -> list[Seen]:
         """Send requests, each with its draw, one after the other over one connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.ports[table])
@@ -156,7 +162,7 @@ class Judge:
                 await reader.readexactly(length)
             asked = json.loads(headers[ASKED]) if ASKED in headers else None
             route, cluster = ("" if headers.get(name) == "-" else headers.get(name, "") for name in _TOLD)
-            found.append(Seen(int(first.split(" ")[1]), route, cluster, headers, asked))
+            found.append(Seen(int(first.split(" ")[1]), route, cluster, tuple(pairs), asked))
             if headers.get("connection") == "close":
                 writer.close()
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.ports[table])

@@ -7,13 +7,14 @@ from enum import StrEnum
 import msgspec
 
 from tulle.core.model.destination import DestinationKey
-from tulle.core.model.route import Route
+from tulle.core.model.route import HeaderEdit, Route
 
 
 class Outcome(StrEnum):
-    """FORWARD: to `destination`. RESPOND: the proxy answers `status`. PASSTHROUGH: to where it was going."""
+    """FORWARD: to `destination`. REDIRECT, RESPOND: the proxy answers. PASSTHROUGH: to where it was going."""
 
     FORWARD = "forward"
+    REDIRECT = "redirect"
     RESPOND = "respond"
     PASSTHROUGH = "passthrough"
     NO_ROUTE = "no-route"
@@ -38,7 +39,9 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `virtual_host` and `domain` say by which name it was found, `route` which rule decided, `passed` which rules before it did
     not hold. `destination` is the one that chance gives, `shares` are all that it might have given. `status` is that of the
-    proxy's own answer. `path` and `authority` are what the destination sees. Faults for a part of the requests stand in `route`.
+    proxy's own answer, `location` where it sends the caller. `path`, `authority` and `headers` are what the destination sees (of
+    the headers, what routes have to do with), `response` the changes of the answer's headers, in their order. What else happens
+    (faults and mirrors for a part of the requests, time limits, retries) stands in `route`.
     """
 
     outcome: Outcome
@@ -50,4 +53,7 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int = 0
     authority: str = ""
     path: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    response: tuple[HeaderEdit, ...] = ()
+    location: str = ""
     passed: tuple[Passed, ...] = ()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from tulle.core.evaluate.decision import Decision, Outcome, Passed, Share
+from tulle.core.evaluate.edits import edited_request, location, new_path
 from tulle.core.evaluate.hosts import choose_host
 from tulle.core.evaluate.request import Request, normalized
-from tulle.core.evaluate.texts import why_not
-from tulle.core.model.destination import DestinationKey
-from tulle.core.model.route import Route, RouteTableKey, VirtualHost
+from tulle.core.evaluate.texts import holds, why_not
+from tulle.core.model.route import Cors, HeaderEdit, Rewrite, Route, RouteTableKey, VirtualHost, WeightedDestination
 
 _NOT_FOUND = 404
 _NOT_IN_MESH = 502
@@ -48,30 +50,52 @@ def _missing(key: RouteTableKey) -> int:
 
 
 def _act(host: VirtualHost, domain: str, route: Route, request: Request, chance: float, passed: tuple[Passed, ...]) -> Decision:
+    shares = [share for share in route.destinations if share.weight > 0]
+    share = drawn(shares, chance) if shares else None
+    # The share is drawn before anything else: its headers are on whatever the caller gets.
+    response = _edits(*((share.headers.response,) if share else ()), route.headers.response)
+    base = Decision(Outcome.RESPOND, host.name, domain, route, response=response, passed=passed)
+    if route.cors and _is_preflight(route.cors, request):
+        return msgspec.structs.replace(base, status=200)
     if route.abort and route.abort.percent >= 100:
-        return Decision(Outcome.RESPOND, host.name, domain, route, status=route.abort.status, passed=passed)
-    weights = [share for share in route.destinations if share.weight > 0]
-    if not weights:
-        return Decision(Outcome.RESPOND, host.name, domain, route, status=route.status or 500, passed=passed)
-    total = sum(share.weight for share in weights)
-    return Decision(
-        Outcome.FORWARD,
-        host.name,
-        domain,
-        route,
-        destination=drawn([(share.destination, share.weight) for share in weights], chance),
-        shares=tuple(Share(share.destination, share.weight / total) for share in weights),
-        authority=request.authority,
-        path=request.path,
-        passed=passed,
+        # A status of gRPC travels in a response of 200, to whoever asked.
+        return msgspec.structs.replace(base, status=route.abort.status if route.abort.grpc is None else 200)
+    if share is None and route.redirect:
+        where = location(route.redirect, route.match.path, request)
+        return msgspec.structs.replace(base, outcome=Outcome.REDIRECT, status=route.redirect.status, location=where)
+    if share is None:
+        return msgspec.structs.replace(base, status=route.status or 500)
+    total = sum(one.weight for one in shares)
+    rewrite = route.rewrite or Rewrite()
+    return msgspec.structs.replace(
+        base,
+        outcome=Outcome.FORWARD,
+        destination=share.destination,
+        shares=tuple(Share(one.destination, one.weight / total) for one in shares),
+        authority=share.authority or rewrite.authority or request.authority,
+        path=new_path(rewrite.path, route.match.path, request.path) if rewrite.path else request.path,
+        headers=edited_request(request, _edits(share.headers.request, route.headers.request)).headers,
     )
 
 
-def drawn(weights: list[tuple[DestinationKey, int]], chance: float) -> DestinationKey:
-    """The destination at that place of the line on which each has its weight as length, in their order."""
-    place = int(chance * sum(weight for _destination, weight in weights))
-    for destination, weight in weights:
-        if place < weight:
-            return destination
-        place -= weight
-    return weights[-1][0]
+def _edits(*edits: HeaderEdit) -> tuple[HeaderEdit, ...]:
+    return tuple(edit for edit in edits if edit != HeaderEdit())
+
+
+def _is_preflight(cors: Cors, request: Request) -> bool:
+    """Whether the request asks if another may be sent, and is answered by the proxy itself."""
+    origin = request.header("origin")
+    if request.method != "OPTIONS" or not origin or not any(request.header("access-control-request-method")):
+        return False
+    allowed = any(one.value == "*" or holds(one, origin[0]) for one in cors.origins)
+    return allowed or not cors.forward_unmatched
+
+
+def drawn(shares: list[WeightedDestination], chance: float) -> WeightedDestination:
+    """The share at that place of the line on which each has its weight as length, in their order."""
+    place = int(chance * sum(share.weight for share in shares))
+    for share in shares:
+        if place < share.weight:
+            return share
+        place -= share.weight
+    return shares[-1]
