@@ -67,6 +67,11 @@ class NodeSettings:
         return self.runtime_dir / "node.sock"
 
 
+def instance_of(settings: NodeSettings) -> str:
+    """What everything that the node starts carries in TULLE_INSTANCE."""
+    return settings.instance or "node-" + hashlib.sha256(str(settings.runtime_dir).encode()).hexdigest()[:8]
+
+
 class NodeAgent:
     """The running agent: `async with NodeAgent(settings) as node` serves; `stopped` ends when somebody asked it to."""
 
@@ -92,7 +97,7 @@ class NodeAgent:
     async def _start(self) -> None:
         settings = self.settings
         _preflight(settings)
-        instance = settings.instance or "node-" + hashlib.sha256(str(settings.runtime_dir).encode()).hexdigest()[:8]
+        instance = instance_of(settings)
         envoy, (network, reason) = await asyncio.gather(
             asyncio.to_thread(preflight.check_envoy),
             capture.choose(settings.capture, instance=instance, folder=settings.runtime_dir / "node", address=settings.address),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pwd
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +18,13 @@ from typing import IO
 
 import msgspec
 
+from tulle.app.notify import notify
 from tulle.app.private_node import node_agent
 from tulle.client.node_api import NodeClient, NodeError, Owner, WorkloadSpec, WorkloadStatus
 from tulle.kit.errors import TulleError, Unavailable
 from tulle.node.process import this
 
+_FOR_US = {"NOTIFY_SOCKET"}  # systemd takes messages of its main process only, and that is not the application
 Stream = int | IO[bytes] | None
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -110,19 +113,22 @@ async def start(
     new_session: bool = False,
     socket: Path | None = None,
     timeout: float = 30.0,
+    uid: int | None = None,
+    gid: int | None = None,
 ) -> App:
     """Put a workload in the mesh and, once its proxy serves, start its application inside.
 
     The calling process owns the workload: when it dies, however it dies, the agent clears both away. `env` is the environment
-    (default: this process's); `socket` the agent's (default: the host's). Raises `Unavailable` where no agent answers,
-    `NodeError` where it cannot, `TulleError` where the command does not start. Many may run in one process.
+    (default: this process's); `socket` the agent's (default: the host's); `uid` and `gid`, as root, whom to run as. Raises
+    `Unavailable` where no agent answers, `NodeError` where it cannot, `TulleError` where the command does not start. Many may run
+    in one process.
     """
     owner = this()
     owned = msgspec.structs.replace(spec, owner=Owner(owner.pid, owner.started))
     async with NodeClient(socket) as node:
         status = await node.add(owned, timeout=timeout)
         try:
-            command = await node.command(spec.id, argv, os.environ if env is None else env)
+            command = await node.command(spec.id, argv, os.environ if env is None else env, uid=uid, gid=gid)
             child = await asyncio.create_subprocess_exec(
                 *command.argv,
                 env=command.env,
@@ -141,13 +147,21 @@ async def start(
     return App(status, child, socket)
 
 
-async def run_workload(spec: WorkloadSpec, argv: Sequence[str], *, socket: Path | None = None) -> int:
+async def run_workload(
+    spec: WorkloadSpec, argv: Sequence[str], *, socket: Path | None = None, user: pwd.struct_passwd | None = None
+) -> int:
     """`tulle run`: start it, pass signals on, and return its exit code (128+n where signal n ended it).
 
-    Where no agent runs on this machine, one is started for it (`private_node.py`).
+    `user`: as root, whom to run it as, in an environment as of a login. Systemd hears when it has started. Where no agent runs on
+    this machine, one is started for it (`private_node.py`).
     """
     async with node_agent(socket) as agent:
-        app = await start(spec, argv, socket=agent)
+        environment = {name: value for name, value in os.environ.items() if name not in _FOR_US}
+        if user is not None:
+            environment |= {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name, "SHELL": user.pw_shell}
+        uid, gid = (user.pw_uid, user.pw_gid) if user else (None, None)
+        app = await start(spec, argv, env=environment, socket=agent, uid=uid, gid=gid)
+        notify("READY=1")
         with _signals(app.send):
             return await app.wait()
 

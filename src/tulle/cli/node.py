@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tulle.cli.setting import setting
+from tulle.cli.terminal import say
+
+if TYPE_CHECKING:
+    from tulle.app.node import NodeSettings
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @setting("--name", variable="TULLE_NODE_NAME", metavar="NAME", help="This node's name in the mesh. Default: the host's name.")
 @setting(
     "--api-address",
@@ -62,12 +67,35 @@ from tulle.cli.setting import setting
     help="Envoy's log level at its start; `tulle proxy log` changes it later.",
 )
 @setting("--teardown", is_flag=True, help="Remove all workloads at the end, rather than leaving them to the next agent.")
-def node(**given: Any) -> None:
+@click.pass_context
+def node(ctx: click.Context, /, **given: Any) -> None:
     """Run this host's node agent.
 
     It gives each workload its Envoy, identity and configuration. When it ends, or is killed, the workloads go on, and the next
-    agent takes them over.
+    agent takes them over. `tulle node uninstall` removes all that it leaves.
     """
-    from tulle.app.node import NodeSettings, run_node
+    from tulle.app.node import run_node
 
-    run_node(NodeSettings(**{name: value for name, value in given.items() if value is not None}))
+    ctx.obj = _settings(given)
+    if ctx.invoked_subcommand is None:
+        run_node(ctx.obj)
+
+
+@node.command()
+@click.pass_obj
+def uninstall(settings: NodeSettings) -> None:
+    """Remove the agent's workloads, and everything of it from this host: rules, groups, namespaces, processes, its identity.
+
+    Give it the settings that the agent had: `tulle node --runtime-dir DIR uninstall`, or the same TULLE_* variables. Of an agent
+    under systemd: `systemctl disable --now tulle-node` first.
+    """
+    from tulle.app.uninstall import uninstall as remove
+
+    for sentence in asyncio.run(remove(settings)):
+        say(sentence)
+
+
+def _settings(given: dict[str, Any]) -> NodeSettings:
+    from tulle.app.node import NodeSettings
+
+    return NodeSettings(**{name: value for name, value in given.items() if value is not None})

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tulle.cli.connection import namespace_option
 
 if TYPE_CHECKING:
+    import pwd
+
     from tulle.client.node_api import Port
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Istio's words for `appProtocol` and port names, as far as the mesh acts on them.
 PROTOCOLS = ("http", "http2", "grpc", "grpc-web", "https", "tls", "tcp", "mysql", "mongo", "redis", "udp")
@@ -24,6 +29,24 @@ socket_option = click.option(
     show_envvar=True,
     help="The node agent's local API. Without it, the agent of this machine.",
 )
+
+
+# What is captured: the flag, Istio's annotation of the same meaning, and help.
+_CAPTURED = {
+    "--include-outbound-ip-ranges": ("includeOutboundIPRanges", "CIDR,...", "Capture only calls to these. * is all."),
+    "--exclude-outbound-ip-ranges": ("excludeOutboundIPRanges", "CIDR,...", "Calls to these pass by the sidecar."),
+    "--include-outbound-ports": ("includeOutboundPorts", "PORT,...", "Capture calls to these ports whatever the address."),
+    "--exclude-outbound-ports": ("excludeOutboundPorts", "PORT,...", "Calls to these ports pass by the sidecar."),
+    "--include-inbound-ports": ("includeInboundPorts", "PORT,...", "Capture only what arrives at these ports. * is all."),
+    "--exclude-inbound-ports": ("excludeInboundPorts", "PORT,...", "What arrives at these ports passes by the sidecar."),
+    "--exclude-interfaces": ("excludeInterfaces", "NAME,...", "Traffic of these network interfaces passes by the sidecar."),
+}
+
+
+def _capture_options(command: F) -> F:
+    for name, (_annotation, metavar, text) in reversed(_CAPTURED.items()):
+        command = click.option(name, metavar=metavar, help=text)(command)
+    return command
 
 
 @click.command(context_settings=_PASS_ON)
@@ -40,7 +63,10 @@ socket_option = click.option(
     help="A port of the service, its protocol (TCP where not said), and the port that the process binds. Repeatable.",
 )
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A further label. Repeatable.")
+@click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="An annotation of its entry. Repeatable.")
+@_capture_options
 @click.option("--capture", type=click.Choice(["auto", "netns", "cgroup", "proxy"]), default="auto", show_default=True)
+@click.option("--user", default="", metavar="NAME", help="As root: the user (and its group) to run the process as.")
 @socket_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
 def run(
@@ -51,9 +77,12 @@ def run(
     service_account: str,
     ports: tuple[str, ...],
     labels: tuple[str, ...],
+    annotations: tuple[str, ...],
     capture: str,
+    user: str,
     socket: Path | None,
     command: tuple[str, ...],
+    **chosen: str | None,
 ) -> int:
     """Run a process in the mesh, behind a sidecar of its own.
 
@@ -72,10 +101,11 @@ def run(
         version=version,
         service_account=service_account,
         ports=tuple(parse_port(port) for port in ports),
-        labels=dict(_label(label) for label in labels),
+        labels=dict(_pair(label, "--label") for label in labels),
+        annotations={**dict(_pair(one, "--annotation") for one in annotations), **_capture_annotations(chosen)},
         capture=capture,
     )
-    return asyncio.run(run_workload(spec, command, socket=socket))
+    return asyncio.run(run_workload(spec, command, socket=socket, user=_user(user) if user else None))
 
 
 @click.command("exec", context_settings=_PASS_ON)
@@ -121,8 +151,35 @@ def _number(digits: str, text: str) -> int:
     return int(digits)
 
 
-def _label(text: str) -> tuple[str, str]:
+def _user(name: str) -> pwd.struct_passwd:
+    import os
+    import pwd
+
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise click.BadParameter(f"found {name!r}, needed a user of this machine", param_hint="--user") from None
+    if os.geteuid() not in (0, found.pw_uid):
+        raise click.BadParameter(f"only root runs a process as {name}; leave it out", param_hint="--user")
+    return found
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise click.BadParameter(f"found {text!r}, needed KEY=VALUE", param_hint="--label")
+        raise click.BadParameter(f"found {text!r}, needed KEY=VALUE", param_hint=option)
     return key, value
+
+
+def _capture_annotations(chosen: Mapping[str, str | None]) -> dict[str, str]:
+    """The flags as Istio's annotations; raises a usage error with what was found and needed."""
+    from tulle.core.model import interception
+
+    found = {}
+    for name, (annotation, _metavar, _help) in _CAPTURED.items():
+        if (value := chosen[name.removeprefix("--").replace("-", "_")]) is None:
+            continue
+        found[interception.PREFIX + annotation] = value
+        for mistake in interception.read({interception.PREFIX + annotation: value})[1]:
+            raise click.BadParameter(mistake.message, param_hint=name)
+    return found

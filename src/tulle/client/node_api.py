@@ -132,10 +132,12 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class CommandRequest(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What shall be started: `env` is the environment that it would have had outside."""
+    """What shall be started: `env` is the environment that it would have had outside; `uid`, `gid`, as root: whom to run as."""
 
     argv: tuple[str, ...]
     env: dict[str, str]
+    uid: int | None = None
+    gid: int | None = None
 
 
 class NodeError(TulleError):
@@ -186,9 +188,17 @@ class NodeClient:
         """Withdraw, drain, stop, and clear away. Removing what is not there is fine."""
         await self._call("DELETE", f"/v1/workloads/{id}?drain={'true' if drain else 'false'}", timeout=60)
 
-    async def command(self, id: str, argv: Sequence[str], env: Mapping[str, str]) -> Command:  # noqa: A002
+    async def command(
+        self,
+        id: str,  # noqa: A002
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        uid: int | None = None,
+        gid: int | None = None,
+    ) -> Command:
         """What to execute on this host so that `argv` runs inside the workload as its application would."""
-        request = CommandRequest(argv=tuple(argv), env=dict(env))
+        request = CommandRequest(argv=tuple(argv), env=dict(env), uid=uid, gid=gid)
         body = await self._call("POST", f"/v1/workloads/{id}/command", msgspec.json.encode(request), timeout=10)
         return msgspec.json.decode(body, type=Command)
 

@@ -212,6 +212,11 @@ class Agent:
         if spec.service:
             name("service", spec.service)
         problems += [
+            Problem(ref, f"annotations[{key}]", "Reserved", "is the node's own to write; leave it out")
+            for key in spec.annotations
+            if key.startswith("tulle.dev/")
+        ]
+        problems += [
             Problem(ref, f"annotations[{mistake.annotation}]", "BadAnnotation", mistake.message)
             for mistake in interception.read(spec.annotations)[1]
         ]

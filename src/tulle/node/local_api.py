@@ -105,7 +105,7 @@ class LocalApi:
 
     async def _command(self, request: web.Request) -> web.Response:
         asked = await _body(request, CommandRequest)
-        return _json(self._of(request).command(asked.argv, asked.env))
+        return _json(self._of(request).command(asked.argv, asked.env, uid=asked.uid, gid=asked.gid))
 
     def _admin(self, path: str, kind: str = "application/json") -> Handler:
         async def handle(request: web.Request) -> web.Response:

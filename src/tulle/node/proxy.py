@@ -17,6 +17,7 @@ import msgspec
 from tulle.core.model.interception import PREFIX, Interception
 from tulle.core.model.workload import Capture, ProxyPorts
 from tulle.kit.errors import Refused
+from tulle.node import launch
 from tulle.node import ports as ports_of_host
 from tulle.node.network import Sandbox, SocketSpec
 from tulle.node.sandbox import listening_ports
@@ -80,7 +81,9 @@ class ProxySandbox:
 
     def command(self, argv: Sequence[str], *, app: bool, uid: int | None = None, gid: int | None = None) -> list[str]:
         """As it is: there is nothing to enter."""
-        return list(argv)
+        if uid is None and gid is None:
+            return list(argv)
+        return launch.command(argv, uid=uid, gid=gid)
 
     async def sockets(self, *wanted: SocketSpec) -> list[socket.socket]:
         """Sockets of the host."""

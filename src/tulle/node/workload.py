@@ -348,13 +348,15 @@ class Workload:
 
     # Small things
 
-    def command(self, argv: Sequence[str], environment: Mapping[str, str]) -> Command:
+    def command(
+        self, argv: Sequence[str], environment: Mapping[str, str], *, uid: int | None = None, gid: int | None = None
+    ) -> Command:
         """How to start something beside (or as) its application."""
         if self.sandbox is None or not self.sandbox.alive():
             raise Unavailable(f"the sandbox of {self.id} is gone")
         own = {INSTANCE: self.node.instance, WORKLOAD: self.id}
         full = {**self.sandbox.app_environment(), **environment, **own}
-        return Command(argv=tuple(self.sandbox.command(argv, app=True)), env=full)
+        return Command(argv=tuple(self.sandbox.command(argv, app=True, uid=uid, gid=gid)), env=full)
 
     async def _ask_identity(self) -> Identity:
         own = self.node.own.current

@@ -18,6 +18,7 @@ from tests.support.sandboxes import (
     said,
     static,
 )
+from tulle.core.model.interception import Interception
 from tulle.core.model.workload import Capture
 from tulle.node.dns import DnsServer
 from tulle.node.netns import NetnsNetwork
@@ -224,3 +225,23 @@ async def test_root_reaches_workloads_from_the_host(network: NetnsNetwork) -> No
         reader, writer = await asyncio.open_connection(one.address, 9080)
         assert await reader.read() == f"15006 {one.address}:9080".encode()
         writer.close()
+
+
+async def test_what_is_excluded_passes(network: NetnsNetwork) -> None:
+    """Ports and ranges by Istio's annotations: a database beyond the mesh must be reached directly, a probe's port as it is."""
+    two = await network.create("default/two", [9080, 9090], Interception(not_inbound_ports=(9090,)))
+    ranges = Interception(not_outbound_ranges=(f"{two.address}/32",), not_outbound_ports=(7000,))
+    one = await network.create("default/one", [], ranges)
+    only = await network.create("default/only", [], Interception(outbound_ranges=("192.0.2.0/24",), inbound_ports=(9080,)))
+    async with (
+        listening(two, ("0.0.0.0", 15006), ("0.0.0.0", 9090)),
+        listening(one, ("0.0.0.0", 15001)),
+        listening(only, ("0.0.0.0", 15001), ("0.0.0.0", 15006), ("0.0.0.0", 7000)),
+    ):
+        assert await said(inside(one, connecting(two.address, 9080))) == f"15006 {two.address}:9080"
+        assert (await said(inside(one, connecting(two.address, 9090)))).startswith("9090 ")
+        assert await said(inside(one, connecting(only.address, 9080))) == f"15001 {only.address}:9080"
+        assert (await said(inside(one, connecting(only.address, 7000)))).startswith("7000 ")
+        assert await said(inside(only, connecting("192.0.2.1", 80))) == "15001 192.0.2.1:80"
+        assert await said(inside(only, connecting("240.240.0.1", 80))) == "15001 240.240.0.1:80"
+        assert (await said(inside(only, connecting(two.address, 9090)))).startswith("9090 ")

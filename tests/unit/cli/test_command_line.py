@@ -68,6 +68,13 @@ def test_every_option_has_help_or_a_name_that_says_it() -> None:
         (["demo", "up", "--capture", "magic"], ("magic", "netns")),
         (["run", "--service", "x", "--port", "http", "--", "true"], ("http", "P[:PROTOCOL")),
         (["run", "--service", "x", "--port", "80:htp", "--", "true"], ("htp", "http2")),
+        (
+            ["run", "--service", "x", "--exclude-outbound-ports", "25; drop", "--", "true"],
+            ("outbound-ports", "3306,6379"),
+        ),
+        (["run", "--service", "x", "--include-outbound-ip-ranges", "10.0.0/8", "--", "true"], ("10.0.0/8", "10.0.0.0/8")),
+        (["run", "--service", "x", "--annotation", "novalue", "--", "true"], ("--annotation", "KEY=VALUE")),
+        (["node", "unistall"], ("unistall", "No such command")),
         (["wait", "--for=synced", "--timeout", "soon"], ("soon", "20s")),
         (["delete"], ("KIND NAME", "-f")),
         (["delete", "vs"], ("name", "--all")),

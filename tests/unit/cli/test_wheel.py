@@ -43,6 +43,7 @@ def test_what_is_in_it(wheel: Path) -> None:
         "data/share/man/man1/tulle.1",
         "data/share/bash-completion/completions/tulle",
         "data/share/tulle/systemd/tulle-node.service",
+        "data/share/tulle/systemd/tulle-app@.service",
     ):
         assert any(name.endswith(wanted) for name in names), wanted
     assert not [name for name in names if name.endswith(".pyi") or "__pycache__" in name]

@@ -36,6 +36,7 @@ from tulle.core.compile.service_entries import entries_of
 from tulle.core.compile.services import service
 from tulle.core.compile.workload_services import services_of
 from tulle.core.flow import Fetch, table
+from tulle.core.model import interception
 from tulle.core.model.destination import DestinationKey, Endpoint, EndpointSet, Locality
 from tulle.core.model.service import Resolution, Service, ServicePort
 from tulle.core.model.workload import Capture, MtlsMode, ProxyPorts
@@ -55,6 +56,7 @@ class Instance(msgspec.Struct, frozen=True):
     ports: dict[str, int] = {}
     app_ports: dict[int, int] = {}
     mtls: bool = False
+    chosen: interception.Interception = interception.Interception()  # what of its traffic meets its sidecar
     weight: int = 1
     locality: Locality = Locality()
     healthy: bool = True
@@ -108,6 +110,7 @@ def anywhere(fetch: Fetch, key: Key) -> Instance | None:
         ports=dict(entry.spec.ports),
         app_ports=app_ports(entry),
         mtls=has_sidecar(entry),
+        chosen=interception.read(entry.metadata.annotations)[0],
         weight=entry.spec.weight or 1,
         locality=locality_of(entry),
         healthy=entry.metadata.annotations.get(READY) != "false",
@@ -203,9 +206,10 @@ def members(fetch: Fetch, key: tuple[Key, int, str]) -> tuple[tuple[Endpoint, st
 def _endpoint(fetch: Fetch, one: Instance, port: ServicePort) -> tuple[Endpoint, str]:
     reached = one.port(port)
     namespace, _slash, name = one.workload.partition("/")
-    # A workload that takes no mutual TLS (DISABLE) is called as if it had no sidecar.
+    # A workload that takes no mutual TLS (DISABLE), or whose sidecar does not see the port, is called as if it had no sidecar.
     mtls = (
         one.mtls
+        and one.chosen.enters(reached)
         and (fetch(modes, (namespace, name)) or Modes()).of(reached, one.app_ports.get(reached, reached)) is not MtlsMode.DISABLE
     )
     endpoint = Endpoint(
@@ -253,6 +257,8 @@ def _problems(fetch: Fetch, key: Key, entry: WorkloadEntry) -> Iterator[Problem]
         yield not_yet(entry.ref, "spec.address", what)
     if spec.network:
         yield not_yet(entry.ref, "spec.network")
+    for mistake in interception.read(entry.metadata.annotations)[1]:
+        yield error(entry.ref, f"metadata.annotations[{mistake.annotation}]", "BadAnnotation", mistake.message)
     for note, shape, needed in (
         (APP_PORTS, dict[int, int], '{"<port>": <port of the application>}'),
         (PROXY_PORTS, ProxyPorts, '{"outbound": 15001, "inbound": 15006, "health": 15021, "metrics": 15090}'),

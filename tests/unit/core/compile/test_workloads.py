@@ -366,3 +366,26 @@ def test_the_oldest_peer_authentication_counts(mesh: Mesh) -> None:
         "PeerAuthentication default/a-young: spec: PeerAuthentication default/z-old is older and for the whole namespace; "
         "needed one of the two: this one has no effect"
     ]
+
+
+def test_a_port_that_the_sidecar_does_not_see_is_called_in_plaintext() -> None:
+    """Callers would send mutual TLS to an application that was excluded from capture, and every call would fail."""
+    name = "traffic.sidecar.istio.io/excludeInboundPorts"
+    plain = Mesh([service("reviews"), _noted(name, "9080")])
+    assert [one.mtls for one in reached(plain, "reviews")] == [False]
+    other = Mesh([service("reviews"), _noted(name, "9090")])
+    assert [one.mtls for one in reached(other, "reviews")] == [True]
+
+
+def _noted(annotation: str, value: str) -> Object:
+    plain = entry("reviews-v1", "10.0.0.1", {"app": "reviews"})
+    notes = {**plain.metadata.annotations, annotation: value}
+    return plain.model_copy(update={"metadata": plain.metadata.model_copy(update={"annotations": notes})})
+
+
+def test_what_is_wrong_in_an_annotation_of_istios_is_told() -> None:
+    """A mistyped range would silently capture what was to be left alone."""
+    wrong = Mesh([service("reviews"), _noted("traffic.sidecar.istio.io/excludeOutboundIPRanges", "10.0.0/8")])
+    found = [one for one in wrong.problems() if one.reason == "BadAnnotation"]
+    assert len(found) == 1
+    assert "needed networks with commas between them" in found[0].message
