@@ -17,7 +17,7 @@ from tests.conformance.corpora.test_cel import HTTP_FILTERS
 from tests.support.certificates import Roots
 from tests.support.crd_documents import document
 from tests.support.crds import Json, places
-from tests.unit.core.compile.mesh import bookinfo, changes, obj
+from tests.unit.core.compile.mesh import bookinfo, changes, obj, service
 from tulle.api import path as paths
 from tulle.api.decode import decode
 from tulle.api.object import Kind, Object
@@ -122,6 +122,10 @@ OBJECTS: dict[str, dict[str, Any]] = {
 }
 TCP_PORT = {"number": 80, "name": "tcp", "protocol": "TCP"}
 TCP_ROUTE = [{"destination": {"host": "reviews", "port": {"number": 9080}}, "weight": 1}]
+TCP_SPLIT = [
+    {"destination": {"host": "reviews", "subset": "v1", "port": {"number": 9080}}, "weight": 80},
+    {"destination": {"host": "db"}, "weight": 20},
+]
 FILES = {"serverCertificate": "/a", "privateKey": "/b", "caCertificates": "/c"}
 CERTIFIED = {"certificateRefs": [{"name": "a"}]}
 CHECKED = {"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "a"}]}
@@ -149,8 +153,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         ),
         {"http": [{"route": SPLIT[:1]}], "hosts": ["reviews"], "gateways": ["mesh", "tulle-system/one"]},
         {"hosts": ["reviews"], "http": [{"delegate": {"name": "delegate", "namespace": "default"}}]},
-        {"hosts": ["reviews"], "tls": [{"match": [{"sniHosts": ["reviews"], "port": 9080}], "route": TCP_ROUTE}]},
-        {"hosts": ["reviews"], "tcp": [{"match": [{"port": 9080}], "route": TCP_ROUTE}]},
+        {"hosts": ["db"], "tls": [{"match": [{"sniHosts": ["db"], "port": 3306}], "route": TCP_SPLIT}]},
+        {"hosts": ["db"], "tcp": [{"match": [{"port": 3306}], "route": TCP_SPLIT}]},
     ],
     "DestinationRule": [
         spec
@@ -387,7 +391,9 @@ class Mesh:
         parent = {"name": "one", "namespace": "tulle-system"}
         if kind.kind != "ListenerSet":
             others.append(decode({**more, "spec": {"parentRef": parent, "listeners": listeners}})[0])
-        batch = changes([*map(placed, bookinfo()), *certificates(), *[one for one in others if one is not None]])
+        database = service("db", ports=({"port": 3306, "name": "mysql"},), address="240.240.3.6")
+        beside_it = [*map(placed, bookinfo()), *certificates(), database]
+        batch = changes([*beside_it, *[one for one in others if one is not None]])
         self.pipeline.commit(batch)
         self.known: dict[str, tuple[Any, list[Problem]] | None] = {}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.objects import labels_of, virtual_services, workload_entries
+from tulle.core.compile.objects import caller_matches, labels_of, virtual_services, workload_entries
 from tulle.core.flow import Fetch, table
 from tulle.core.model.route import labels_digest
 
@@ -31,7 +31,7 @@ ANYBODY = Source()
 def labels_told_apart(fetch: Fetch, _key: None) -> frozenset[tuple[str, str]]:
     """The labels that any rule asks of its callers."""
     rows = fetch.rows(virtual_services, "by_labels", True)
-    return frozenset(pair for row in rows for rule in row.spec.http for one in rule.match for pair in one.source_labels.items())
+    return frozenset(pair for row in rows for one in caller_matches(row) for pair in one.source_labels.items())
 
 
 @table

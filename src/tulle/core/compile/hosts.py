@@ -135,23 +135,24 @@ def _names_port(row: HTTPRoute, key: Key, number: int) -> bool:
 def chosen_virtual_service(fetch: Fetch, key: tuple[Key, str]) -> Key | None:
     """The VirtualService that a namespace's sidecars follow for a Service: by the most specific host, then the oldest."""
     service_key, viewer = key
-    seen = [row for row in _virtual_services(fetch, service_key) if _seen(row, viewer)]
-    first = min(seen, key=lambda row: (_best(row, service_key), age(row)), default=None)
+    seen = [row for row in _virtual_services(fetch, service_key) if seen_by(row, viewer)]
+    first = min(seen, key=lambda row: (best_host(row, service_key), age(row)), default=None)
     return (first.metadata.namespace, first.metadata.name) if first else None
 
 
-def _seen(row: VirtualService, viewer: str) -> bool:
+def seen_by(row: VirtualService, viewer: str) -> bool:
+    """Whether a VirtualService counts for the callers of a namespace ("": of any)."""
     return not viewer or visible(row.spec.export_to, row.metadata.namespace, viewer)
 
 
 def _virtual_services(fetch: Fetch, key: Key) -> Iterator[VirtualService]:
     """Those for the sidecars with a host that means the Service and with HTTP routes."""
     for row in (*fetch.rows(virtual_services, "host", key), *fetch.rows(virtual_services, "host", "*")):
-        if row.spec.http and in_mesh(row) and _best(row, key) is not None:
+        if row.spec.http and in_mesh(row) and best_host(row, key) is not None:
             yield row
 
 
-def _best(row: VirtualService, key: Key) -> tuple[int, int] | None:
+def best_host(row: VirtualService, key: Key) -> tuple[int, int] | None:
     """How specifically a VirtualService names a Service; None where it does not."""
     name = full_name(key)
     found = [host for host in _hosts(row) if covers(host, name)]

@@ -28,6 +28,7 @@ from tulle.api.gateway.shared import ParentRef
 from tulle.api.istio import DestinationRule, PeerAuthentication, ServiceEntry, VirtualService, WorkloadEntry
 from tulle.api.istio import Gateway as IstioGateway
 from tulle.api.istio.destination_rule import PortTrafficPolicy, TrafficPolicy
+from tulle.api.istio.virtual_service import HTTPMatchRequest, L4MatchAttributes, TLSMatchAttributes
 from tulle.api.kubernetes import ConfigMap, Namespace, Secret, Service
 from tulle.api.object import Object
 from tulle.core.compile.certificates import Certificates, certificates_in
@@ -157,15 +158,26 @@ def _virtual_service_hosts(key: Key, row: VirtualService) -> Iterable[Hashable]:
     return _mesh_hosts(row.spec.hosts, key[0]) if in_mesh(row) else ()
 
 
+def _virtual_service_tcp_hosts(key: Key, row: VirtualService) -> Iterable[Hashable]:
+    return _virtual_service_hosts(key, row) if row.spec.tls or row.spec.tcp else ()
+
+
 def _virtual_service_gateways(key: Key, row: VirtualService) -> Iterator[Hashable]:
     for name in row.spec.gateways:
         if name != MESH:
             yield gateway_key(name, key[0])
 
 
+def caller_matches(row: VirtualService) -> Iterator[HTTPMatchRequest | TLSMatchAttributes | L4MatchAttributes]:
+    """All matches of a VirtualService, each of which may ask who calls."""
+    for rules in (row.spec.http, row.spec.tls, row.spec.tcp):
+        for rule in rules:
+            yield from rule.match
+
+
 def _by_labels(_key: Key, row: VirtualService) -> list[Hashable]:
     """Whether a rule asks who the caller is."""
-    return [True] if any(one.source_labels for rule in row.spec.http for one in rule.match) else []
+    return [True] if any(one.source_labels for one in caller_matches(row)) else []
 
 
 def _virtual_service_gateway_hosts(key: Key, row: VirtualService) -> Iterator[Hashable]:
@@ -259,6 +271,7 @@ workload_entries: Input[Key, WorkloadEntry] = Input(
 virtual_services: Input[Key, VirtualService] = Input(
     "virtual_services",
     host=_virtual_service_hosts,
+    tcp_host=_virtual_service_tcp_hosts,
     gateway=_virtual_service_gateways,
     gateway_host=_virtual_service_gateway_hosts,
     by_labels=_by_labels,

@@ -9,6 +9,7 @@ import msgspec
 from tulle.core.compile.callers import Source
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.hosts import routed
+from tulle.core.compile.mesh_tcp import mesh_tcp_routes
 from tulle.core.compile.objects import workload_entries
 from tulle.core.compile.services import registry, service
 from tulle.core.flow import Fetch, table
@@ -148,8 +149,13 @@ def _outbound(fetch: Fetch, source: Source) -> Outbound:
         labels=source.labels,
         http=tuple(http),
         sniffed=tuple(sniffed),
-        tcp=tuple(_one_each(one for pair, one in everything.tcp if pair not in hidden)),
+        tcp=tuple(_one_each(_routed(fetch, pair, one, source) for pair, one in everything.tcp if pair not in hidden)),
     )
+
+
+def _routed(fetch: Fetch, pair: Pair, one: OutboundTcp, source: Source) -> OutboundTcp:
+    routes = mesh_tcp_routes(fetch, pair[0], one.address, pair[1], source)
+    return msgspec.structs.replace(one, routes=routes) if routes else one
 
 
 def _one_each(seen: Iterator[OutboundTcp]) -> Iterator[OutboundTcp]:

@@ -15,6 +15,7 @@ from tulle.core.compile.gateways import serves
 from tulle.core.compile.hostname import Key, shown
 from tulle.core.compile.hosts import attached_routes, chosen_virtual_service
 from tulle.core.compile.http_routes import http_route_rules, unsaid_fields
+from tulle.core.compile.mesh_tcp import mesh_tcp_problems
 from tulle.core.compile.mistakes import error, meant, no_service, sorted_problems, warning
 from tulle.core.compile.mtls import peer_authentication_problems
 from tulle.core.compile.objects import (
@@ -48,7 +49,7 @@ def virtual_service_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
     row = fetch(virtual_services, key)
     if row is None:
         return ()
-    problems = [*rules.others(row)]
+    problems = [*rules.others(row), *mesh_tcp_problems(fetch, key, row)]
     callers: set[tuple[Key | str, int]] = set()
     for collect in (_mesh, _gateways):
         for found in collect(fetch, key, row):

@@ -15,19 +15,17 @@ from tulle.api.istio import VirtualService
 from tulle.api.istio.http import RouteDestination
 from tulle.api.istio.virtual_service import L4MatchAttributes, TCPRoute, TLSMatchAttributes, TLSRoute
 from tulle.core.compile import backends
-from tulle.core.compile.hostname import Key, full_name, service_key
+from tulle.core.compile.hostname import full_name, service_key
 from tulle.core.compile.mistakes import sorted_problems, unsaid, warning
 from tulle.core.compile.objects import MESH, gateway_key, virtual_services
-from tulle.core.compile.services import service
+from tulle.core.compile.services import called, service
+from tulle.core.compile.virtual_services import Caller
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import Origin, WeightedDestination
 from tulle.core.model.service import Protocol
 from tulle.core.model.tcp_route import ANY_TLS, TcpMatch, TcpRoute
 from tulle.kit.problem import Problem, Ref
-
-# Who calls: the Gateway of that namespace and name, or the sidecars ("mesh"); the port; and the callers' namespace ("": any).
-TcpCaller = tuple[Key, Key | str, int, str]
 
 
 class TcpRoutes(msgspec.Struct, frozen=True):
@@ -38,8 +36,8 @@ class TcpRoutes(msgspec.Struct, frozen=True):
 
 
 @table
-def virtual_service_tcp_routes(fetch: Fetch, key: TcpCaller) -> TcpRoutes | None:
-    """The TCP routes of (VirtualService, caller, port, the callers' namespace)."""
+def virtual_service_tcp_routes(fetch: Fetch, key: Caller) -> TcpRoutes | None:
+    """The TCP routes of (VirtualService, caller, port, source)."""
     row = fetch(virtual_services, key[0])
     if row is None:
         return None
@@ -48,6 +46,8 @@ def virtual_service_tcp_routes(fetch: Fetch, key: TcpCaller) -> TcpRoutes | None
     for path, rule in _rules(row):
         matches, found = _matches(row, rule.match, path, key)
         problems += found
+        if not matches:
+            continue
         shares, found = _shares(fetch, row.ref, rule.route, path, key[2])
         problems += found
         told = any(_undeclared(fetch, share.destination) for share in shares)
@@ -60,7 +60,7 @@ def virtual_service_tcp_routes(fetch: Fetch, key: TcpCaller) -> TcpRoutes | None
 
 def _undeclared(fetch: Fetch, key: DestinationKey) -> bool:
     """Whether nobody said what is spoken at a destination."""
-    named = service_key(key.hostname, "")
+    named = called(fetch, key.hostname, "")
     row = fetch(service, named) if named else None
     port = row.port(key.port) if row else None
     return port is not None and port.protocol is Protocol.AUTO
@@ -91,7 +91,7 @@ def _shares(
 
 
 def _matches(
-    row: VirtualService, said: Sequence[TLSMatchAttributes | L4MatchAttributes], path: str, caller: TcpCaller
+    row: VirtualService, said: Sequence[TLSMatchAttributes | L4MatchAttributes], path: str, caller: Caller
 ) -> tuple[list[TcpMatch], list[Problem]]:
     """The matches that concern the caller."""
     if not said:
@@ -101,12 +101,9 @@ def _matches(
     for index, one in enumerate(said):
         at = f"{path}.match[{index}]"
         problems += unsaid(row.ref, one, at, _SAID)
-        if one.source_labels:
-            message = "not supported yet for connections; this match is left out"
-            problems.append(warning(row.ref, f"{at}.sourceLabels", "NotYetSupported", message))
         names, found = _names(row.ref, one, at)
         problems += found
-        if not one.source_labels and names is not None and _concerns(row, one, caller):
+        if names is not None and _concerns(row, one, caller):
             source = getattr(one, "source_subnet", "")
             matches.append(TcpMatch(names=names, networks=one.destination_subnets, sources=(source,) if source else ()))
     return matches, problems
@@ -138,9 +135,11 @@ def _names(ref: Ref, one: TLSMatchAttributes | L4MatchAttributes, path: str) -> 
     return tuple(names) or None, problems
 
 
-def _concerns(row: VirtualService, one: TLSMatchAttributes | L4MatchAttributes, caller: TcpCaller) -> bool:
-    _key, who, port, namespace = caller
-    if one.port not in (None, port) or one.source_namespace not in ("", namespace):
+def _concerns(row: VirtualService, one: TLSMatchAttributes | L4MatchAttributes, caller: Caller) -> bool:
+    _key, who, port, source = caller
+    if one.port not in (None, port) or one.source_namespace not in ("", source.namespace):
+        return False
+    if not set(one.source_labels.items()) <= set(source.labels):
         return False
     names = (name if name == MESH else gateway_key(name, row.metadata.namespace) for name in one.gateways)
     return not one.gateways or who in tuple(names)

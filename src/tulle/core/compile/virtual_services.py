@@ -211,7 +211,10 @@ def request_match(one: HTTPMatchRequest) -> RouteMatch:
 
 
 def others(row: VirtualService) -> Iterator[Problem]:
-    """What a VirtualService has besides HTTP routes."""
-    yield from (
-        not_yet(row.ref, f"spec.{field}", f"{field.upper()} routes") for field in ("tls", "tcp") if getattr(row.spec, field)
-    )
+    """What a VirtualService has besides HTTP routes, at gateways."""
+    if any(name != MESH for name in row.spec.gateways):
+        yield from (
+            not_yet(row.ref, f"spec.{field}", f"{field.upper()} routes at gateways")
+            for field in ("tls", "tcp")
+            if getattr(row.spec, field)
+        )

@@ -8,7 +8,9 @@ of its ports has a listener of its own.
 
 from __future__ import annotations
 
-from ipaddress import ip_network
+from collections.abc import Iterator
+
+import msgspec
 
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
@@ -20,7 +22,7 @@ from tulle.core.envoy.sniffing import HTTP1, end_wait_outbound, look_for_http, l
 from tulle.core.envoy.source import FALSE, TRUE, socket, uint32
 from tulle.core.envoy.tcp_routes import chains, needs_names, tcp, tcp_filters
 from tulle.core.model.route import RouteTableKey, WeightedDestination
-from tulle.core.model.tcp_route import TcpMatch
+from tulle.core.model.tcp_route import ANY_TLS, TcpMatch, TcpRoute
 from tulle.core.model.workload import Capture, Outbound, OutboundTcp, Workload
 from tulle.pb.envoy.config.core.v3 import base_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2, listener_pb2
@@ -72,9 +74,11 @@ def _any_address(port: int, told: tuple[RouteTableKey | None, bool], services: l
         address=socket(ANY, port),
         bind_to_port=FALSE,
         traffic_direction=base_pb2.OUTBOUND,
-        filter_chains=[_told(service) for service in services if service.address or service.names],
     )
-    named = any(service.names for service in services)
+    whole_port = table is None or sniffed
+    routes = [route for service in services if service.address or service.names or whole_port for route in _routes(service)]
+    listener.filter_chains.extend(chains(routes, beside_plaintext=sniffed))
+    named = needs_names(routes)
     if named:
         look_for_tls(listener)
     if table is not None and sniffed:
@@ -84,7 +88,7 @@ def _any_address(port: int, told: tuple[RouteTableKey | None, bool], services: l
         end_wait_outbound(listener)
     if table is not None and not sniffed:
         whole = _Chain(filters=[http.outbound(f"outbound_{name}", table.name)])
-        if named:  # TLS for another name is no HTTP
+        if named and not any(ANY_TLS in route.match.names for route in routes):  # TLS for another name is no HTTP
             listener.filter_chains.add(filter_chain_match=_Match(transport_protocol="tls"), filters=[tcp(rest)])
     else:
         owner = next((service.destination.cluster for service in services if not service.address and not service.names), rest)
@@ -96,12 +100,17 @@ def _any_address(port: int, told: tuple[RouteTableKey | None, bool], services: l
     return _encode(listener, table.name if table else "")
 
 
-def _told(service: OutboundTcp) -> listener_components_pb2.FilterChain:
-    match = _Match(server_names=service.names, transport_protocol="tls" if service.names else "")
-    if service.address:
-        network = ip_network(service.address)
-        match.prefix_ranges.add(address_prefix=str(network.network_address), prefix_len=uint32(network.prefixlen))
-    return _Chain(filter_chain_match=match, filters=[tcp(service.destination.cluster)])
+def _routes(service: OutboundTcp) -> Iterator[TcpRoute]:
+    """A service's routes where other services are called at the same port: each only for what is the service's."""
+    networks = (service.address,) if service.address else ()
+    for route in service.routes:
+        names = route.match.names
+        if service.names:  # any TLS for the service is TLS for its names
+            names = tuple(name for name in names if name != ANY_TLS) or service.names
+        match = msgspec.structs.replace(route.match, names=names, networks=route.match.networks or networks)
+        yield msgspec.structs.replace(route, match=match)
+    if networks or service.names:
+        yield TcpRoute(match=TcpMatch(service.names, networks), destinations=(WeightedDestination(service.destination),))
 
 
 def _tcp_service(service: OutboundTcp, outbound: Outbound) -> Encoded:

@@ -7,14 +7,14 @@ Envoy can arrive at, and gets the first of the routes that hold for all of it.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 
 from tulle.core.envoy.clusters import BLACK_HOLE
 from tulle.core.envoy.source import uint32
 from tulle.core.model.route import WeightedDestination
 from tulle.core.model.tcp_route import ANY_TLS, TcpRoute
+from tulle.core.networks import inside
+from tulle.core.networks import network as network_of
 from tulle.pb import pack
 from tulle.pb.envoy.config.core.v3 import address_pb2, base_pb2, substitution_format_string_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2
@@ -77,14 +77,16 @@ def chains(
     A connection that no route holds for fits no chain: the listener's default chain has it. `beside_plaintext`: the listener has
     another chain for a kind of plaintext, and Envoy, having looked there, would not go back to a chain for any transport.
     """
-    for network in _distinct(str(_network(one)) if one else "" for route in routes for one in route.match.networks or ("",)):
+    for network in _distinct(str(network_of(one)) if one else "" for route in routes for one in route.match.networks or ("",)):
         there = [route for route in routes if _any_in(network, route.match.networks)]
         names = _distinct(name for route in there for name in route.match.names or ("",))
         if beside_plaintext and "" in names:
             names = _distinct([*names, ANY_TLS])
         for name in names:
             named = [route for route in there if _any_named(name, route.match.names)]
-            for source in _distinct(str(_network(one)) if one else "" for route in named for one in route.match.sources or ("",)):
+            for source in _distinct(
+                str(network_of(one)) if one else "" for route in named for one in route.match.sources or ("",)
+            ):
                 first = next(route for route in named if _any_in(source, route.match.sources))
                 yield _chain(first, port, network, name, source, "raw_buffer" if beside_plaintext else "")
 
@@ -95,17 +97,7 @@ def _distinct(values: Iterable[str]) -> list[str]:
 
 def _any_in(network: str, wide: Sequence[str]) -> bool:
     """Whether all of `network` ("": everywhere) is in one of `wide` (none: everywhere)."""
-    return not wide or (bool(network) and any(_inside(network, one) for one in wide))
-
-
-@lru_cache(maxsize=65536)
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    return ipaddress.ip_network(text, strict=False)
-
-
-def _inside(narrow: str, wide: str) -> bool:
-    inner, outer = _network(narrow), _network(wide)
-    return inner.version == outer.version and outer.prefixlen <= inner.prefixlen and inner.network_address in outer
+    return not wide or (bool(network) and any(inside(network, one) for one in wide))
 
 
 def _any_named(name: str, wide: Sequence[str]) -> bool:
@@ -134,5 +126,5 @@ def _chain(
 
 
 def _range(text: str) -> address_pb2.CidrRange:
-    network = _network(text)
+    network = network_of(text)
     return address_pb2.CidrRange(address_prefix=str(network.network_address), prefix_len=uint32(network.prefixlen))

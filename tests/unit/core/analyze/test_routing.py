@@ -32,6 +32,17 @@ kind: VirtualService
 metadata: {name: db}
 spec: {hosts: [db], http: [{route: [{destination: {host: db}}]}]}
 """
+CONNECTIONS = """
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec: {clusterIP: 240.240.9.9, selector: {app: reviews}, ports: [{name: %s, port: 3306}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: db}
+spec: {hosts: [db], tcp: [{route: [{destination: {host: db}}]}]}
+"""
 AT_GATEWAY = """---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -107,6 +118,7 @@ CASES: Cases = {
         + "---"
         + HTTP_ROUTE % ("b", SERVICE_PARENT, "[{matches: [{path: {value: /b}}]}]"),
     ),
+    "TUL0217": (CONNECTIONS % "http", CONNECTIONS % "mysql"),
 }
 
 

@@ -271,7 +271,9 @@ def test_envoy_takes_whatever_the_model_can_say(tmp_path: Path) -> None:
         OutboundTcp("", 443, REVIEWS),
         OutboundTcp("10.0.0.0/8", 443, REVIEWS, names=("c.example",)),
         OutboundTcp("fd00::/64", 443, REVIEWS),
-        *(OutboundTcp("", port, REVIEWS, names=("a.example",)) for port in (9080, 9081)),
+        OutboundTcp("10.1.0.0/16", 443, REVIEWS, routes=(*half, TcpRoute())),
+        *(OutboundTcp("", port, REVIEWS, names=("a.example",), routes=half) for port in (9080, 9081)),
+        *(OutboundTcp("", port, REVIEWS, routes=half) for port in (444, 9080, 9081)),
         *(OutboundTcp("10.0.0.0/8", port, REVIEWS) for port in (9080, 9081)),
     )
     outbound = [

@@ -132,4 +132,11 @@ CODES = (
         "put both into one route, or tell the matches apart",
         kinds="HTTPRoute GRPCRoute",
     ),
+    warning(
+        "TUL0217",
+        "NoTcpPort",
+        "Rules for connections to a host that has only HTTP",
+        "The rules under tls and tcp hold on ports that are not declared as HTTP; those under http hold on the others.",
+        "write the rules under http, or do not declare the port as HTTP",
+    ),
 )
