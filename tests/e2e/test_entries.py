@@ -177,3 +177,66 @@ def test_only_those_who_may_see_it(world: World) -> None:
     spec = f'{{hosts: [dns.example.com], exportTo: ["."], ports: [{port}], resolution: DNS}}'
     with world.applied("{apiVersion: v1, kind: Namespace, metadata: {name: other}}", entry("private", spec, "other")):
         assert world.mesh.inside("getent", "hosts", "dns.example.com").out.split()[0] == world.host
+
+
+REGISTRY_ONLY = """
+apiVersion: tulle.dev/v1alpha1
+kind: MeshConfig
+metadata: {name: mesh}
+spec: {outboundTrafficPolicy: {mode: REGISTRY_ONLY}}
+"""
+
+
+def test_registry_only(world: World) -> None:
+    """What the mesh does not know is not called: HTTP hears 502, other connections are closed; what it knows goes on."""
+    http, https = world.servers.http, world.servers.https
+    unknown = f"http://unknown.example.com:{http}/"
+    # The same port for a host that is known, so that HTTP is looked into there.
+    known = entry(
+        "known", f"{{hosts: [dns.example.com], ports: [{{number: {http}, name: http, protocol: HTTP}}], resolution: DNS}}"
+    )
+    with world.applied(known):
+        assert world.told(unknown)["host"].startswith("unknown.example.com")
+        assert world.speak(world.host, world.servers.tcp) == "outside hello"
+        with world.applied(REGISTRY_ONLY):
+            assert "HTTP/1.1 502" in world.curl(unknown).out
+            assert world.curl("-k", f"https://unknown.example.com:{https}/").code != 0
+            assert world.speak(world.host, world.servers.tcp) in ("closed", "") or "outside" not in world.speak(
+                world.host, world.servers.tcp
+            )
+            assert world.told(f"http://dns.example.com:{http}/")["host"].startswith("dns.example.com")
+            assert "HTTP/1.1 200" in world.curl("http://reviews:9080/reviews/0").out
+        assert world.told(unknown)["host"].startswith("unknown.example.com")
+
+
+SIDECARS = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: curl}
+spec:
+  workloadSelector: {labels: {app: curl}}
+  egress: [{hosts: ["./reviews.default.svc.cluster.local", "./elsewhere.default.svc.cluster.local"]}]
+  outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: details}
+spec:
+  workloadSelector: {labels: {app: details}}
+  ingress: [{port: {number: 9191, protocol: HTTP, name: http}, defaultEndpoint: "127.0.0.1:9080"}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: elsewhere}
+spec: {selector: {app: details}, ports: [{port: 9191, name: web, appProtocol: http}]}
+"""
+
+
+def test_sidecars(world: World) -> None:
+    """A workload calls only what its Sidecar names, and is called at the port that its Sidecar says; others are as they were."""
+    assert "HTTP/1.1 200" in world.curl("http://ratings:9080/ratings/0").out
+    with world.applied(SIDECARS):
+        assert "HTTP/1.1 200" in world.curl("http://reviews:9080/reviews/0").out
+        assert "HTTP/1.1 502" in world.curl("http://ratings:9080/ratings/0").out
+        assert "HTTP/1.1 200" in world.curl("http://elsewhere:9191/details/0").out
+    assert "HTTP/1.1 200" in world.curl("http://ratings:9080/ratings/0").out

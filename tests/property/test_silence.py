@@ -67,6 +67,19 @@ OBJECTS: dict[str, dict[str, Any]] = {
             "endpoints": [{"address": "192.0.2.1", "labels": {"security.istio.io/tlsMode": "istio"}}],
         },
     },
+    "Sidecar": {
+        "apiVersion": ISTIO,
+        "spec": {
+            "workloadSelector": {"labels": {"app": "reviews"}},
+            "ingress": [{"port": {"number": 9080, "protocol": "HTTP", "name": "http"}, "defaultEndpoint": "127.0.0.1:8080"}],
+            "egress": [
+                {"port": {"number": 9080, "protocol": "HTTP", "name": "http"}, "hosts": ["*/reviews.default.svc.cluster.local"]},
+                {"hosts": ["*/*"]},
+            ],
+            "outboundTrafficPolicy": {"mode": "ALLOW_ANY"},
+        },
+    },
+    "MeshConfig": {"apiVersion": "tulle.dev/v1alpha1", "spec": {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}},
     "VirtualService": {
         "apiVersion": ISTIO,
         "spec": {"hosts": ["reviews"], "http": [{"match": [{"uri": {"prefix": "/a"}}], "route": SPLIT}, {"route": SPLIT[:1]}]},
@@ -212,6 +225,10 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "workloadSelector": {"labels": {"app": "reviews"}},
         },
     ],
+    "MeshConfig": [
+        {"extensionProviders": [{"name": "a", kind: {"service": "a.b", "port": 80}}]}
+        for kind in ("envoyExtAuthzGrpc", "envoyExtAuthzHttp", "envoyOtelAls", "opentelemetry")
+    ],
     "WorkloadEntry": [
         {"address": "10.0.0.77", "labels": {"app": "reviews"}, "serviceAccount": "a", "ports": {"http": 9081}},
     ],
@@ -293,6 +310,8 @@ SPEAKS_FOR: list[tuple[str, Place]] = [
 APART = {"HTTPRoute": ("VirtualService",)}
 # Fields that say nothing to a mesh, each with the reason.
 MEANINGLESS: dict[tuple[str, str], str] = {
+    ("Sidecar", "port.name"): "a listener's name is for people",
+    ("Sidecar", "egress.[].port.protocol"): "services say what is spoken at their ports",
     (
         "Gateway",
         "selector.matchExpressions.[].operator",
@@ -344,6 +363,8 @@ def body_of(kind: Kind, spec: Any) -> dict[str, Any]:
         metadata["annotations"] = {"tulle.dev/node": "host", "tulle.dev/capture": "netns"}
     if "Gateway" in (kind.kind,):
         metadata["namespace"] = "tulle-system"
+    if not kind.namespaced:
+        metadata = {"name": "mesh"}
     return {"apiVersion": known["apiVersion"], "kind": kind.kind, "metadata": metadata, "spec": spec}
 
 

@@ -22,11 +22,11 @@ from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.gateway_hosts import gateway_virtual_host
 from tulle.core.compile.gateway_secrets import gateway_secret, materials
 from tulle.core.compile.hosts import ALLOW_ANY, virtual_host
-from tulle.core.compile.layers import Part, allow_any, layer_names, layer_parts, proxy_layers, route_table, workload_layer
+from tulle.core.compile.layers import Part, layer_names, layer_parts, proxy_layers, route_table, workload_layer
 from tulle.core.compile.localities import endpoints_from
 from tulle.core.compile.names import name
 from tulle.core.compile.objects import INPUTS, row_of, settings
-from tulle.core.compile.outbound import outbound, outbound_apart
+from tulle.core.compile.outbound import others, outbound, outbound_apart
 from tulle.core.compile.problems import BY_RESOURCE, object_problems
 from tulle.core.compile.workloads import workload
 from tulle.core.encoded import Encoded, Published, encode_json
@@ -98,7 +98,7 @@ _ENCODED: Mapping[Table[Any, Any], Table[Any, Resources]] = {
         (outbound, lambda _key, row: encode_outbound(row)),
         (outbound_apart, lambda _key, row: encode_outbound(row)),
         (route_table, lambda _key, row: (encode_table(row),)),
-        (allow_any, lambda _key, row: (encode_host(row, ALLOW_ANY),)),
+        (others, lambda key, row: (encode_host(key, row),)),
         (virtual_host, lambda key, row: (encode_host(key[0], row),)),
         (gateway_virtual_host, lambda key, row: (encode_host(key[0], row),)),
         (workload, lambda _key, row: (*encode_workload_clusters(row), *encode_workload(row))),
@@ -213,9 +213,8 @@ class Pipeline:
 
     def model(self, layer: str) -> dict[str, Any]:
         """The rows of the model behind a layer, by table and key: for people, goldens and tests."""
-        return {
-            f"{rows.name} {key}": self.flow.get(rows, key) for rows, key in self._parts.get(layer, ()) if rows is not allow_any
-        }
+        rows = {f"{rows.name} {key}": self.flow.get(rows, key) for rows, key in self._parts.get(layer, ())}
+        return {name: row for name, row in rows.items() if row != ALLOW_ANY}  # which every table has
 
     def _ask(self, resource: str, key: tuple[str, str], there: bool) -> None:
         if there:

@@ -97,7 +97,6 @@ KINDS: tuple[Kind, ...] = (
         "tulle.api.istio:Sidecar",
         categories=_ISTIO_NETWORKING,
         columns=(field("Selector", "spec.workloadSelector.labels"), each("Egress", "spec.egress.*.hosts.*", wide=True)),
-        acted_on=False,
     ),
     Kind(
         NETWORKING,

@@ -17,7 +17,6 @@ KINDS: tuple[Kind, ...] = (
         namespaced=False,
         categories=("tulle",),
         columns=(field("Outbound", "spec.outboundTrafficPolicy.mode"), field("Aliases", "spec.trustDomainAliases", wide=True)),
-        acted_on=False,
     ),
     Kind(
         OWN,

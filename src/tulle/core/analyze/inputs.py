@@ -19,7 +19,7 @@ from tulle.core.flow.tables import Batch
 from tulle.kit.problem import Ref
 
 if TYPE_CHECKING:
-    from tulle.api.istio import AuthorizationPolicy, ProxyConfig, RequestAuthentication, Sidecar, Telemetry
+    from tulle.api.istio import AuthorizationPolicy, ProxyConfig, RequestAuthentication, Telemetry
 
 # The annotation with the codes that are not wanted of an object; Istio's own is read too.
 SUPPRESS = ("tulle.dev/analyze-suppress", "galley.istio.io/analyze-suppress")
@@ -54,22 +54,18 @@ def _namespaced(name: str) -> Input[Key, Any]:
     return Input(name, namespace=lambda key, _row: [key[0]])
 
 
-sidecars: Input[Key, Sidecar] = _namespaced("sidecars")
 authorization_policies: Input[Key, AuthorizationPolicy] = _namespaced("authorization_policies")
 request_authentications: Input[Key, RequestAuthentication] = _namespaced("request_authentications")
 telemetries: Input[Key, Telemetry] = _namespaced("telemetries")
 proxy_configs: Input[Key, ProxyConfig] = _namespaced("proxy_configs")
-mesh_configs: Input[Key, Any] = Input("mesh_configs")
 certificates: Input[Key, Certificate] = Input("certificates")
 
 Row = Callable[[Object], Any]
 INPUTS: Mapping[str, tuple[Input[Key, Any], Row]] = {
-    "sidecars.networking.istio.io": (sidecars, bare),
     "proxyconfigs.networking.istio.io": (proxy_configs, bare),
     "authorizationpolicies.security.istio.io": (authorization_policies, bare),
     "requestauthentications.security.istio.io": (request_authentications, bare),
     "telemetries.telemetry.istio.io": (telemetries, bare),
-    "meshconfigs.tulle.dev": (mesh_configs, bare),
     "secrets": (certificates, read),
 }
 

@@ -7,10 +7,8 @@ from typing import Any
 
 from tulle.core.analyze.inputs import (
     authorization_policies,
-    mesh_configs,
     proxy_configs,
     request_authentications,
-    sidecars,
     telemetries,
     workloads_known,
 )
@@ -24,11 +22,13 @@ from tulle.core.compile.objects import (
     gateways,
     istio_gateways,
     labels_of,
+    mesh_configs,
     peer_authentications,
     selects,
     service_entries,
     services,
     settled,
+    sidecars,
     workload_entries,
 )
 from tulle.core.flow import Fetch, Input, table

@@ -1,4 +1,4 @@
-"""What tells callers apart, beyond where they call: their namespace, and labels that some VirtualService asks for.
+"""What tells callers apart, beyond where they call: their namespace, labels that some VirtualService asks for, their Sidecar.
 
 The sidecars of a namespace share their tables. Those that have some of the labels that any rule asks for share tables of their
 own, so that a rule by `sourceLabels` costs one more set of tables for each kind of caller that it tells apart, and nothing where
@@ -10,7 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.objects import caller_matches, labels_of, virtual_services, workload_entries
+from tulle.core.compile.objects import caller_matches, labels_of, sidecars, virtual_services, workload_entries
+from tulle.core.compile.sidecars import SELECTED, selecting_sidecar
 from tulle.core.flow import Fetch, table
 from tulle.core.model.route import labels_digest
 
@@ -36,17 +37,19 @@ def labels_told_apart(fetch: Fetch, _key: None) -> frozenset[tuple[str, str]]:
 
 @table
 def caller_labels(fetch: Fetch, key: Key) -> Labels:
-    """Those labels of a workload by which rules tell it from others."""
-    asked = fetch(labels_told_apart, None)
+    """Those labels of a workload by which rules tell it from others, and the Sidecar that selects it."""
+    asked = fetch(labels_told_apart, None) or frozenset()
     entry = fetch(workload_entries, key) if asked else None
-    return tuple(sorted(pair for pair in labels_of(entry).items() if pair in asked)) if entry and asked else ()
+    found = [pair for pair in labels_of(entry).items() if pair in asked] if entry else []
+    selected = fetch(selecting_sidecar, key)
+    return tuple(sorted([*found, (SELECTED, selected)] if selected else found))
 
 
 @table
 def callers_apart(fetch: Fetch, namespace: str) -> dict[str, Labels]:
     """The kinds of callers in a namespace that have such labels, by the digest of those."""
-    if not fetch(labels_told_apart, None):
+    if not fetch(labels_told_apart, None) and not fetch.keys(sidecars, "namespace", namespace):
         return {}
-    sidecars = (key for key in fetch.keys(workload_entries, "role", "sidecar") if key[0] == namespace)
-    found = {labels for key in sidecars if (labels := fetch(caller_labels, key))}
+    here = (key for key in fetch.keys(workload_entries, "role", "sidecar") if key[0] == namespace)
+    found = {labels for key in here if (labels := fetch(caller_labels, key))}
     return {labels_digest(labels): labels for labels in sorted(found)}

@@ -26,6 +26,8 @@ from tulle.core.model.service import Protocol, Service
 View = tuple[Key, int, Source]
 
 ALLOW_ANY = VirtualHost(name="allow_any", domains=("*",), passthrough=True)
+# The same virtual host with another meaning, for a table may not have two for all names, not even for a moment.
+REGISTRY_ONLY = VirtualHost(name="allow_any", domains=("*",), routes=(Route(name="block_all", status=502),))
 # A forward proxy is told a host without a port where it is HTTP's own.
 _HTTP_PORT = 80
 

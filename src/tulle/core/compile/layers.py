@@ -27,7 +27,7 @@ from tulle.core.compile.localities import (
 )
 from tulle.core.compile.names import name
 from tulle.core.compile.objects import has_sidecar, is_gateway, workload_entries
-from tulle.core.compile.outbound import by_table_port, outbound, outbound_apart, sidecar_namespaces, tables
+from tulle.core.compile.outbound import by_table_port, others, outbound, outbound_apart, sidecar_namespaces, tables
 from tulle.core.compile.services import registry, service
 from tulle.core.compile.workloads import workload
 from tulle.core.flow import Fetch, Table, table
@@ -64,12 +64,6 @@ def workload_layer(workload_id: str) -> str:
 @table
 def route_table(_fetch: Fetch, key: RouteTableKey) -> RouteTableKey:
     """A table of virtual hosts: nothing but its key, for the hosts are resources of their own."""
-    return key
-
-
-@table
-def allow_any(_fetch: Fetch, key: RouteTableKey) -> RouteTableKey:
-    """The virtual host of a sidecar's table for everything that the mesh does not know."""
     return key
 
 
@@ -132,7 +126,7 @@ def _hosts(fetch: Fetch, source: Source) -> Iterator[Part]:
     """Route tables, with what is in each."""
     hosts = fetch(by_table_port, source) or {}
     for key in fetch(tables, source) or ():
-        yield from ((route_table, key), (allow_any, key))
+        yield from ((route_table, key), (others, key))
         yield from ((virtual_host, (key, host, port)) for host, port in hosts.get(key.port, ()))
 
 

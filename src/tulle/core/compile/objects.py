@@ -25,12 +25,13 @@ from tulle.api.gateway import (
     UDPRoute,
 )
 from tulle.api.gateway.shared import ParentRef
-from tulle.api.istio import DestinationRule, PeerAuthentication, ServiceEntry, VirtualService, WorkloadEntry
+from tulle.api.istio import DestinationRule, PeerAuthentication, ServiceEntry, Sidecar, VirtualService, WorkloadEntry
 from tulle.api.istio import Gateway as IstioGateway
 from tulle.api.istio.destination_rule import PortTrafficPolicy, TrafficPolicy
 from tulle.api.istio.virtual_service import HTTPMatchRequest, L4MatchAttributes, TLSMatchAttributes
 from tulle.api.kubernetes import ConfigMap, Namespace, Secret, Service
 from tulle.api.object import Object
+from tulle.api.own import MeshConfig
 from tulle.core.compile.certificates import Certificates, certificates_in
 from tulle.core.compile.hostname import Key, entry_key, meanings
 from tulle.core.flow import Fetch, Input
@@ -286,6 +287,8 @@ service_entries: Input[Key, ServiceEntry] = Input(
     selector=_entry_selector,
     tcp=_entry_tcp,
 )
+sidecars: Input[Key, Sidecar] = Input("sidecars", namespace=lambda key, _row: [key[0]])
+mesh_configs: Input[Key, MeshConfig] = Input("mesh_configs")
 istio_gateways: Input[Key, IstioGateway] = Input("istio_gateways", namespace=lambda key, _row: [key[0]], server=_servers)
 peer_authentications: Input[Key, PeerAuthentication] = Input("peer_authentications", namespace=lambda key, _row: [key[0]])
 gateways: Input[Key, Gateway] = Input(
@@ -325,6 +328,8 @@ INPUTS: Mapping[str, Input[Key, Any]] = {
     "virtualservices.networking.istio.io": virtual_services,
     "destinationrules.networking.istio.io": destination_rules,
     "serviceentries.networking.istio.io": service_entries,
+    "sidecars.networking.istio.io": sidecars,
+    "meshconfigs.tulle.dev": mesh_configs,
     "gateways.networking.istio.io": istio_gateways,
     "peerauthentications.security.istio.io": peer_authentications,
     "gateways.gateway.networking.k8s.io": gateways,

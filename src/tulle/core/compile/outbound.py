@@ -8,13 +8,14 @@ import msgspec
 
 from tulle.core.compile.callers import Source
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.hosts import routed
+from tulle.core.compile.hosts import ALLOW_ANY, REGISTRY_ONLY, routed
 from tulle.core.compile.mesh_tcp import mesh_tcp_routes
 from tulle.core.compile.objects import workload_entries
 from tulle.core.compile.services import registry, service
+from tulle.core.compile.sidecars import left_out, registry_only, sidecar_for
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
-from tulle.core.model.route import RouteTableKey
+from tulle.core.model.route import RouteTableKey, VirtualHost
 from tulle.core.model.service import Protocol, Service
 from tulle.core.model.workload import Outbound, OutboundTcp
 
@@ -52,10 +53,19 @@ def exported_to_some(fetch: Fetch, _key: None) -> tuple[Key, ...]:
 
 @table
 def unseen(fetch: Fetch, source: Source) -> frozenset[Pair]:
-    """The services' ports that callers do not see."""
+    """The services' ports that callers do not see: not exported to them, or left out by their Sidecar."""
     some = fetch(exported_to_some, None) or ()
     rows = ((key, row) for key in some if (row := fetch(service, key)) and not row.seen_from(source.namespace))
-    return frozenset((key, port.number) for key, row in rows for port in row.ports)
+    hidden = {(key, port.number) for key, row in rows for port in row.ports}
+    sidecar = sidecar_for(fetch, source.namespace, source.labels)
+    return frozenset(hidden.union(left_out(fetch, sidecar, source.namespace)) if sidecar else hidden)
+
+
+@table
+def others(fetch: Fetch, key: RouteTableKey) -> VirtualHost:
+    """The virtual host of a sidecar's table for everything that the mesh does not know."""
+    sidecar = sidecar_for(fetch, key.namespace, key.labels)
+    return REGISTRY_ONLY if key.port and registry_only(fetch, sidecar) else ALLOW_ANY
 
 
 @table
@@ -150,6 +160,7 @@ def _outbound(fetch: Fetch, source: Source) -> Outbound:
         http=tuple(http),
         sniffed=tuple(sniffed),
         tcp=tuple(_one_each(_routed(fetch, pair, one, source) for pair, one in everything.tcp if pair not in hidden)),
+        registry_only=registry_only(fetch, sidecar_for(fetch, source.namespace, source.labels)),
     )
 
 

@@ -31,6 +31,7 @@ from tulle.core.compile.parents import attachments_of
 from tulle.core.compile.service_entries import service_entry_problems
 from tulle.core.compile.services import called as meant_by
 from tulle.core.compile.services import service, service_problems
+from tulle.core.compile.sidecars import mesh_config_problems, sidecar_problems
 from tulle.core.flow import Fetch, Table, table
 from tulle.kit.problem import Problem
 
@@ -139,6 +140,8 @@ def http_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
 BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {
     "services": service_problems,
     "serviceentries.networking.istio.io": service_entry_problems,
+    "sidecars.networking.istio.io": sidecar_problems,
+    "meshconfigs.tulle.dev": mesh_config_problems,
     "workloadentries.networking.istio.io": workload_entry_problems,
     "virtualservices.networking.istio.io": virtual_service_problems,
     "destinationrules.networking.istio.io": destination_rule_problems,

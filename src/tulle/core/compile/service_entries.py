@@ -15,21 +15,12 @@ from tulle.core.compile.hostname import Key, entry_key, full_name, is_address
 from tulle.core.compile.mistakes import not_yet, sorted_problems, warning
 from tulle.core.compile.objects import age, network_of, service_entries, services
 from tulle.core.flow import Fetch, table
-from tulle.core.model.service import Protocol, Resolution, Service, ServicePort
+from tulle.core.model.service import PROTOCOLS, Protocol, Resolution, Service, ServicePort
 from tulle.kit.problem import Problem
 
 # Where services without an address of their own get one: the range of Services' virtual IPs.
 RANGE = ipaddress.IPv4Network("240.240.0.0/16")
 
-_PROTOCOLS = {
-    "HTTP": Protocol.HTTP,
-    "HTTP2": Protocol.HTTP2,
-    "GRPC": Protocol.GRPC,
-    "GRPC-WEB": Protocol.HTTP,
-    "HTTPS": Protocol.TLS,
-    "TLS": Protocol.TLS,
-    "": Protocol.AUTO,
-}
 _RESOLUTIONS = {
     "STATIC": Resolution.KNOWN,
     "DNS": Resolution.DNS,
@@ -84,7 +75,7 @@ def entry_service(fetch: Fetch, key: Key) -> Service | None:
     for row in rows:
         for port in row.spec.ports:
             if port.protocol.upper() != "UDP":
-                protocol = _PROTOCOLS.get(port.protocol.upper(), Protocol.TCP)
+                protocol = PROTOCOLS.get(port.protocol.upper(), Protocol.TCP)
                 ports.setdefault(port.number, ServicePort(port.number, port.name, protocol, port.target_port or port.number))
     own = [one for one in map(network_of, first.spec.addresses) if fetch(entry_address_owner, one) == key]
     given = next((one for one in own if is_address(one)), "")

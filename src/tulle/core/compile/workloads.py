@@ -19,6 +19,7 @@ from tulle.core.compile.objects import (
     workload_entries,
 )
 from tulle.core.compile.services import service
+from tulle.core.compile.sidecars import ingress, registry_only, sidecar_of
 from tulle.core.compile.workload_services import services_of
 from tulle.core.flow import Fetch, table
 from tulle.core.model.service import Protocol
@@ -48,18 +49,25 @@ def workload(fetch: Fetch, key: Key) -> Workload | None:
         mtls=(fetch(modes, key) or Modes()).default,
         inbound=() if gateway else fetch(inbound, key) or (),
         listeners=fetch(gateway_listeners, key) or () if gateway else (),
+        registry_only=not gateway and registry_only(fetch, sidecar_of(fetch, key)),
         callers=() if gateway else fetch(caller_labels, key) or (),
     )
 
 
 @table
 def inbound(fetch: Fetch, key: Key) -> tuple[InboundPort, ...]:
-    """The ports on which Services call a workload. Where two Services call one port, a declared protocol counts, then the age."""
+    """The ports on which services call a workload, or those that its Sidecar says.
+
+    Where two services call one port, a declared protocol counts, then the age.
+    """
     here, entry = fetch(instance, key), fetch(workload_entries, key)
     if here is None or entry is None:
         return ()
     said = fetch(modes, key) or Modes()
     inside = app_ports(entry)
+    if (listeners := ingress(sidecar_of(fetch, key))) is not None:
+        ports = (InboundPort(number, app, protocol, said.of(number, app)) for number, app, protocol in listeners)
+        return tuple(sorted(ports))
     found: dict[int, InboundPort] = {}
     for one in fetch(services_of, key) or ():
         row = fetch(service, one)

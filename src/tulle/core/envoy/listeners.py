@@ -164,7 +164,7 @@ def _virtual_outbound(workload: Workload) -> listener_pb2.Listener:
                 filter_chain_match=_Match(destination_port=uint32(port)),
                 filters=[tcp(BLACK_HOLE)],
             ),
-            _Chain(name="virtualOutbound-catchall-tcp", filters=[tcp(PASSTHROUGH)]),
+            _Chain(name="virtualOutbound-catchall-tcp", filters=[tcp(BLACK_HOLE if workload.registry_only else PASSTHROUGH)]),
         ],
     )
 

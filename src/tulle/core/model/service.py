@@ -30,6 +30,18 @@ class Protocol(StrEnum):
         return self.is_http or self is Protocol.AUTO
 
 
+# Istio's words for the protocols of ports in its own kinds; all others are TCP.
+PROTOCOLS = {
+    "HTTP": Protocol.HTTP,
+    "HTTP2": Protocol.HTTP2,
+    "GRPC": Protocol.GRPC,
+    "GRPC-WEB": Protocol.HTTP,
+    "HTTPS": Protocol.TLS,
+    "TLS": Protocol.TLS,
+    "": Protocol.AUTO,
+}
+
+
 class Resolution(StrEnum):
     """How a caller's proxy finds the endpoints of a service.
 

@@ -101,6 +101,7 @@ class Workload(msgspec.Struct, frozen=True, omit_defaults=True):
     mtls: MtlsMode = MtlsMode.PERMISSIVE  # for ports that no service declares
     inbound: tuple[InboundPort, ...] = ()
     listeners: tuple[GatewayListener, ...] = ()  # of a gateway
+    registry_only: bool = False  # it calls nothing that the mesh does not know
     callers: tuple[tuple[str, str], ...] = ()  # the labels for which it has route tables of its own: see RouteTableKey
 
     @property

@@ -7,15 +7,16 @@ import pytest
 from tests.unit.core.analyze.cases import VIRTUAL_SERVICE, Cases, codes
 
 GOOD = VIRTUAL_SERVICE % ("a", "[{route: [{destination: {host: reviews}}]}]")
-SIDECAR = "apiVersion: networking.istio.io/v1\nkind: %s\nmetadata: {name: x}\nspec: {}\n"
+NAMED = "apiVersion: networking.istio.io/v1\nkind: %s\nmetadata: {name: x}\nspec: {}\n"
+POLICY = (NAMED % "Telemetry").replace("networking", "telemetry")
 
 CASES: Cases = {
-    "TUL0501": (SIDECAR % "Sidecar", GOOD),
+    "TUL0501": (POLICY, GOOD),
     "TUL0502": (GOOD.replace("/v1", "/v1alpha3"), GOOD),
     "TUL0503": (GOOD.replace("/v1", "/v1beta1"), GOOD),
     "TUL0504": (GOOD.replace("/v1", "/v1alpha9"), GOOD),
-    "TUL0505": ((SIDECAR % "Deployment").replace("networking.istio.io", "apps"), GOOD),
-    "TUL0506": (SIDECAR % "EnvoyFilter", GOOD),
+    "TUL0505": ((NAMED % "Deployment").replace("networking.istio.io", "apps"), GOOD),
+    "TUL0506": (NAMED % "EnvoyFilter", GOOD),
 }
 
 
@@ -44,4 +45,4 @@ def test_versions_of_every_api() -> None:
 
 def test_said_once() -> None:
     """Decoding and analysing know it both, and a person would read it twice."""
-    assert codes(SIDECAR % "Sidecar").count("TUL0501") == 1
+    assert codes(POLICY).count("TUL0501") == 1

@@ -266,8 +266,8 @@ def test_istio_objects_say_what_analysis_found(mesh: Mesh) -> None:
 
 def test_a_kind_that_is_not_acted_on_is_not_reconciled(mesh: Mesh) -> None:
     """Somebody's policy would be called enforced while nothing enforces it."""
-    raw = {"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": {"name": "s"}, "spec": {}}
-    kind = next(kind for kind in KINDS if not kind.acted_on and kind.kind == "Sidecar")
+    raw = {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": "s"}, "spec": {}}
+    kind = next(kind for kind in KINDS if not kind.acted_on and kind.kind == "Telemetry")
     assert obj(raw)
     mesh.pipeline.commit({(kind.resource, "default", "s"): obj(raw)})
     found = status(mesh, kind.resource, "s")
