@@ -120,6 +120,13 @@ OBJECTS: dict[str, dict[str, Any]] = {
             "listeners": [{"name": "http", "port": 81, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}],
         },
     },
+    "BackendTLSPolicy": {
+        "apiVersion": GATEWAY_API,
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "reviews"}],
+            "validation": {"hostname": "a.b", "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "ca"}]},
+        },
+    },
     "HTTPRoute": {
         "apiVersion": GATEWAY_API,
         "spec": {
@@ -232,6 +239,12 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "WorkloadEntry": [
         {"address": "10.0.0.77", "labels": {"app": "reviews"}, "serviceAccount": "a", "ports": {"http": 9081}},
     ],
+    "BackendTLSPolicy": [
+        {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "reviews", "sectionName": "http"}],
+            "validation": {"hostname": "a.b", "wellKnownCACertificates": "System"},
+        }
+    ],
     "PeerAuthentication": [
         {"selector": {"matchLabels": {"app": "reviews"}}, "portLevelMtls": {"9080": {"mode": "STRICT"}}},
     ],
@@ -307,7 +320,7 @@ SPEAKS_FOR: list[tuple[str, Place]] = [
 ]
 # What is left out beside a kind, for it would hide what is tried. (Nor is there another kind of the same name: two Gateways take
 # one port from each other.)
-APART = {"HTTPRoute": ("VirtualService",)}
+APART = {"HTTPRoute": ("VirtualService",), "DestinationRule": ("BackendTLSPolicy",)}
 # Fields that say nothing to a mesh, each with the reason.
 MEANINGLESS: dict[tuple[str, str], str] = {
     ("Sidecar", "port.name"): "a listener's name is for people",
@@ -319,6 +332,7 @@ MEANINGLESS: dict[tuple[str, str], str] = {
     ("HTTPRoute", "requestRedirect.path.type"): "names the field beside it, which has the effect",
     ("HTTPRoute", "urlRewrite.path.type"): "names the field beside it, which has the effect",
     ("HTTPRoute", "sessionPersistence.type"): "names the field beside it, which has the effect",
+    ("BackendTLSPolicy", "subjectAltNames.[].type"): "says only which of hostname and uri is written",
     ("Service", "externalName"): "belongs to the type ExternalName, of which a warning speaks",
     ("Service", "allocateLoadBalancerNodePorts"): "belongs to the type LoadBalancer, of which a warning speaks",
     ("Service", "sessionAffinityConfig.clientIP.timeoutSeconds"): "belongs to sessionAffinity, of which a warning speaks",
@@ -412,6 +426,9 @@ class Mesh:
         parent = {"name": "one", "namespace": "tulle-system"}
         if kind.kind != "ListenerSet":
             others.append(decode({**more, "spec": {"parentRef": parent, "listeners": listeners}})[0])
+        pem = Roots().pem.decode()
+        config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca", "namespace": "default"}}
+        others.append(decode({**config_map, "data": {"ca.crt": pem}})[0])
         database = service("db", ports=({"port": 3306, "name": "mysql"},), address="240.240.3.6")
         beside_it = [*map(placed, bookinfo()), *certificates(), database]
         batch = changes([*beside_it, *[one for one in others if one is not None]])

@@ -23,10 +23,13 @@ import msgspec
 import structlog
 
 from tulle.core import type_urls
+from tulle.core.encoded import Encoded
 from tulle.core.envoy.secrets import encode_bundle, encode_certificate
 from tulle.core.model.name import Name
 from tulle.kit.errors import Refused
+from tulle.node import file_secrets
 from tulle.node.cache import ALL, OWN, Cache, write_private
+from tulle.node.file_secrets import PREFIX
 from tulle.node.identity import Identity
 from tulle.xds.client import AdsClient, Response, Upstream
 from tulle.xds.server import OPTIONS, AdsServer, Observer
@@ -36,6 +39,7 @@ log = structlog.get_logger("tulle.node")
 
 HOLD = 2.0  # seconds that a taken-over Envoy keeps what it has while the control plane is asked first
 _LAZY = 0.2  # seconds between an acknowledgement and the cache on disk; what comes meanwhile is written with it
+_FILES = 5.0  # seconds between two looks at the files that certificates are read from
 _STAGED = 5.0  # seconds that a response waits for what it refers to
 _STALE = 10.0  # seconds that an Envoy has, after it connected, to ask again for what its predecessor asked for
 
@@ -65,6 +69,9 @@ class Feed:
         )
         self._client = AdsClient(upstream, proxy, self._deliver, cache.versions, self._upstream_changed)
         self._grpc: grpc.aio.Server | None = None
+        self._own: tuple[Encoded, ...] = ()
+        self._files: dict[str, Encoded] = {}
+        self._asked_files = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._saving: asyncio.TimerHandle | None = None
         self._closing = False
@@ -96,6 +103,7 @@ class Feed:
         await self._grpc.start()
         os.chmod(self.socket, 0o600)
         self._task(self._client.run())
+        self._task(self._read_files())
 
     async def close(self) -> None:
         """Hang up on both sides and write what was acknowledged."""
@@ -115,7 +123,26 @@ class Feed:
     def use(self, identity: Identity) -> None:
         """The workload's certificate from now on; connections that stand keep the one that they were made with."""
         chain = encode_certificate("default", identity.chain.encode(), identity.key.encode())
-        self._server.publish(self.cache.secrets((chain, encode_bundle("ROOTCA", identity.bundle.encode()))))
+        self._own = (chain, encode_bundle("ROOTCA", identity.bundle.encode()))
+        self._publish_secrets()
+
+    def _publish_secrets(self) -> None:
+        self._server.publish(self.cache.secrets((*self._own, *self._files.values())))
+
+    async def _read_files(self) -> None:
+        """Certificates in files of this host that Envoy asks for, and again whenever the files change."""
+        stamps: dict[str, tuple[int, ...]] = {}
+        while True:
+            names = {name for it in self._streams.values() for name in it.get(type_urls.SECRET, ()) if name.startswith(PREFIX)}
+            now = await asyncio.to_thread(file_secrets.stamps, names) if names else {}
+            if now != stamps:
+                stamps = now
+                self._files = await asyncio.to_thread(file_secrets.read_secrets, sorted(names))
+                self._publish_secrets()
+            self._asked_files.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FILES if names else None):
+                    await self._asked_files.wait()
 
     # From above.
 
@@ -204,7 +231,11 @@ class Feed:
         mine.update(subscribe)
         mine.difference_update(unsubscribe)
         if type_url == type_urls.SECRET:  # its own certificate and the roots are this node's; a gateway's others come from above
-            subscribe, unsubscribe = ([name for name in names if name not in OWN] for names in (subscribe, unsubscribe))
+            if any(name.startswith(PREFIX) for name in subscribe):
+                self._asked_files.set()
+            subscribe, unsubscribe = (
+                [name for name in names if name not in OWN and not name.startswith(PREFIX)] for names in (subscribe, unsubscribe)
+            )
         known = self.cache.wanted.get(type_url, set())
         new = [name for name in subscribe if name not in known]
         self._want(type_url, new, [name for name in unsubscribe if name in known])

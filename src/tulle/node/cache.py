@@ -24,6 +24,7 @@ import structlog
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, Published
 from tulle.core.envoy.tls import CERTIFICATE, ROOTS
+from tulle.node.file_secrets import PREFIX
 
 log = structlog.get_logger("tulle.node")
 
@@ -86,6 +87,8 @@ class Cache:
         """Whether the control plane (or this node, for secrets) has said what there is under that name."""
         if type_url == type_urls.SECRET and name in OWN:
             return bool(self._secrets)
+        if type_url == type_urls.SECRET and name.startswith(PREFIX):
+            return name in self._secrets  # a file that is not there may come yet
         return name in self._answered.get(type_url, ()) or name in self._tables.get(type_url, ())
 
     # What comes from above.

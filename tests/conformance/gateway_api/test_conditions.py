@@ -93,6 +93,10 @@ def policy(name: str, reason: str) -> Other:
 ALL_ATTACHED: tuple[Check, ...] = ()  # every route of the manifest is accepted by every parent, with all references resolved
 
 EXPECTED: dict[str, tuple[Check, ...]] = {
+    "backendtlspolicy": ALL_ATTACHED,
+    "backendtlspolicy-conflict-resolution": ALL_ATTACHED,
+    "backendtlspolicy-observed-generation-bump": ALL_ATTACHED,
+    "backendtlspolicy-san": ALL_ATTACHED,
     "gateway-http-listener-isolation": ALL_ATTACHED,
     "gateway-http-listener-isolation-with-hostname-intersection": ALL_ATTACHED,
     "gateway-invalid-listeners-unsupported-protocol": (
@@ -269,11 +273,7 @@ _POLICIES = "BackendTLSPolicies that are accepted"
 NOT_YET: dict[str, str] = {
     **dict.fromkeys(
         (
-            "backendtlspolicy",
-            "backendtlspolicy-conflict-resolution",
             "backendtlspolicy-grpcroute",
-            "backendtlspolicy-observed-generation-bump",
-            "backendtlspolicy-san",
             "backendtlspolicy-tlsroute-terminate",
             "gateway-tls-backend-client-certificate",
         ),

@@ -111,7 +111,6 @@ KINDS: tuple[Kind, ...] = (
         short_names=("btlspolicy",),
         categories=_GATEWAY,
         columns=(POLICY_TARGETS, ACCEPTED, field("Hostname", "spec.validation.hostname", wide=True)),
-        acted_on=False,
     ),
     Kind(
         GATEWAY_API,

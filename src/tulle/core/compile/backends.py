@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tulle.api.gateway.shared import BackendObjectRef
-from tulle.core.compile.destination_rules import subset_labels
+from tulle.core.compile.backend_tls import backend_tls
+from tulle.core.compile.destination_rules import policy, subset_labels
 from tulle.core.compile.grants import granted, no_grant
 from tulle.core.compile.hostname import Key, full_name, shown
 from tulle.core.compile.mistakes import error, meant, no_service
@@ -60,10 +61,16 @@ def refer(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Found
     port = row.port(backend.port) if backend.port is not None else None
     if port is None:
         return error(ref, f"{path}.port", "PortNotFound", no_port(key, backend.port or 0, [one.number for one in row.ports]))
-    if port.protocol is Protocol.TLS:
-        message = f"port {port.number} of Service {key[0]}/{key[1]} is declared as TLS, which HTTPRoutes cannot speak to yet"
-        return error(ref, f"{path}.port", "UnsupportedProtocol", f"{message}; needed a port of HTTP")
+    if port.protocol is Protocol.TLS and not _originated(fetch, (key, port.number)):
+        message = f"port {port.number} of Service {key[0]}/{key[1]} is declared as TLS, and nothing says how to speak it"
+        return error(ref, f"{path}.port", "UnsupportedProtocol", f"{message}; needed a BackendTLSPolicy, or a port of HTTP")
     return DestinationKey(full_name(key), port.number)
+
+
+def _originated(fetch: Fetch, key: tuple[Key, int]) -> bool:
+    """Whether a BackendTLSPolicy or a DestinationRule says with what TLS a port is spoken to."""
+    said = fetch(policy, (*key, ""))
+    return fetch(backend_tls, key) is not None or (said is not None and said.tls is not None)
 
 
 def target(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Key | Problem:

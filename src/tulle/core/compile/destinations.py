@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tulle.core.compile.backend_tls import backend_tls
 from tulle.core.compile.destination_rules import policy, subset_labels
 from tulle.core.compile.endpoints import members
 from tulle.core.compile.hostname import Key, full_name
@@ -34,9 +35,10 @@ def destination(fetch: Fetch, key: Place) -> Destination | None:
     row = fetch(service, service_key)
     port = row.port(number) if row else None
     found = fetch(members, key)
-    if port is None or found is None:
+    if row is None or port is None or found is None:
         return None
     said = fetch(policy, key) or Policy()
+    own = fetch(backend_tls, (service_key, number)) or said.tls
     secured = [endpoint.mtls for endpoint, _identity in found]
     # Without endpoints nothing is sent; mutual TLS is what the first endpoint inside the mesh will most likely want.
     transport = (
@@ -57,16 +59,17 @@ def destination(fetch: Fetch, key: Place) -> Destination | None:
         http2=port.protocol in (Protocol.HTTP2, Protocol.GRPC),
         auto=port.protocol is Protocol.AUTO,
         load_balancer=LoadBalancer.PASSTHROUGH if original else said.load_balancer or LoadBalancer.LEAST_REQUEST,
-        transport=said.transport or transport,
+        transport=Transport.TLS if own else said.transport or transport,
         identities=said.names or identities,
         connect_timeout=said.connect_timeout if said.connect_timeout is not None else 10.0,
         sni=said.sni,
-        tls=said.tls,
+        tls=own,
         hash=None if original else said.hash,
         warmup=None if original else said.warmup,
         connections=said.connections,
         requests=said.requests,
         outlier=said.outlier,
         proxy_protocol=said.proxy_protocol,
-        shared_out=bool(said.localities and said.localities.distribute),
+        # Of names that the proxy asks DNS for, the places are not known.
+        shared_out=row.resolution is Resolution.KNOWN and bool(said.localities and said.localities.distribute),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from tulle.api.istio import VirtualService
 from tulle.core.compile import virtual_services as rules
+from tulle.core.compile.backend_tls import backend_tls_policy_problems
 from tulle.core.compile.callers import ANYBODY
 from tulle.core.compile.destination_rules import destination_rule_problems
 from tulle.core.compile.endpoints import workload_entry_problems
@@ -144,6 +145,7 @@ BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {
     "meshconfigs.tulle.dev": mesh_config_problems,
     "workloadentries.networking.istio.io": workload_entry_problems,
     "virtualservices.networking.istio.io": virtual_service_problems,
+    "backendtlspolicies.gateway.networking.k8s.io": backend_tls_policy_problems,
     "destinationrules.networking.istio.io": destination_rule_problems,
     "gateways.networking.istio.io": istio_gateway_problems,
     "peerauthentications.security.istio.io": peer_authentication_problems,

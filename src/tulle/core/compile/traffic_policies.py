@@ -21,7 +21,7 @@ from tulle.api.istio.destination_rule import (
     TrafficPolicy,
 )
 from tulle.api.values import seconds
-from tulle.core.compile.mistakes import not_yet, unsaid
+from tulle.core.compile.mistakes import unsaid, warning
 from tulle.core.model import traffic
 from tulle.core.model.destination import Transport
 from tulle.core.model.traffic import (
@@ -49,6 +49,15 @@ _BALANCING = {
     "PASSTHROUGH": Balancing.PASSTHROUGH,
 }
 _TRANSPORT = {"DISABLE": Transport.PLAINTEXT, "ISTIO_MUTUAL": Transport.MTLS}
+_OWN = ("SIMPLE", "MUTUAL")
+_SYSTEM = "system"  # the host's own authorities, as Istio calls them
+_CHECKS = ("mode", "sni", "subject_alt_names", "ca_certificates", "ca_crl", "insecure_skip_verify")
+_ACTED_ON = {
+    "DISABLE": ("mode",),
+    "ISTIO_MUTUAL": ("mode", "sni", "subject_alt_names"),
+    "SIMPLE": _CHECKS,
+    "MUTUAL": (*_CHECKS, "client_certificate", "private_key"),
+}
 _UPGRADE = {"UPGRADE": Upgrade.HTTP2, "DO_NOT_UPGRADE": Upgrade.HTTP1}
 # What Envoy's own budget is where only some of it is said.
 _BUDGET_PERCENT = 20.0
@@ -118,6 +127,7 @@ def read(parts: Parts) -> Policy:
         outlier=_outlier(outlier) if outlier else None,
         proxy_protocol=traffic.ProxyProtocol(parts.proxy_protocol.version if parts.proxy_protocol else ""),
         transport=_TRANSPORT.get(tls.mode) if tls else None,
+        tls=_tls(tls) if tls else None,
         sni=tls.sni if tls and _mutual(tls) else "",
         names=tls.subject_alt_names if tls and _mutual(tls) else (),
     )
@@ -233,6 +243,22 @@ def _outlier(said: OutlierDetection) -> Outlier:
     )
 
 
+def _tls(said: ClientTLS) -> Tls | None:
+    """TLS with certificates of its own. A name with a scheme (`spiffe://...`) is a URI, any other a DNS name."""
+    if said.mode not in _OWN or said.credential_name:
+        return None
+    return Tls(
+        sni=said.sni,
+        names=tuple(name for name in said.subject_alt_names if "://" not in name),
+        uris=tuple(name for name in said.subject_alt_names if "://" in name),
+        ca_file="" if said.ca_certificates == _SYSTEM else said.ca_certificates,
+        crl_file=said.ca_crl,
+        certificate_file=said.client_certificate if said.mode == "MUTUAL" else "",
+        key_file=said.private_key if said.mode == "MUTUAL" else "",
+        verify=not said.insecure_skip_verify,
+    )
+
+
 def unsaid_policy(ref: Ref, said: TrafficPolicy | None, path: str) -> Iterator[Problem]:
     """The written fields that have no effect."""
     if said is None:
@@ -247,10 +273,11 @@ def _unsaid_parts(ref: Ref, said: TrafficPolicy | PortTrafficPolicy, path: str) 
     balancer = said.load_balancer
     done = ("simple", "consistent_hash", "locality_lb_setting", "warmup", "warmup_duration_secs")
     yield from unsaid(ref, balancer, f"{path}.loadBalancer", done)
-    if said.tls and said.tls.mode not in _TRANSPORT:
-        yield not_yet(ref, f"{path}.tls.mode", said.tls.mode)
-    elif said.tls:
-        yield from unsaid(ref, said.tls, f"{path}.tls", ("mode", *(("sni", "subject_alt_names") if _mutual(said.tls) else ())))
+    if said.tls:
+        yield from unsaid(ref, said.tls, f"{path}.tls", _ACTED_ON[said.tls.mode])
+        if said.tls.mode in _OWN and said.tls.credential_name:
+            message = f"mode {said.tls.mode} with credentialName is not supported yet; it has no effect: needed files"
+            yield warning(ref, f"{path}.tls.mode", "NotYetSupported", message)
 
 
 def _mutual(said: ClientTLS) -> bool:

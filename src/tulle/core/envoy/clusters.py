@@ -12,10 +12,12 @@ from tulle.core.envoy import tls
 from tulle.core.envoy.balancing import balance
 from tulle.core.envoy.finding import find_endpoints
 from tulle.core.envoy.limits import NO_LIMITS, limit
+from tulle.core.envoy.origination import originate
 from tulle.core.envoy.source import metadata, seconds, socket, struct
 from tulle.core.envoy.speaking import AS_CALLED, HTTP2, OPTIONS, speak
 from tulle.core.model.destination import Destination, Transport
 from tulle.core.model.service import Protocol
+from tulle.core.model.traffic import Tls
 from tulle.core.model.workload import Capture, InboundPort, Workload
 from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
 from tulle.pb.envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
@@ -68,6 +70,10 @@ def _protect(cluster: cluster_pb2.Cluster, destination: Destination) -> None:
     if destination.transport is Transport.PLAINTEXT:
         if destination.proxy_protocol:
             cluster.transport_socket.CopyFrom(tls.announced(destination.proxy_protocol, tls.PLAINTEXT))
+        return
+    if destination.transport is Transport.TLS:
+        inner = originate(destination.tls or Tls(), destination, offer)
+        cluster.transport_socket.CopyFrom(tls.announced(destination.proxy_protocol, inner))
         return
     mutual = tls.upstream(destination.sni or tls.sni(destination.key), destination.identities, offer)
     if mesh:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tulle.core.envoy import tls
 from tulle.core.envoy.balancing import hash_policy
+from tulle.core.envoy.origination import checked_by_call, named_by_call
 from tulle.core.envoy.source import seconds, uint32
 from tulle.core.model.destination import Destination, Transport
 from tulle.core.model.traffic import Upgrade
@@ -52,6 +53,8 @@ def speak(cluster: cluster_pb2.Cluster, destination: Destination) -> tuple[str, 
     else:
         version, offer = Upgrade.HTTP1, tls.OFFER_HTTP1
     cluster.typed_extension_protocol_options[OPTIONS].CopyFrom(pack(_options(destination, version)))
+    if destination.transport is Transport.TLS:
+        return {Upgrade.HTTP2: ("h2",), Upgrade.HTTP1: ("http/1.1",)}.get(version, ())
     return offer
 
 
@@ -72,6 +75,9 @@ def _options(destination: Destination, version: Upgrade) -> http_protocol_option
         options.explicit_http_config.http2_protocol_options.CopyFrom(http2)
     else:
         options.explicit_http_config.http_protocol_options.CopyFrom(_HTTP1_OPTIONS)
+    if destination.transport is Transport.TLS and named_by_call(destination.tls):
+        options.upstream_http_protocol_options.auto_sni = True
+        options.upstream_http_protocol_options.auto_san_validation = checked_by_call(destination.tls)
     common = options.common_http_protocol_options
     if connections.idle_timeout is not None:
         common.idle_timeout.CopyFrom(seconds(connections.idle_timeout))

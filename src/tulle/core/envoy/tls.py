@@ -33,10 +33,10 @@ OFFER_TCP = ("istio",)
 MESH_HTTP = ("istio-h2", "istio-http/1.1", "istio-http/1.0")
 MESH = (*MESH_HTTP, "istio-peer-exchange", "istio")
 
-_TLS = "envoy.transport_sockets.tls"
+TLS = "envoy.transport_sockets.tls"
 
 # Both bounds: with the minimum alone, Envoy's upstream default of at most 1.2 stays in force.
-_PARAMETERS = common_pb2.TlsParameters(
+PARAMETERS = common_pb2.TlsParameters(
     tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2,
     tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
 )
@@ -55,7 +55,7 @@ def upstream(server_name: str, identities: Iterable[str], offer: Iterable[str]) 
         ),
         sni=server_name,
     )
-    return base_pb2.TransportSocket(name=_TLS, typed_config=pack(context))
+    return base_pb2.TransportSocket(name=TLS, typed_config=pack(context))
 
 
 def announced(version: ProxyProtocol, inner: base_pb2.TransportSocket) -> base_pb2.TransportSocket:
@@ -71,7 +71,7 @@ def downstream(trust_domain: str, accept: Iterable[str]) -> base_pb2.TransportSo
     """The called workload's end: asks for a certificate of a workload of `trust_domain`; `accept` are its ALPN protocols."""
     workloads = string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/ns/")
     context = tls_pb2.DownstreamTlsContext(common_tls_context=_common([_uri(workloads)], accept), require_client_certificate=TRUE)
-    return base_pb2.TransportSocket(name=_TLS, typed_config=pack(context))
+    return base_pb2.TransportSocket(name=TLS, typed_config=pack(context))
 
 
 def gateway(row: ServerTls, trust_domain: str) -> base_pb2.TransportSocket:
@@ -108,7 +108,7 @@ def gateway(row: ServerTls, trust_domain: str) -> base_pb2.TransportSocket:
     context = tls_pb2.DownstreamTlsContext(common_tls_context=common)
     if row.authorities is not None:
         context.require_client_certificate.value = row.require
-    return base_pb2.TransportSocket(name=_TLS, typed_config=pack(context))
+    return base_pb2.TransportSocket(name=TLS, typed_config=pack(context))
 
 
 def _version(name: str) -> common_pb2.TlsParameters.TlsProtocol:
@@ -130,7 +130,7 @@ def sni(key: DestinationKey) -> str:
 
 def _common(peers: list[common_pb2.SubjectAltNameMatcher], alpn: Iterable[str]) -> tls_pb2.CommonTlsContext:
     return tls_pb2.CommonTlsContext(
-        tls_params=_PARAMETERS,
+        tls_params=PARAMETERS,
         tls_certificate_sds_secret_configs=[_CERTIFICATE],
         combined_validation_context=tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
             default_validation_context=common_pb2.CertificateValidationContext(match_typed_subject_alt_names=peers),

@@ -121,7 +121,8 @@ class Tls(msgspec.Struct, frozen=True, omit_defaults=True):
     """TLS that is no mesh's, towards endpoints that have a certificate of their own.
 
     Files are of the proxy's host. `authorities` (PEM) are given here; else `ca_file` has them, and where that is "" the host's
-    own do. `names` are what the certificate may be for, as DNS names or URIs; none: the `sni`, or the host that was called.
+    own do. `names` and `uris` are what the certificate may be for; none: the `sni`, or the host that was called.
+    `nobody`: there should be authorities and are none, so that no certificate is right.
     """
 
     sni: str = ""
@@ -133,6 +134,7 @@ class Tls(msgspec.Struct, frozen=True, omit_defaults=True):
     certificate_file: str = ""
     key_file: str = ""
     verify: bool = True
+    nobody: bool = False
 
 
 class ProxyProtocol(StrEnum):

@@ -1,7 +1,6 @@
 """BackendTLSPolicy → `status.ancestors`: for each Gateway that sends requests to its Services, whether the policy holds.
 
-The mesh does not act on these policies yet. What is wrong with one itself is said first; a policy with nothing wrong is still not
-accepted, and the sentence says why.
+What a policy means is in `compile.backend_tls`; here it is said whether it holds, and if not, why.
 """
 
 from __future__ import annotations
@@ -10,16 +9,16 @@ from collections.abc import Iterator
 
 from tulle.api.gateway import BackendTLSPolicy
 from tulle.api.gateway.shared import GROUP_NAME
+from tulle.core.compile.backend_tls import SOURCES
 from tulle.core.compile.gateway_workloads import CONTROLLER
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.listeners import Fault
-from tulle.core.compile.objects import age, backend_tls_policies, config_maps, http_routes, secrets, services
+from tulle.core.compile.objects import age, backend_tls_policies, http_routes, services
 from tulle.core.flow import Fetch, table
 from tulle.core.status.routes import gateways_of
 from tulle.core.status.rows import Condition, Part, Status, false, refused, true
 
 _MOST_ANCESTORS = 16
-_SOURCES = {"ConfigMap": config_maps, "Secret": secrets}
 
 
 @table
@@ -74,7 +73,11 @@ def _accepted(fetch: Fetch, key: Key, row: BackendTLSPolicy, unresolved: Fault |
                 return false("Accepted", "Conflicted", f"{path}: {message}")
     if unresolved:
         return false("Accepted", "NoValidCACertificate", unresolved.message)
-    return false("Accepted", "NotYetSupported", "BackendTLSPolicies are not supported yet; requests go on without TLS")
+    said = row.spec.validation
+    if said.well_known_ca_certificates not in (None, "System"):
+        message = f"found {said.well_known_ca_certificates}; needed System"
+        return false("Accepted", "Invalid", f"spec.validation.wellKnownCACertificates: {message}")
+    return true("Accepted", message="TLS is spoken to the targets as the policy says")
 
 
 def _authorities(fetch: Fetch, key: Key, row: BackendTLSPolicy) -> Fault | None:
@@ -83,10 +86,10 @@ def _authorities(fetch: Fetch, key: Key, row: BackendTLSPolicy) -> Fault | None:
     refs = row.spec.validation.ca_certificate_refs
     for index, ref in enumerate(refs):
         path = f"spec.validation.caCertificateRefs[{index}]"
-        if ref.group or ref.kind not in _SOURCES:
+        if ref.group or ref.kind not in SOURCES:
             found.append(Fault("InvalidKind", f"found {ref.kind}; needed a ConfigMap", f"{path}.kind"))
             continue
-        held = fetch(_SOURCES[ref.kind], (key[0], ref.name))
+        held = fetch(SOURCES[ref.kind], (key[0], ref.name))
         if held is None or not held.authorities:
             message = f"{ref.kind} {ref.name} has no certificate in ca.crt" if held else f"no {ref.kind} {ref.name}"
             found.append(Fault("InvalidCACertificateRef", f"{message} in namespace {key[0]}", f"{path}.name"))

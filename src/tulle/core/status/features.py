@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Feature → what is missing of it; "" where nothing is. A name of a whole kind (`HTTPRoute`) promises all of its core.
 FEATURES: dict[str, str] = {
-    "BackendTLSPolicy": "TLS to backends",
+    "BackendTLSPolicy": "",
     "GRPCRoute": "the kind",
     "Gateway": "",
     "GatewayAddressEmpty": "",

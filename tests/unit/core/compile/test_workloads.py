@@ -107,7 +107,7 @@ def test_rule_fields_that_are_not_supported_yet(mesh: Mesh) -> None:
     """Somebody would rely on a tunnel that is not there."""
     policy = {
         "tunnel": {"targetHost": "a.example", "targetPort": 443},
-        "tls": {"mode": "SIMPLE"},
+        "tls": {"mode": "SIMPLE", "credentialName": "a"},
         "loadBalancer": {"zoneAwareLbSetting": {"enabled": True}},
     }
     mesh.apply([rule(trafficPolicy=policy)])
@@ -115,6 +115,7 @@ def test_rule_fields_that_are_not_supported_yet(mesh: Mesh) -> None:
         (f"spec.trafficPolicy.{field}", "NotYetSupported")
         for field in (
             "tunnel",
+            "tls.credentialName",
             "tls.mode",
             "loadBalancer.zoneAwareLbSetting",
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tests.support.certificates import Roots
 from tests.support.envoy import validate
 from tulle.core.compile.istio_tls import CIPHERS, CURVES
 from tulle.core.encoded import Encoded
@@ -53,6 +54,7 @@ from tulle.core.model.traffic import (
     Outlier,
     ProxyProtocol,
     Requests,
+    Tls,
     Upgrade,
     Warmup,
 )
@@ -167,6 +169,14 @@ def policies() -> list[Destination]:
         Hash(query="q"),
         Hash(source_address=True, size=4),
     )
+    authorities = Roots().pem.decode()
+    tls = (
+        Tls(),
+        Tls(verify=False),
+        Tls(nobody=True, sni="a.example"),
+        Tls("a.example", ("b.example", "*.c.example"), ("spiffe://a/b",), authorities),
+        Tls(ca_file="/no/such/ca.pem", crl_file="/no/such/crl.pem", certificate_file="/no/cert", key_file="/no/key"),
+    )
     everything = {
         "warmup": Warmup(30.0, 10.0, 1.5),
         "connections": Connections(3, Keepalive(3, 60, 5), 60.0, 0.0, 5.0, 0.5),
@@ -182,6 +192,7 @@ def policies() -> list[Destination]:
         {"outlier": Outlier(split_local=True, codes=(429,)), "connections": Connections(ping_timeout=1.0), "sni": "a.example"},
         everything,
         {**everything, "hash": hashes[3]},
+        *({"tls": one} for one in tls),
     ]
     return [
         Destination(

@@ -148,7 +148,7 @@ def test_supported_features_are_sorted_and_known() -> None:
     """Tools would refuse the list, or take a promise for true that is not kept."""
     assert list(SUPPORTED) == sorted(SUPPORTED)
     assert len(SUPPORTED) <= 64
-    assert not {"TLSRoute", "GRPCRoute", "BackendTLSPolicy"} & set(SUPPORTED)
+    assert not {"TLSRoute", "GRPCRoute"} & set(SUPPORTED)
     assert list(FEATURES) == sorted(FEATURES)
 
 
@@ -235,10 +235,10 @@ def test_policies_of_one_service_the_oldest_wins(mesh: Mesh) -> None:
         (ancestor,) = status(mesh, resource, name)["ancestors"]
         return ancestor["ancestorRef"]["kind"], said(ancestor["conditions"], "Accepted")
 
-    assert accepted("old") == ("Gateway", "False NotYetSupported")
+    assert accepted("old") == ("Gateway", "True Accepted")
     assert accepted("young") == ("Gateway", "False Conflicted")
     mesh.delete([route(parentRefs=AT_GATEWAY, rules=[rule("r")])])
-    assert accepted("old") == ("Service", "False NotYetSupported")
+    assert accepted("old") == ("Service", "True Accepted")
     mesh.apply([policy("young", "2024-02-01T00:00:00Z", "gone")])
     assert accepted("young") == ("Service", "False TargetNotFound")
 
