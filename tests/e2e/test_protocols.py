@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_mtls import address
-from tests.support.mesh import TULLE, Mesh, run
+from tests.support.mesh import TULLE, Mesh, assert_shares, run
+from tulle.control.ca.authority import Authority
 
 SPOKEN = str(Path(__file__).resolve().parents[1] / "support" / "spoken.py")
 PYTHON = sys.executable
@@ -41,16 +43,46 @@ spec:
 """
 
 
+SHARES = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: line, namespace: default}
+spec:
+  host: line
+  subsets:
+  - {name: v1, labels: {version: v1}}
+  - {name: v2, labels: {version: v2}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: line, namespace: default}
+spec:
+  hosts: [line]
+  tls:
+  - match: [{sniHosts: ["*.two.example"]}]
+    route: [{destination: {host: line, subset: v2}}]
+  - match: [{sniHosts: [one.example]}]
+    route: [{destination: {host: line, subset: v1}}]
+  tcp:
+  - route:
+    - {destination: {host: line, subset: v1}, weight: 80}
+    - {destination: {host: line, subset: v2}, weight: 20}
+"""
+
+
 def call(mesh: Mesh, *words: str) -> Any:
     """What a caller inside a workload saw."""
     return json.loads(mesh.inside(PYTHON, SPOKEN, *words).out)
 
 
 @contextmanager
-def serving(mesh: Mesh, service: str, port: str, program: str, ready: list[str]) -> Iterator[None]:
+def serving(
+    mesh: Mesh, service: str, port: str, program: str, ready: list[str], *more: str, version: str = "v1"
+) -> Iterator[None]:
     """A program of `spoken` as a service of the mesh, from when `ready` succeeds inside another workload until it is over."""
     number = port.partition(":")[0]
-    argv = [*TULLE, "run", "--service", service, "--version", "v1", "--port", port, "--", PYTHON, SPOKEN, program, number]
+    argv = [*TULLE, "run", "--service", service, "--version", version, "--port", port]
+    argv += ["--", PYTHON, SPOKEN, program, number, *more]
     child = subprocess.Popen(argv, env=mesh.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 30
@@ -74,7 +106,7 @@ def web(mesh: Mesh) -> Iterator[str]:
 def test_a_server_that_speaks_first_on_an_undeclared_port(mesh: Mesh) -> None:
     """Its greeting comes within 100 ms more than the network takes, in mutual TLS and in plaintext; the connection then talks."""
     greet = [PYTHON, SPOKEN, "greet"]
-    with serving(mesh, "mail", "7625", "serve-greeting", [*greet, "mail", "7625", "1"]):
+    with serving(mesh, "mail", "7625", "serve-greeting", [*greet, "mail", "7625", "1"], "v1"):
         assert mesh.kubectl("get", "service", "mail", "-o", "jsonpath={.spec.ports[0].appProtocol}").out == ""
         seen = call(mesh, "greet", "mail", "7625", "15")
         assert seen["answer"] == "250 HELO 14\r\n"
@@ -184,3 +216,42 @@ def test_headers_are_the_callers(mesh: Mesh, web: str) -> None:
         "x-envoy-expected-rq-timeout-ms",
         "x-envoy-internal",
     }
+
+
+@contextmanager
+def two_versions(mesh: Mesh, port: str, certificate: str = "") -> Iterator[None]:
+    """`line` in two versions, and rules that share its connections."""
+    number = port.partition(":")[0]
+    secured = [certificate] if certificate else []
+    ready = [PYTHON, SPOKEN, "greet", "line", number, "1", *(["x"] if certificate else [])]
+    with (
+        serving(mesh, "line", port, "serve-greeting", ready, "v1", *secured),
+        serving(mesh, "line", port, "serve-greeting", ready, "v2", *secured, version="v2"),
+    ):
+        mesh.kubectl("apply", "-f", "-", stdin=SHARES)
+        try:
+            mesh.synced()
+            yield
+        finally:
+            mesh.kubectl("delete", "-f", "-", stdin=SHARES)
+            mesh.synced()
+
+
+@pytest.mark.parametrize("port", ["7700:tcp", "7701"])
+def test_shares_of_connections(mesh: Mesh, port: str) -> None:
+    """VirtualService `tcp` with weights 80 and 20: so many of 1,000 connections; on an undeclared port as well."""
+    with two_versions(mesh, port):
+        assert_shares(lambda: Counter(call(mesh, "greet", "line", port[:4], "1000")["greeted"]), {"v1": 0.8, "v2": 0.2})
+
+
+def test_connections_by_server_name(mesh: Mesh, tmp_path: Path) -> None:
+    """VirtualService `tls`: an application's own TLS goes by its server name, and stays the application's own end to end."""
+    made = Authority.open(tmp_path / "ca").issue_server(["one.example"], 3600)
+    certificate = mesh.home / "line.pem"
+    certificate.write_bytes(made.key + made.chain)
+    certificate.chmod(0o644)
+    with two_versions(mesh, "7702:tls", str(certificate)):
+        seen = call(mesh, "greet", "line", "7702", "20", "a.two.example,one.example")
+        assert seen["greeted"] == {"v1": 10, "v2": 10}
+        rest = call(mesh, "greet", "line", "7702", "100", "three.example")["greeted"]
+        assert set(rest) == {"v1", "v2"}, "what no server name takes is shared by the rule for bytes"

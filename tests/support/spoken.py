@@ -1,6 +1,6 @@
 """Programs that speak what a mesh carries, and callers that tell as JSON what they saw. A file of its own: workloads run it.
 
-python tests/support/spoken.py serve-greeting 7625        # the server speaks first, as with SMTP and MySQL
+python tests/support/spoken.py serve-greeting 7625 v1     # the server speaks first, as with SMTP and MySQL
 python tests/support/spoken.py greet mail 7625 20
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import ssl
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-GREETING = b"220 ready\r\n"
 _SERVICE = "spoken.Spoken"
 MEGABYTE = 1 << 20
 
@@ -23,17 +23,21 @@ MEGABYTE = 1 << 20
 # -- servers --
 
 
-async def serve_greeting(port: int) -> None:
-    """Greets before anything is said, then answers each line; one that asks for it by HTTP is told its path and headers."""
+async def serve_greeting(port: int, name: str, certificate: str = "") -> None:
+    """Greets with its name before anything is said, then answers each line; in TLS where it has a certificate (with its key)."""
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(GREETING)
+        writer.write(f"220 {name}\r\n".encode())
         while line := await reader.readline():
             writer.write(b"250 " + line)
             await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(talk, "127.0.0.1", port) as server:
+    async with await asyncio.start_server(talk, "127.0.0.1", port, ssl=context) as server:
         await server.serve_forever()
 
 
@@ -136,19 +140,31 @@ async def serve_grpc(port: int) -> None:
 # -- callers --
 
 
-async def greet(host: str, port: int, times: int) -> Any:
-    """Connect, hear the greeting, say something: how long until the greeting (seconds, sorted), and the last answer."""
+async def greet(host: str, port: int, times: int, names: str = "") -> Any:
+    """Connect, hear the greeting, say something: how long until the greeting (seconds, sorted), who greeted, the last answer.
+
+    With `names` (several after each other, with commas) in TLS, with these server names in turns.
+    """
     waits, answer = [], b""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    greeted: Counter[str] = Counter()
+
+    def secure(number: int) -> dict[str, Any]:
+        words = names.split(",")
+        return {"ssl": context, "server_hostname": words[number % len(words)]} if names else {}
+
     for number in range(times):
         began = time.monotonic()
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 10)
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port, **secure(number)), 10)
         greeting = await asyncio.wait_for(reader.readline(), 10)
         waits.append(time.monotonic() - began)
-        assert greeting == GREETING, greeting
+        assert greeting.startswith(b"220 "), greeting
+        greeted[greeting.decode().split()[1]] += 1
         writer.write(f"HELO {number}\r\n".encode())
         answer = await asyncio.wait_for(reader.readline(), 10)
         writer.close()
-    return {"waits": sorted(waits), "answer": answer.decode()}
+    return {"waits": sorted(waits), "answer": answer.decode(), "greeted": greeted}
 
 
 async def websocket(url: str, times: int) -> Any:
@@ -230,10 +246,10 @@ def main(words: Iterator[str]) -> None:
     """One program: its name and arguments."""
     name, *said = words
     programs: dict[str, Any] = {
-        "serve-greeting": lambda port: serve_greeting(int(port)),
+        "serve-greeting": lambda port, *more: serve_greeting(int(port), *more),
         "serve-web": lambda port: serve_web(int(port)),
         "serve-grpc": lambda port: serve_grpc(int(port)),
-        "greet": lambda host, port, times: greet(host, int(port), int(times)),
+        "greet": lambda host, port, times, *names: greet(host, int(port), int(times), *names),
         "websocket": lambda url, times: websocket(url, int(times)),
         "upload": lambda url, megabytes, pause: upload(url, int(megabytes), float(pause)),
         "grpc": grpc_calls,
