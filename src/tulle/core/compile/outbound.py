@@ -118,7 +118,7 @@ def _told(row: Service, number: int, protocol: Protocol) -> Iterator[OutboundTcp
     destination = DestinationKey(row.hostname, number)
     sniffed = protocol is Protocol.AUTO
     if row.address:
-        yield OutboundTcp(row.address, number, destination, sniffed=sniffed)
+        yield OutboundTcp(row.address, number, destination, sniffed=sniffed, tls=protocol is Protocol.TLS)
     for network in row.networks:
         yield OutboundTcp(network, number, destination, sniffed=sniffed and "/" not in network)
     if row.entry and not row.address and not row.networks:

@@ -123,6 +123,8 @@ def _tcp_service(service: OutboundTcp, outbound: Outbound) -> Encoded:
     )
     if needs_names(service.routes):
         look_for_tls(listener)
+        if not service.tls:
+            end_wait_outbound(listener)
     rest = _Chain(filters=tcp_filters((WeightedDestination(service.destination),), told=service.sniffed))
     if not service.sniffed:
         listener.filter_chains.extend(chains(service.routes))
