@@ -17,6 +17,7 @@ from tulle.app.backup import authority_files
 from tulle.app.stores import is_shared
 from tulle.control.store.backup import written
 from tulle.core.analyze import Finding, Scope, finding
+from tulle.core.describe import Description, Heard, describe, heard
 from tulle.kit.problem import Severity
 from tulle.ports import Key
 
@@ -98,6 +99,16 @@ class RunningMesh:
         while more:
             more = analysis.settle(_SLICE)
             await asyncio.sleep(0)
+
+    async def describe(self, host: str, namespace: str) -> Description:
+        """What is said of a host and what comes of it, as of what is written now."""
+        await self._plane.feed.reached(await self.revision())
+        return describe(self._plane.pipeline, host, namespace)
+
+    async def heard(self, proxy: str, authority: str, port: int) -> Heard | None:
+        """Where a proxy looks for the routes of a request."""
+        await self._plane.feed.reached(await self.revision())
+        return heard(self._plane.pipeline, proxy, authority, port)
 
     async def revision(self) -> int:
         """The store's newest revision."""

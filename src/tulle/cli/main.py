@@ -36,6 +36,7 @@ COMMANDS = {
     "wait": Entry("tulle.cli.wait:wait", "Wait until every proxy has what was written"),
     "kubeconfig": Entry("tulle.cli.kubeconfig:kubeconfig", "Print the path of the kubeconfig for kubectl"),
     "check": Entry("tulle.cli.check:check", "Look for what is wrong with this machine and this mesh"),
+    "describe": Entry("tulle.cli.describe:describe", "What the mesh does with a host's requests, and why"),
     "proxy": Entry("tulle.cli.proxy:proxy", "What the proxies have, and what they were sent"),
     "version": Entry("tulle.cli.version:version", "Print versions"),
     "completion": Entry("tulle.cli.completion:completion", "Print the completion script of a shell"),
@@ -44,7 +45,7 @@ SECTIONS = {
     "Start": ("demo", "run", "exec"),
     "Programs": ("control-plane", "node", "backup", "restore", "token", "apitoken"),
     "Objects": ("apply", "analyze", "get", "delete", "diff", "history", "rollback", "wait", "kubeconfig"),
-    "Look inside": ("check", "proxy"),
+    "Look inside": ("check", "describe", "proxy"),
     "About": ("version", "completion"),
 }
 

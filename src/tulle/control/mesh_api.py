@@ -11,10 +11,11 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
+from tulle.control.describe_api import Describer, add_describe
 from tulle.control.findings_api import Judge, add_findings
 
 
-class Mesh(Judge, Protocol):
+class Mesh(Judge, Describer, Protocol):
     """What the pages below ask; wired in `app/mesh.py`."""
 
     def status(self) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def mesh_api(mesh: Mesh) -> web.Application:
     app.router.add_get("/proxies", answered(proxies))
     app.router.add_get("/synced", answered(synced))
     add_findings(app, mesh)
+    add_describe(app, mesh)
     app.router.add_post("/tokens", answered(tokens))
     return app
 

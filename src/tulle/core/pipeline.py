@@ -9,7 +9,7 @@ The pipeline is the xDS server's `Source`. It does no I/O and has no clock; one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from tulle.api.object import Object
@@ -210,6 +210,13 @@ class Pipeline:
             else:
                 self._found.pop(key, None)
         return [problem for key in sorted(self._found) for problem in self._found[key]]
+
+    def rows(self, layers: Iterable[str] | None = None) -> Iterator[tuple[Any, Any]]:
+        """The rows of the model in these layers, or in all, with their keys; a table of virtual hosts is its own row."""
+        for layer in self._parts if layers is None else layers:
+            for rows, key in self._parts.get(layer, ()):
+                if (row := self.flow.get(rows, key)) is not None:
+                    yield key, row
 
     def model(self, layer: str) -> dict[str, Any]:
         """The rows of the model behind a layer, by table and key: for people, goldens and tests."""

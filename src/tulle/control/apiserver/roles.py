@@ -72,7 +72,7 @@ _TRAFFIC: Mapping[str, tuple[str, ...]] = {
 }
 _SECRETS = "secrets"
 # Paths of the mesh's own API. `/tulle/v1/backup` is in no role but cluster-admin: it gives the authority's key and every Secret.
-_SEE = ("/tulle/v1/status", "/tulle/v1/proxies", "/tulle/v1/synced")
+_SEE = ("/tulle/v1/status", "/tulle/v1/proxies", "/tulle/v1/synced", "/tulle/v1/describe/*")
 _FINDINGS = "/tulle/v1/findings"  # a question that writes nothing, asked with POST for the objects that it has
 _ROLLBACK = "/tulle/v1/rollback"  # object by object, only what the user may write
 

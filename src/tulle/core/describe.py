@@ -1,0 +1,250 @@
+"""What the mesh does with the requests for one host, for people: who speaks of it, in which order, and what comes of it.
+
+Read off the rows that proxies are sent, not computed again: what is said here is what holds. `core.evaluate` goes on from here
+for one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from tulle.core.compile.destination_rules import rules_for
+from tulle.core.compile.hostname import Key, full_name, meanings
+from tulle.core.compile.objects import destination_rules
+from tulle.core.compile.services import service
+from tulle.core.compile.speakers import speakers
+from tulle.core.evaluate import choose_host
+from tulle.core.evaluate.texts import in_words
+from tulle.core.model.destination import DestinationKey, EndpointSet
+from tulle.core.model.route import Redirect, Route, RouteMatch, RouteTableKey, VirtualHost
+from tulle.core.model.workload import Capture
+from tulle.core.pipeline import Pipeline
+from tulle.kit.problem import Problem, Ref
+
+_PSEUDO = {":method": "method", ":authority": "authority", ":scheme": "scheme"}
+
+
+class Speaker(msgspec.Struct, frozen=True):
+    """An object that speaks of the host. `place`: in which order they take effect; 0: what it says has none there."""
+
+    object: str
+    place: int
+    effect: str
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A route in words; `object` and `path` are where it was written."""
+
+    name: str
+    match: str
+    action: str
+    object: str = ""
+    path: str = ""
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """The routes at one port, and the callers for whom they hold."""
+
+    port: int
+    callers: tuple[str, ...]
+    rules: tuple[Rule, ...]
+
+
+class Place(msgspec.Struct, frozen=True):
+    """An endpoint of a destination."""
+
+    address: str
+    workload: str
+    healthy: bool
+    mtls: bool
+
+
+class Goal(msgspec.Struct, frozen=True):
+    """A destination of a route and its endpoints."""
+
+    name: str
+    endpoints: tuple[Place, ...]
+
+
+class Description(msgspec.Struct, frozen=True):
+    """Everything about one host."""
+
+    host: str
+    objects: tuple[Speaker, ...]
+    routes: tuple[Rules, ...]
+    destinations: tuple[Goal, ...]
+    problems: tuple[str, ...]
+
+
+class Heard(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a proxy looks for the routes of a request: its table, and the virtual host in it (None: it has none for the name).
+
+    `ports` are those at which the proxy has routes at all, where there is no table for the one that was asked about.
+    """
+
+    table: RouteTableKey | None = None
+    host: VirtualHost | None = None
+    domain: str = ""
+    ports: tuple[int, ...] = ()
+    destinations: tuple[Goal, ...] = ()
+
+
+def describe(pipeline: Pipeline, host: str, namespace: str) -> Description:
+    """What is said of a host (as an object of `namespace` would name it) and what comes of it."""
+    key = _service(pipeline, host, namespace)
+    name = full_name(key) if key else host.lower()
+    tables = _tables(pipeline.rows())
+    groups: dict[tuple[int, tuple[Route, ...]], list[str]] = {}
+    for table, hosts in tables.items():
+        if rules := _routes_for(table, hosts, name, known=key is not None):
+            groups.setdefault((table.port, rules), []).append(_callers(table))
+    routes = [route for _port, found in groups for route in found]
+    objects = _objects(pipeline, key, routes)
+    refs = {str(ref) for ref, _speaker in objects} | ({f"Service {key[0]}/{key[1]}"} if key else set())
+    goals = {share.destination for route in routes for share in route.destinations}
+    return Description(
+        host=name,
+        objects=tuple(speaker for _ref, speaker in objects),
+        routes=tuple(
+            Rules(port, tuple(sorted(set(callers))), tuple(map(_rule, found)))
+            for (port, found), callers in sorted(groups.items(), key=lambda item: (item[0][0], item[1]))
+        ),
+        destinations=_goals(pipeline, goals),
+        problems=tuple(str(problem) for problem in _problems(pipeline, refs)),
+    )
+
+
+def heard(pipeline: Pipeline, proxy: str, authority: str, port: int) -> Heard | None:
+    """Where the proxy of a workload looks for a request to `authority` at `port`; None where there is no such proxy."""
+    workload = pipeline.workload(proxy)
+    layers = pipeline.layers(proxy)
+    if workload is None or not layers:
+        return None
+    tables = _tables(pipeline.rows(layers))
+    at = 0 if workload.capture is Capture.PROXY and not workload.is_gateway else port
+    fitting = [table for table in tables if table.port == at]
+    if not fitting:
+        return Heard(ports=tuple(sorted({table.port for table in tables if table.port})))
+    chosen = [(table, found) for table in fitting if (found := choose_host(table, tables[table], authority))]
+    if not chosen:
+        return Heard(fitting[0])
+    table, (host, domain) = min(chosen, key=lambda one: one[1][1] == "*")
+    goals = {share.destination for route in host.routes for share in route.destinations}
+    return Heard(table, host, domain, destinations=_goals(pipeline, goals))
+
+
+def _service(pipeline: Pipeline, host: str, namespace: str) -> Key | None:
+    return next((key for key in meanings(host, namespace) if pipeline.flow.get(service, key) is not None), None)
+
+
+def _tables(rows: Iterable[tuple[object, object]]) -> dict[RouteTableKey, list[VirtualHost]]:
+    """The virtual hosts by table: their keys are the table's, or begin with it."""
+    tables: dict[RouteTableKey, list[VirtualHost]] = {}
+    for key, row in rows:
+        table = key[0] if isinstance(key, tuple) else key
+        if isinstance(table, RouteTableKey):
+            tables.setdefault(table, []).extend([row] if isinstance(row, VirtualHost) else [])
+    return dict(sorted(tables.items()))
+
+
+def _routes_for(table: RouteTableKey, hosts: list[VirtualHost], name: str, known: bool) -> tuple[Route, ...]:
+    """The routes of a table for a name: of a Service's those under the name, and at a gateway those that lead to it."""
+    if table.port == 0:
+        return ()
+    if table.gateway and known:
+        found = (route for host in hosts for route in host.routes)
+        return tuple(route for route in found if any(share.destination.hostname == name for share in route.destinations))
+    chosen = choose_host(table, hosts, name)
+    return chosen[0].routes if chosen and chosen[1] != "*" else ()
+
+
+def _callers(table: RouteTableKey) -> str:
+    if table.gateway:
+        return f"gateway {table.gateway}"
+    labels = ",".join(f"{name}={value}" for name, value in table.labels)
+    return f"namespace {table.namespace}" + (f" with {labels}" if labels else "")
+
+
+def _objects(pipeline: Pipeline, key: Key | None, routes: list[Route]) -> list[tuple[Ref, Speaker]]:
+    """Those that the routes were made of in their order, then the rules of the destination, then those without effect."""
+    found: list[tuple[Ref, Speaker]] = []
+    for ref in dict.fromkeys(route.origin.ref for route in routes if route.origin and route.origin.ref.kind != "Service"):
+        found.append((ref, Speaker(str(ref), len(found) + 1, "routes")))
+    if key is None:
+        return found
+    rules = (pipeline.flow.get(destination_rules, one) for one in pipeline.flow.get(rules_for, key) or ())
+    for rule in rules:
+        if rule is not None:
+            found.append((rule.ref, Speaker(str(rule.ref), len(found) + 1, "how its destinations are reached")))
+    spoken = {ref for ref, _speaker in found}
+    others = (ref for ref in pipeline.flow.get(speakers, key) or () if ref not in spoken)
+    return [*found, *((ref, Speaker(str(ref), 0, "none: others come before it")) for ref in others)]
+
+
+def _problems(pipeline: Pipeline, refs: set[str]) -> Iterator[Problem]:
+    return (problem for problem in pipeline.problems() if str(problem.ref) in refs)
+
+
+def _goals(pipeline: Pipeline, goals: set[DestinationKey]) -> tuple[Goal, ...]:
+    found: dict[DestinationKey, dict[Place, None]] = {goal: {} for goal in sorted(goals)}
+    for _key, row in pipeline.rows():
+        if isinstance(row, EndpointSet) and row.key in found:
+            for one in row.endpoints:
+                found[row.key][Place(f"{one.address}:{one.port}", one.workload, one.healthy, one.mtls)] = None
+    return tuple(Goal(destination_in_words(goal), tuple(places)) for goal, places in found.items())
+
+
+def destination_in_words(goal: DestinationKey) -> str:
+    """`reviews.default.svc.cluster.local:9080 v1`."""
+    return f"{goal.hostname}:{goal.port}" + (f" {goal.subset}" if goal.subset else "")
+
+
+def _rule(route: Route) -> Rule:
+    origin = route.origin
+    where = (str(origin.ref), origin.path) if origin else ("", "")
+    return Rule(route.name, match_in_words(route.match), action_in_words(route), *where)
+
+
+def match_in_words(match: RouteMatch) -> str:
+    """`path prefix /a, header end-user exact jason`; `every request`."""
+    words = [f"path {in_words(match.path)}"] if match.path else []
+    for named in match.headers:
+        subject = _PSEUDO.get(named.name, f"header {named.name}")
+        words.append(f"{subject} {'not ' if named.invert else ''}{in_words(named.match)}")
+    words += (f"query {named.name} {in_words(named.match)}" for named in match.query)
+    return ", ".join(words) or "every request"
+
+
+def action_in_words(route: Route) -> str:
+    """Where it goes, and what else happens to it."""
+    shares = [share for share in route.destinations if share.weight > 0]
+    total = sum(share.weight for share in shares)
+    words = []
+    if shares:
+        parts = [f"{100 * one.weight / total:.4g}% " if len(shares) > 1 else "" for one in shares]
+        words.append(", ".join(part + destination_in_words(one.destination) for part, one in zip(parts, shares, strict=True)))
+    elif route.redirect:
+        words.append(_redirect_in_words(route.redirect))
+    else:
+        words.append(f"answered {route.status or 500}")
+    if route.rewrite and route.rewrite.authority:
+        words.append(f"authority becomes {route.rewrite.authority}")
+    if route.rewrite and route.rewrite.path:
+        words.append(f"path: {route.rewrite.path.kind.value} becomes {route.rewrite.path.value}")
+    if route.timeout:
+        words.append(f"timeout {route.timeout:g} s")
+    if route.delay:
+        words.append(f"{route.delay.percent:g}% held {route.delay.duration:g} s")
+    if route.abort:
+        status = route.abort.status if route.abort.grpc is None else f"gRPC status {route.abort.grpc}"
+        words.append(f"{route.abort.percent:g}% answered {status}")
+    words += (f"{mirror.percent:g}% copied to {destination_in_words(mirror.destination)}" for mirror in route.mirrors)
+    return "; ".join(words)
+
+
+def _redirect_in_words(redirect: Redirect) -> str:
+    port = f":{redirect.port}" if redirect.port else ""
+    path = redirect.path.value if redirect.path else ""
+    return f"redirected ({redirect.status}) to {redirect.scheme or '*'}://{redirect.host or '*'}{port}{path}"
