@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,3 +244,66 @@ def test_sidecars(world: World) -> None:
         assert "HTTP/1.1 502" in world.curl("http://ratings:9080/ratings/0").out
         assert "HTTP/1.1 200" in world.curl("http://elsewhere:9191/details/0").out
     assert "HTTP/1.1 200" in world.curl("http://ratings:9080/ratings/0").out
+
+
+GROUP = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {name: vms}
+spec:
+  metadata: {labels: {app: vm}}
+  template: {serviceAccount: vm, locality: eu/north/a, weight: 3, labels: {version: v9}}
+  probe: {httpGet: {path: /healthz, port: 8000}, periodSeconds: 1, failureThreshold: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: machines}
+spec: {selector: {app: vm}, ports: [{port: 8000, name: http}]}
+"""
+SERVER = """
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        well = self.path != "/healthz" or os.path.exists(sys.argv[1])
+        self.send_response(200 if well else 503); self.send_header("content-length", "0"); self.end_headers()
+    def log_message(self, *words): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
+"""
+
+
+def test_a_workload_of_a_group(world: World, tmp_path: Path) -> None:
+    """It has the group's labels, identity and place, and gets traffic while the group's probe is answered well."""
+    mesh = world.mesh
+    well, server = tmp_path / "well", tmp_path / "server.py"
+    server.write_text(SERVER)
+
+    def ready() -> str:
+        form = "jsonpath={.metadata.annotations.tulle\\.dev/ready}"
+        return mesh.kubectl("get", "workloadentry", "vm-1", "-o", form, check=False).out
+
+    with world.applied(GROUP):
+        argv = [*mesh.command, "run", "--group", "vms", "--name", "vm-1", "--port", "8000:http", "--"]
+        child = subprocess.Popen([*argv, sys.executable, str(server), str(well)], env=mesh.env, stderr=subprocess.PIPE, text=True)
+        try:
+            until(lambda: ready() == "false", child)
+            assert "HTTP/1.1 503" in world.curl("http://machines:8000/").out
+            well.touch()
+            until(lambda: ready() == "true", child)
+            until(lambda: "HTTP/1.1 200" in world.curl("http://machines:8000/").out, child)
+            entry = json.loads(mesh.kubectl("get", "workloadentry", "vm-1", "-o", "json").out)["spec"]
+            assert (entry["serviceAccount"], entry["locality"], entry["weight"]) == ("vm", "eu/north/a", 3)
+            assert (entry["labels"]["app"], entry["labels"]["version"]) == ("vm", "v9")
+            well.unlink()
+            until(lambda: ready() == "false", child)
+        finally:
+            child.send_signal(signal.SIGTERM)
+            child.wait(30)
+
+
+def until(holds: Callable[[], bool], child: subprocess.Popen[str]) -> None:
+    """Wait for it, while the process lives."""
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert child.poll() is None, child.communicate()[1]
+        assert time.monotonic() < deadline, "it did not come"

@@ -568,6 +568,7 @@ def speaks_of(kind: Kind, problem: Problem, place: Place) -> bool:
 # Kinds that are read and are not here, each with the reason.
 ELSEWHERE = {
     "namespaces": "it has no field that is for the mesh",
+    "workloadgroups.networking.istio.io": "nodes act on it: tests/unit/node/test_groups.py",
     "gatewayclasses.gateway.networking.k8s.io": "it decides whose Gateways are ours; what it says otherwise is in its conditions",
     "referencegrants.gateway.networking.k8s.io": "all that it says is which references count",
 }

@@ -50,9 +50,10 @@ def _capture_options(command: F) -> F:
 
 
 @click.command(context_settings=_PASS_ON)
-@click.option("--service", required=True, metavar="NAME", help="The Service that it is a part of; made where none stands.")
+@click.option("--service", default="", metavar="NAME", help="The Service that it is a part of; made where none stands.")
+@click.option("--group", default="", metavar="NAME", help="The WorkloadGroup whose labels, account, place and probe it has.")
 @click.option("--version", default="", metavar="V", help="Its version: the label that subsets select by.")
-@click.option("--name", default="", metavar="NAME", help="The workload's name. Default: SERVICE-VERSION.")
+@click.option("--name", default="", metavar="NAME", help="The workload's name. Default: SERVICE-VERSION, or GROUP-HOST.")
 @namespace_option
 @click.option("--service-account", default="default", show_default=True, metavar="NAME", help="Its identity in the namespace.")
 @click.option(
@@ -71,6 +72,7 @@ def _capture_options(command: F) -> F:
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
 def run(
     service: str,
+    group: str,
     version: str,
     name: str,
     namespace: str,
@@ -91,12 +93,18 @@ def run(
     \b
     tulle run --service reviews --version v2 --port 9080:http -- ./reviews
     """
+    from socket import gethostname
+
     from tulle.app.run import run_workload
     from tulle.client.node_api import WorkloadSpec
 
+    if not service and not group:
+        raise click.UsageError("Missing option '--service' (or '--group').")
+    parts = (service, version) if service else (group, version, gethostname().partition(".")[0].lower())
     spec = WorkloadSpec(
-        name=name or (f"{service}-{version}" if version else service),
+        name=name or "-".join(filter(None, parts)),
         namespace=namespace,
+        group=group,
         service=service,
         version=version,
         service_account=service_account,

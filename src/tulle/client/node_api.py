@@ -56,12 +56,33 @@ class Owner(msgspec.Struct, frozen=True):
     started: int
 
 
+class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How to ask an application whether it is ready: a `command`, a GET of `path` at `port`, or (without both) a connection.
+
+    Times are in seconds; so many `successes` or `failures` in a row change the answer.
+    """
+
+    port: int = 0
+    host: str = ""
+    path: str = ""
+    tls: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+    command: tuple[str, ...] = ()
+    delay: float = 0
+    timeout: float = 1
+    period: float = 10
+    successes: int = 1
+    failures: int = 3
+
+
 class WorkloadSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is asked of the node: one sidecar (or gateway) with a name in the mesh.
 
-    `service` "" makes a workload that only calls. `capture` is `auto`, `netns`, `cgroup` or `proxy` (`none` for a gateway, set
-    by itself). `labels` add to `app` and `version`; `annotations` are the WorkloadEntry's, and `traffic.sidecar.istio.io/*` of
-    them choose what is captured. Without `owner` the workload stays until it is removed.
+    `service` "" makes a workload that only calls. `capture` is `auto`, `netns`, `cgroup` or `proxy` (`none` for a gateway,
+    set by itself). `labels` add to `app` and `version`; `annotations` are the WorkloadEntry's, and
+    `traffic.sidecar.istio.io/*` of them choose what is captured. Of a `group` (a WorkloadGroup) it has what it does not say
+    itself; `locality`, `weight`, `probe` and `named_ports` (beside `ports`) are as in WorkloadEntries and WorkloadGroups.
+    Without `owner` the workload stays until it is removed.
     """
 
     name: str
@@ -75,6 +96,11 @@ class WorkloadSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     capture: str = "auto"
     kind: Kind = Kind.SIDECAR
     owner: Owner | None = None
+    group: str = ""
+    locality: str = ""
+    weight: int = 0
+    named_ports: dict[str, int] = {}
+    probe: Probe | None = None
 
     @property
     def id(self) -> str:

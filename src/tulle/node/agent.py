@@ -30,6 +30,7 @@ from tulle.kit.problem import Problem, Ref
 from tulle.node import identity
 from tulle.node.cache import write_private
 from tulle.node.envoy import LEVELS
+from tulle.node.groups import in_group
 from tulle.node.identity import Identity
 from tulle.node.objects import Place
 from tulle.node.process import Process, proxies
@@ -116,6 +117,9 @@ class Agent:
     async def add(self, spec: WorkloadSpec) -> Workload:
         """Put a workload in the mesh; returns when its proxy serves. Raises `TulleError` with the reason where it cannot."""
         self._check(spec)
+        if spec.group:
+            spec = in_group(spec, await self._group(spec))
+            self._check(spec)
         async with self._turn(spec.id):
             standing = self.workloads.get(spec.id)
             if standing is not None:
@@ -135,6 +139,15 @@ class Agent:
                 self.workloads.pop(spec.id, None)
                 raise
             return workload
+
+    async def _group(self, spec: WorkloadSpec) -> dict[str, Any]:
+        """The WorkloadGroup of a workload; raises `NotFound` where there is none."""
+        from tulle.api.registry import kind_for
+
+        kind = kind_for("networking.istio.io", "WorkloadGroup")
+        assert kind is not None
+        found: dict[str, Any] = await (await self.node.api()).get(kind, spec.group, spec.namespace)
+        return found
 
     def get(self, id_: str) -> Workload:
         """A workload by `namespace/name`; raises `NotFound`."""
@@ -211,6 +224,8 @@ class Agent:
         name("serviceAccount", spec.service_account)
         if spec.service:
             name("service", spec.service)
+        if spec.group:
+            name("group", spec.group)
         problems += [
             Problem(ref, f"annotations[{key}]", "Reserved", "is the node's own to write; leave it out")
             for key in spec.annotations

@@ -9,6 +9,7 @@ import msgspec
 
 from tulle.client.node_api import WorkloadSpec
 from tulle.core.model.workload import Capture, ProxyPorts
+from tulle.node.groups import GROUP
 
 NODE = "tulle.dev/node"
 CAPTURE = "tulle.dev/capture"
@@ -65,8 +66,11 @@ def workload_entry(spec: WorkloadSpec, place: Place, node: str, ready: bool, ser
         },
         "spec": {"address": place.address, "labels": labels(spec), "serviceAccount": spec.service_account},
     }
-    if ports:
-        body["spec"]["ports"] = ports
+    ports = {**spec.named_ports, **ports}
+    said = {"ports": ports, "locality": spec.locality, "weight": spec.weight}
+    body["spec"] |= {field: value for field, value in said.items() if value}
+    if spec.group:
+        annotations[GROUP] = spec.group
     return body
 
 

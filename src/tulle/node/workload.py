@@ -30,7 +30,7 @@ from tulle.core.model.interception import Interception
 from tulle.core.model.name import Name
 from tulle.core.model.workload import Capture
 from tulle.kit.errors import Refused, TulleError, Unavailable
-from tulle.node import dns, health
+from tulle.node import dns, health, probing
 from tulle.node.ads import Feed
 from tulle.node.cache import ALL, Cache, write_private
 from tulle.node.envoy import Envoy
@@ -285,12 +285,19 @@ class Workload:
     async def _watch_application(self) -> None:
         assert self.sandbox is not None
         assert self.registration is not None
+        if self.spec.probe is not None:
+            ready, environment = self.readiness.ready, self.sandbox.app_environment()
+            await probing.watch(self.spec.probe, self.sandbox, self._probed, ready, environment)
         if self.spec.kind is Kind.GATEWAY or not self.spec.ports:
             self.readiness.ready = True
             self.registration.tell(True)
             return
         inside = [self.sandbox.app_ports[port.bound] for port in self.spec.ports]
         await health.watch(inside, self.sandbox.listening, self._application_changed, self.readiness)
+
+    def _probed(self, ready: bool) -> None:
+        self.readiness.ready = ready
+        self._application_changed(ready)
 
     def _application_changed(self, ready: bool) -> None:
         if self.registration is not None and not self.withdrawn:

@@ -87,7 +87,6 @@ KINDS: tuple[Kind, ...] = (
         short_names=("wg",),
         categories=_ISTIO_NETWORKING,
         columns=(field("Account", "spec.template.serviceAccount"), field("Labels", "spec.template.labels", wide=True)),
-        acted_on=False,
     ),
     Kind(
         NETWORKING,

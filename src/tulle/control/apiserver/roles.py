@@ -132,6 +132,7 @@ def cluster_roles(kinds: Sequence[Kind]) -> dict[str, list[Rule]]:
             _rule(("get", "list", "create", "update", "delete"), ("",), ("services",)),
             _rule(("get", "create"), ("",), ("serviceaccounts",)),
             _rule(("get", "list", "create", "update", "patch", "delete"), ("networking.istio.io",), ("workloadentries",)),
+            _rule(("get",), ("networking.istio.io",), ("workloadgroups",)),
             _paths(("get",), "/tulle/v1/status", "/tulle/v1/synced"),
         ],
     }

@@ -31,6 +31,7 @@ from tulle.core.compile.objects import (
     services,
     settled,
     workload_entries,
+    workload_groups,
 )
 from tulle.core.compile.service_entries import entries_of
 from tulle.core.compile.services import service
@@ -272,3 +273,15 @@ def _problems(fetch: Fetch, key: Key, entry: WorkloadEntry) -> Iterator[Problem]
     if capture not in set(Capture):
         message = f"found {capture!r}; needed one of {', '.join(Capture)}"
         yield error(entry.ref, f"metadata.annotations[{CAPTURE}]", "BadAnnotation", message)
+
+
+@table
+def workload_group_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """What nodes make nothing of."""
+    row = fetch(workload_groups, key)
+    if row is None:
+        return ()
+    found = [not_yet(row.ref, "spec.template.network")] if row.spec.template.network else []
+    if row.spec.probe and row.spec.probe.grpc:
+        found.append(not_yet(row.ref, "spec.probe.grpc", "a probe by gRPC"))
+    return sorted_problems(found)

@@ -25,7 +25,15 @@ from tulle.api.gateway import (
     UDPRoute,
 )
 from tulle.api.gateway.shared import ParentRef
-from tulle.api.istio import DestinationRule, PeerAuthentication, ServiceEntry, Sidecar, VirtualService, WorkloadEntry
+from tulle.api.istio import (
+    DestinationRule,
+    PeerAuthentication,
+    ServiceEntry,
+    Sidecar,
+    VirtualService,
+    WorkloadEntry,
+    WorkloadGroup,
+)
 from tulle.api.istio import Gateway as IstioGateway
 from tulle.api.istio.destination_rule import PortTrafficPolicy, TrafficPolicy
 from tulle.api.istio.virtual_service import HTTPMatchRequest, L4MatchAttributes, TLSMatchAttributes
@@ -287,6 +295,7 @@ service_entries: Input[Key, ServiceEntry] = Input(
     selector=_entry_selector,
     tcp=_entry_tcp,
 )
+workload_groups: Input[Key, WorkloadGroup] = Input("workload_groups")
 sidecars: Input[Key, Sidecar] = Input("sidecars", namespace=lambda key, _row: [key[0]])
 mesh_configs: Input[Key, MeshConfig] = Input("mesh_configs")
 istio_gateways: Input[Key, IstioGateway] = Input("istio_gateways", namespace=lambda key, _row: [key[0]], server=_servers)
@@ -328,6 +337,7 @@ INPUTS: Mapping[str, Input[Key, Any]] = {
     "virtualservices.networking.istio.io": virtual_services,
     "destinationrules.networking.istio.io": destination_rules,
     "serviceentries.networking.istio.io": service_entries,
+    "workloadgroups.networking.istio.io": workload_groups,
     "sidecars.networking.istio.io": sidecars,
     "meshconfigs.tulle.dev": mesh_configs,
     "gateways.networking.istio.io": istio_gateways,

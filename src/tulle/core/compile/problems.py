@@ -9,7 +9,7 @@ from tulle.core.compile import virtual_services as rules
 from tulle.core.compile.backend_tls import backend_tls_policy_problems
 from tulle.core.compile.callers import ANYBODY
 from tulle.core.compile.destination_rules import destination_rule_problems
-from tulle.core.compile.endpoints import workload_entry_problems
+from tulle.core.compile.endpoints import workload_entry_problems, workload_group_problems
 from tulle.core.compile.gateway_hosts import served_hosts
 from tulle.core.compile.gateway_problems import gateway_problems, istio_gateway_problems, listener_set_problems
 from tulle.core.compile.gateways import serves
@@ -141,6 +141,7 @@ def http_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
 BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {
     "services": service_problems,
     "serviceentries.networking.istio.io": service_entry_problems,
+    "workloadgroups.networking.istio.io": workload_group_problems,
     "sidecars.networking.istio.io": sidecar_problems,
     "meshconfigs.tulle.dev": mesh_config_problems,
     "workloadentries.networking.istio.io": workload_entry_problems,
