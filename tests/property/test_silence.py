@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.corpora.test_cel import FILTERS as GRPC_FILTERS
 from tests.conformance.corpora.test_cel import HTTP_FILTERS
 from tests.support.certificates import Roots
 from tests.support.crd_documents import document
@@ -141,6 +142,15 @@ OBJECTS: dict[str, dict[str, Any]] = {
     },
 }
 TCP_PORT = {"number": 80, "name": "tcp", "protocol": "TCP"}
+OBJECTS["GRPCRoute"] = {
+    "apiVersion": GATEWAY_API,
+    "spec": {
+        "parentRefs": [{"group": "", "kind": "Service", "name": "details", "port": 9080}],
+        "rules": [
+            {"matches": [{"method": {"service": "a.B", "method": "C"}}], "backendRefs": [BACKEND, {**BACKEND, "weight": 2}]}
+        ],
+    },
+}
 TCP_ROUTE = [{"destination": {"host": "reviews", "port": {"number": 9080}}, "weight": 1}]
 TCP_SPLIT = [
     {"destination": {"host": "reviews", "subset": "v1", "port": {"number": 9080}}, "weight": 80},
@@ -201,6 +211,28 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             {"host": "reviews", "trafficPolicy": of_port},
             {"host": "reviews", "subsets": [{"name": "v1", "labels": {"app": "reviews"}, "trafficPolicy": policy}]},
             {"host": "reviews", "subsets": [{"name": "v1", "labels": {"app": "reviews"}, "trafficPolicy": of_port}]},
+        )
+    ],
+    "GRPCRoute": [
+        {
+            "parentRefs": [{"group": "", "kind": "Service", "name": "details", "port": 9080}],
+            "rules": [{"matches": [{"method": {"service": "a.B", "type": "RegularExpression"}}], **rule}],
+        }
+        for one in [*GRPC_FILTERS, *MIRRORS]
+        for rule in (
+            {"backendRefs": [BACKEND], "filters": [one]},
+            {"backendRefs": [{**BACKEND, "filters": [one]}]},
+        )
+    ]
+    + [
+        {
+            "parentRefs": [{"name": "one", "namespace": "tulle-system", "sectionName": "http"}],
+            "hostnames": ["a.b"],
+            "rules": [{"backendRefs": [BACKEND], "sessionPersistence": sessions}],
+        }
+        for sessions in (
+            {"type": "Header", "header": {"name": "a"}},
+            {"type": "Cookie", "cookie": {"name": "a"}, "absoluteTimeout": "1h"},
         )
     ],
     "networking.istio.io Gateway": [
@@ -331,6 +363,7 @@ MEANINGLESS: dict[tuple[str, str], str] = {
     ): "has an effect; the schema does not say its words, so no other is found",
     ("HTTPRoute", "requestRedirect.path.type"): "names the field beside it, which has the effect",
     ("HTTPRoute", "urlRewrite.path.type"): "names the field beside it, which has the effect",
+    ("GRPCRoute", "sessionPersistence.type"): "names the field beside it, which has the effect",
     ("HTTPRoute", "sessionPersistence.type"): "names the field beside it, which has the effect",
     ("BackendTLSPolicy", "subjectAltNames.[].type"): "says only which of hostname and uri is written",
     ("Service", "externalName"): "belongs to the type ExternalName, of which a warning speaks",

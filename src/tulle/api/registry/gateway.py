@@ -67,7 +67,6 @@ KINDS: tuple[Kind, ...] = (
         "tulle.api.gateway:GRPCRoute",
         categories=_GATEWAY,
         columns=(field("Hostnames", "spec.hostnames"), PARENTS, ACCEPTED, WEIGHTS),
-        acted_on=False,
     ),
     Kind(
         GATEWAY_API,

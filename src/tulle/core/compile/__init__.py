@@ -15,7 +15,7 @@ Every row is a table of `core.flow`; a change touches only what it reaches. From
 | `backends` | the destination that a route names, or the sentence why not | services, subsets |
 | `virtual_services` | `virtual_service_routes`: routes for one caller and port | VirtualService |
 | `routes` | what lists of routes have in common | |
-| `http_routes` | `http_route_rules`: routes with their rank | HTTPRoute |
+| `http_routes`, `grpc_routes` | `http_route_rules`, `grpc_route_rules`: routes with their rank | HTTPRoute, GRPCRoute |
 | `hosts` | `virtual_host` of a Service for the sidecars of a namespace | the two above |
 | `outbound` | `outbound`: `model.Outbound`; which route tables a namespace has | services |
 | `gateways` | `bound`, `gateway_listeners` of a gateway workload | both kinds of Gateway |

@@ -19,10 +19,11 @@ from tulle.api.istio.gateway import Server
 from tulle.core.compile.callers import ANYBODY, Source
 from tulle.core.compile.gateways import Bound, bound, section_names, section_of
 from tulle.core.compile.hostname import Key, full_name, meet, service_key, specificity
-from tulle.core.compile.http_routes import Ranked, at_listener, http_route_rules, in_order
+from tulle.core.compile.http_routes import Ranked, at_listener, in_order
+from tulle.core.compile.kinds import RULES
 from tulle.core.compile.objects import (
+    ROUTES,
     age,
-    http_routes,
     istio_gateways,
     labels_of,
     virtual_services,
@@ -49,6 +50,7 @@ class Attached(msgspec.Struct, frozen=True, order=True):
     bound: Bound
     route: Key
     served_port: int  # the port as the Gateway says it
+    kind: str = "HTTPRoute"  # of a route of the Gateway API
 
 
 def workload_key(where: RouteTableKey) -> Key:
@@ -122,19 +124,20 @@ def _http_routes(fetch: Fetch, one: Bound) -> Iterator[Attached]:
     place = (fetch(places, one.gateway) or ())[one.index]
     if place.listener.hostname:
         yield Attached(place.listener.hostname, one, ("", ""), place.listener.port)
-    for key in fetch.keys(http_routes, "parent", (GROUP_NAME, place.kind, *place.owner)):
-        for host in fetch(http_route_hosts, (key, one.gateway, one.index)) or ():
-            yield Attached(host, one, key, place.listener.port)
+    for kind in RULES:
+        for key in fetch.keys(ROUTES[kind], "parent", (GROUP_NAME, place.kind, *place.owner)):
+            for host in fetch(api_route_hosts, (kind, key, one.gateway, one.index)) or ():
+                yield Attached(host, one, key, place.listener.port, kind)
 
 
 @table
-def http_route_hosts(fetch: Fetch, key: tuple[Key, Key, int]) -> tuple[str, ...]:
-    """The hosts of an HTTPRoute on a Gateway's listener (by its place): none where it is not attached there."""
-    name, gateway_name, index = key
-    row, there = fetch(http_routes, name), fetch(places, gateway_name) or ()
+def api_route_hosts(fetch: Fetch, key: tuple[str, Key, Key, int]) -> tuple[str, ...]:
+    """The hosts of (kind, route) on a Gateway's listener (by its place): none where it is not attached there."""
+    kind, name, gateway_name, index = key
+    row, there = fetch(ROUTES[kind], name), fetch(places, gateway_name) or ()
     if row is None or index >= len(there):
         return ()
-    attached = fetch(attachments_of, ("HTTPRoute", name)) or ()
+    attached = fetch(attachments_of, (kind, name)) or ()
     if not any(one.gateway == gateway_name and index in one.listeners for one in attached):
         return ()
     return hostnames(there[index].listener, row)
@@ -170,7 +173,7 @@ def gateway_virtual_host(fetch: Fetch, key: tuple[RouteTableKey, str]) -> Virtua
 
 
 def _ranked(fetch: Fetch, where: RouteTableKey, host: str) -> Iterator[Route]:
-    """The HTTPRoutes' rules: of each Gateway only those on its most specific listener for the host, the host's own first."""
+    """The rules of routes: of each Gateway only those on its most specific listener for the host, the host's own first."""
     by_host = [[one for one in fetch(attached_to, (where, name)) or () if not one.bound.istio] for name in (host, *_wider(host))]
     if not by_host[0]:
         return
@@ -180,9 +183,9 @@ def _ranked(fetch: Fetch, where: RouteTableKey, host: str) -> Iterator[Route]:
             best[one.bound.gateway] = reach
     for found in by_host:
         ranked: list[Ranked] = []
-        here = {one.route: one for one in found if one.route[1] and _is_best(fetch, one.bound, best)}
-        for key, one in sorted(here.items()):
-            row, tls = fetch(http_route_rules, key), _tls(fetch, one.bound)
+        here = {(one.kind, one.route): one for one in found if one.route[1] and _is_best(fetch, one.bound, best)}
+        for (kind, key), one in sorted(here.items()):
+            row, tls = fetch(RULES[kind], key), _tls(fetch, one.bound)
             ranked += (at_listener(rule, one.served_port, where.port, tls) for rule in (row.routes if row else ()))
         yield from in_order(ranked)
 

@@ -1,19 +1,21 @@
 """A Service as the sidecars of a namespace call it → a virtual host: all names it may be called by, and its routes.
 
-Routes come from HTTPRoutes that have the Service as parent (those of the caller's namespace before those of the Service's), then
-from the oldest VirtualService for the host that the caller may see, and only where there is neither from the Service itself.
+Routes come from HTTPRoutes and GRPCRoutes that have the Service as parent (those of the caller's namespace before those of the
+Service's), then from the oldest VirtualService for the host that the caller may see, and only where there is neither from the
+Service itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tulle.api.gateway import HTTPRoute
 from tulle.api.istio import VirtualService
 from tulle.core.compile.callers import ANYBODY, Source
 from tulle.core.compile.hostname import Key, covers, full_name, is_address, meanings, short_names, specificity
-from tulle.core.compile.http_routes import Ranked, at_listener, http_route_rules, in_order
-from tulle.core.compile.objects import MESH, age, http_routes, in_mesh, parent_key, virtual_services, visible
+from tulle.core.compile.http_routes import Ranked, at_listener, in_order
+from tulle.core.compile.kinds import RULES
+from tulle.core.compile.objects import MESH, ROUTES, age, in_mesh, parent_key, virtual_services, visible
+from tulle.core.compile.objects import Route as RouteObject
 from tulle.core.compile.routes import reachable
 from tulle.core.compile.services import service
 from tulle.core.compile.virtual_services import matches_of, virtual_service_routes
@@ -73,7 +75,7 @@ def _source(fetch: Fetch, key: Key, where: RouteTableKey) -> Source:
 @table
 def differs(fetch: Fetch, key: Key) -> bool:
     """Whether callers of different namespaces may get different routes to a Service."""
-    if any(one[0] != key[0] for one in fetch.keys(http_routes, "parent", ("", "Service", *key))):
+    if any(one[0] != key[0] for kind in RULES for one in fetch.keys(ROUTES[kind], "parent", ("", "Service", *key))):
         return True
     rows = [*_virtual_services(fetch, key)]
     if any(row.spec.export_to not in ((), ("*",)) for row in rows):
@@ -109,23 +111,26 @@ def _plain(row: Service | None, number: int) -> Route:
 
 
 def attached(fetch: Fetch, key: Key, number: int, viewer: str) -> list[Ranked] | None:
-    """The routes of the HTTPRoutes that have a Service's port as parent, as a namespace sees them; None where there are none."""
+    """The rules of the routes that have a Service's port as parent, as a namespace sees them; None where there are none."""
     chosen = attached_routes(fetch, key, number, viewer)
     if not chosen:
         return None
-    rows = (fetch(http_route_rules, one) for one in chosen)
+    rows = (fetch(RULES[kind], one) for kind, one in chosen)
     return [at_listener(route, number, number, tls=False) for row in rows if row for route in row.routes]
 
 
-def attached_routes(fetch: Fetch, key: Key, number: int, viewer: str) -> list[Key]:
-    """The HTTPRoutes that have a Service's port as parent: the viewer's own (consumer routes), else those beside the Service."""
-    objects = fetch.keys(http_routes, "parent", ("", "Service", *key))
-    fitting = [one for one in objects if (row := fetch(http_routes, one)) and _names_port(row, key, number)]
-    consumer = [one for one in fitting if one[0] == viewer != key[0]]
-    return consumer or [one for one in fitting if one[0] == key[0]]
+def attached_routes(fetch: Fetch, key: Key, number: int, viewer: str) -> list[tuple[str, Key]]:
+    """The HTTPRoutes and GRPCRoutes (by kind) that have a Service's port as parent.
+
+    They are the viewer's own (consumer routes), else those beside the Service.
+    """
+    objects = ((kind, one) for kind in RULES for one in fetch.keys(ROUTES[kind], "parent", ("", "Service", *key)))
+    fitting = [one for one in objects if (row := fetch(ROUTES[one[0]], one[1])) and _names_port(row, key, number)]
+    consumer = [one for one in fitting if one[1][0] == viewer != key[0]]
+    return consumer or [one for one in fitting if one[1][0] == key[0]]
 
 
-def _names_port(row: HTTPRoute, key: Key, number: int) -> bool:
+def _names_port(row: RouteObject, key: Key, number: int) -> bool:
     return any(
         parent.port in (None, number)
         for parent in row.spec.parent_refs

@@ -14,7 +14,7 @@ from tulle.api.gateway.http_route import HTTPRouteMatch, HTTPRouteRule, Timeouts
 from tulle.api.gateway.http_route import Retry as RetrySpec
 from tulle.api.values import seconds
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.mistakes import not_yet, sorted_problems
+from tulle.core.compile.mistakes import sorted_problems
 from tulle.core.compile.objects import age, http_routes
 from tulle.core.compile.routes import placed
 from tulle.core.compile.rule_actions import Action, action, session
@@ -137,8 +137,3 @@ def _retry(said: RetrySpec | None, timeouts: Timeouts | None) -> tuple[Retry | N
             backoff=seconds(said.backoff) if said.backoff else 0.0,
         )
     return msgspec.structs.replace(retry, per_try_timeout=one_try), request
-
-
-def unsaid_fields(row: HTTPRoute) -> list[Problem]:
-    """Fields of the object itself that have no effect."""
-    return [not_yet(row.ref, "spec.useDefaultGateways")] if row.spec.use_default_gateways else []

@@ -21,7 +21,7 @@ from tulle.core.model.gateway import ServerTls
 from tulle.kit.problem import Problem, Ref, Severity
 
 # Which kinds of routes the listeners of a protocol take. A protocol that is not here is not served.
-KINDS: dict[str, tuple[str, ...]] = {"HTTP": ("HTTPRoute",), "HTTPS": ("HTTPRoute",)}
+KINDS: dict[str, tuple[str, ...]] = {"HTTP": ("HTTPRoute", "GRPCRoute"), "HTTPS": ("HTTPRoute", "GRPCRoute")}
 _AUTHORITIES = ("ConfigMap", "Secret")
 
 

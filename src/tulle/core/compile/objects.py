@@ -320,7 +320,7 @@ secrets: Input[Key, Certificates] = Input("secrets")
 config_maps: Input[Key, Certificates] = Input("config_maps")
 settings: Input[str, Settings] = Input("settings")
 
-# The kinds of routes of the Gateway API; of these the mesh acts on HTTPRoutes.
+# The kinds of routes of the Gateway API.
 ROUTES: Mapping[str, Input[Key, Any]] = {
     "HTTPRoute": http_routes,
     "GRPCRoute": grpc_routes,

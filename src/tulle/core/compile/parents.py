@@ -13,6 +13,7 @@ from tulle.core.compile.backends import no_port
 from tulle.core.compile.gateway_workloads import is_ours
 from tulle.core.compile.grants import from_namespace
 from tulle.core.compile.hostname import Key, meet
+from tulle.core.compile.kinds import RULES
 from tulle.core.compile.listeners import KINDS, Fault, gateway_fault, verdicts_of
 from tulle.core.compile.mistakes import meant, no_service
 from tulle.core.compile.objects import ROUTES, Route, gateways, istio_gateways, listener_sets, parent_key
@@ -64,7 +65,7 @@ def _service(fetch: Fetch, kind: str, parent: ParentRef, key: Key, path: str) ->
     called = fetch(service, key)
     if called is None:
         return Fault("NoMatchingParent", no_service(fetch, key), f"{path}.name", "HostNotFound")
-    if kind != "HTTPRoute":
+    if kind not in RULES:
         return Fault("UnsupportedValue", f"{kind}s are not supported yet in the mesh; needed an HTTPRoute", path)
     port = called.port(parent.port) if parent.port else None
     if parent.port and port is None:

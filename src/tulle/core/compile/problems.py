@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from tulle.api.gateway import GRPCRoute, HTTPRoute
 from tulle.api.istio import VirtualService
 from tulle.core.compile import virtual_services as rules
 from tulle.core.compile.backend_tls import backend_tls_policy_problems
@@ -15,15 +16,15 @@ from tulle.core.compile.gateway_problems import gateway_problems, istio_gateway_
 from tulle.core.compile.gateways import serves
 from tulle.core.compile.hostname import Key, shown
 from tulle.core.compile.hosts import attached_routes, chosen_virtual_service
-from tulle.core.compile.http_routes import http_route_rules, unsaid_fields
+from tulle.core.compile.kinds import RULES
 from tulle.core.compile.mesh_tcp import mesh_tcp_problems
-from tulle.core.compile.mistakes import error, meant, no_service, sorted_problems, warning
+from tulle.core.compile.mistakes import error, meant, no_service, sorted_problems, unsaid, warning
 from tulle.core.compile.mtls import peer_authentication_problems
 from tulle.core.compile.objects import (
     MESH,
+    ROUTES,
     gateway_key,
     gateways,
-    http_routes,
     in_mesh,
     istio_gateways,
     virtual_services,
@@ -84,10 +85,8 @@ def _mesh(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tup
             yield warning(row.ref, path, "NoHttpPort", message)
         before = [one for port in ports for one in attached_routes(fetch, target, port, key[0])]
         if row.spec.http and before:
-            first = before[0]
-            message = (
-                f"HTTPRoute {first[0]}/{first[1]} has this Service as parent and goes first; this one has what that leaves over"
-            )
+            kind, (space, name) = before[0]
+            message = f"{kind} {space}/{name} has this Service as parent and goes first; this one has what that leaves over"
             yield warning(row.ref, path, "Conflict", message)
         winners = {fetch(chosen_virtual_service, (target, viewer)) for viewer in (key[0], called.namespace, "")} - {None}
         if row.spec.http and winners and key not in winners:
@@ -122,16 +121,26 @@ def _gateways(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem |
 @table
 def http_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
     """Parents that are not there or do not take the route, and what is wrong in the rules."""
-    row = fetch(http_routes, key)
+    return _route(fetch, "HTTPRoute", key)
+
+
+@table
+def grpc_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """The same of a GRPCRoute."""
+    return _route(fetch, "GRPCRoute", key)
+
+
+def _route(fetch: Fetch, kind: str, key: Key) -> tuple[Problem, ...]:
+    row: HTTPRoute | GRPCRoute | None = fetch(ROUTES[kind], key)
     if row is None:
         return ()
-    made = fetch(http_route_rules, key)
-    problems = [*(made.problems if made else ()), *unsaid_fields(row)]
-    problems += (one.fault.of(row.ref) for one in fetch(attachments_of, ("HTTPRoute", key)) or () if one.fault)
+    made = fetch(RULES[kind], key)
+    problems = [*(made.problems if made else ()), *unsaid(row.ref, row.spec, "spec", ("parent_refs", "hostnames", "rules"))]
+    problems += (one.fault.of(row.ref) for one in fetch(attachments_of, (kind, key)) or () if one.fault)
     if not row.spec.parent_refs:
         message = "found none; needed a Gateway, or a Service for the mesh: the route has no effect"
         problems.append(warning(row.ref, "spec.parentRefs", "NoParent", message))
-    elif row.spec.hostnames and all(parent.kind != "Gateway" for parent in row.spec.parent_refs):
+    elif row.spec.hostnames and all(parent.kind == "Service" for parent in row.spec.parent_refs):
         # So the Gateway API has it: in the mesh a route is for its Service, by all of its names.
         message = "found host names for a Service; needed none: only those of a Gateway have an effect"
         problems.append(warning(row.ref, "spec.hostnames", "NotYetSupported", message))
@@ -153,4 +162,5 @@ BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {
     "gateways.gateway.networking.k8s.io": gateway_problems,
     "listenersets.gateway.networking.k8s.io": listener_set_problems,
     "httproutes.gateway.networking.k8s.io": http_route_problems,
+    "grpcroutes.gateway.networking.k8s.io": grpc_route_problems,
 }

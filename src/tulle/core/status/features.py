@@ -5,7 +5,9 @@ from __future__ import annotations
 # Feature → what is missing of it; "" where nothing is. A name of a whole kind (`HTTPRoute`) promises all of its core.
 FEATURES: dict[str, str] = {
     "BackendTLSPolicy": "",
-    "GRPCRoute": "the kind",
+    "GRPCRoute": "",
+    "GRPCRouteNamedRouteRule": "",
+    "GRPCRouteRequestHeaderModifier": "",
     "Gateway": "",
     "GatewayAddressEmpty": "",
     "GatewayBackendClientCertificate": "TLS to backends",

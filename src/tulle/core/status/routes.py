@@ -9,7 +9,7 @@ from tulle.api.gateway.shared import GROUP_NAME, BackendObjectRef, ParentRef
 from tulle.core.compile import backends
 from tulle.core.compile.gateway_workloads import CONTROLLER
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.http_routes import http_route_rules
+from tulle.core.compile.kinds import RULES
 from tulle.core.compile.listeners import Fault
 from tulle.core.compile.mistakes import no_service
 from tulle.core.compile.objects import ROUTES, Route, services
@@ -69,14 +69,14 @@ def route_fault(fetch: Fetch, key: tuple[str, Key]) -> Fault | None:
     """Why a route is not accepted by any parent: each of its rules says something that is not supported yet."""
     kind, name = key
     row = fetch(ROUTES[kind], name)
-    made = fetch(http_route_rules, name) if kind == "HTTPRoute" else None
-    if row is None or made is None or len(made.refused) < len(row.spec.rules):
+    made = fetch(RULES[kind], name) if kind in RULES else None
+    if row is None or made is None or not made.refused or len(made.refused) < len(row.spec.rules):
         return None
     return Fault("UnsupportedValue", f"every request is answered 500: {_said(made.problems, 'NotYetSupported', 'filters')}")
 
 
 def _partially_invalid(fetch: Fetch, kind: str, name: Key) -> Condition | None:
-    made = fetch(http_route_rules, name) if kind == "HTTPRoute" else None
+    made = fetch(RULES[kind], name) if kind in RULES else None
     if made is None or not (made.refused or made.partly):
         return None
     message = f"answered 500, the other rules are served: {_said(made.problems, 'NotYetSupported', 'filters')}"
@@ -85,7 +85,7 @@ def _partially_invalid(fetch: Fetch, kind: str, name: Key) -> Condition | None:
 
 def _without_effect(fetch: Fetch, kind: str, name: Key) -> str:
     """What the route says that is left out, for a person who reads that it is accepted."""
-    made = fetch(http_route_rules, name) if kind == "HTTPRoute" else None
+    made = fetch(RULES[kind], name) if kind in RULES else None
     left_out = _said(
         [one for one in (made.problems if made else ()) if ".filters" not in one.path and one.severity is Severity.WARNING],
         "NotYetSupported",
@@ -100,8 +100,8 @@ def _said(problems: Any, reason: str, field: str = "") -> str:
 
 
 def _resolved(fetch: Fetch, kind: str, row: Route, name: Key) -> Condition:
-    if kind == "HTTPRoute":
-        made = fetch(http_route_rules, name)
+    if kind in RULES:
+        made = fetch(RULES[kind], name)
         found = [one for one in (made.problems if made else ()) if one.reason in _UNRESOLVED]
     else:
         found = list(unresolved(fetch, kind, row))

@@ -221,7 +221,7 @@ kind: %s
 metadata: {name: r}
 spec: {parentRefs: [{name: %s}], hostnames: [a.example.com], rules: [{backendRefs: [{name: %s, port: %s}]}]}
 """
-    for kind in ("GRPCRoute", "TLSRoute", "TCPRoute"):
+    for kind in ("TLSRoute", "TCPRoute"):
         text = route if kind != "TCPRoute" else route.replace("hostnames: [a.example.com], ", "")
         listener = API_GATEWAY % ("gw", "") + "---"
         assert set(codes(listener + text % (kind, "gw", "reviews", 9080))) == {"TUL0501"}
