@@ -33,9 +33,12 @@ def placed(route: Route, port: int, bound: int, tls: bool) -> Route:
     A port that goes without saying is left out, where the caller's authority has none; that of a listener at another port has.
     """
     said = route.redirect
-    if said is None or not said.own_port:
+    if said is None or not (said.own_port or said.port):
         return route
-    own = {"http": 80, "https": 443}[said.scheme or ("https" if tls else "http")]
-    number = own if said.scheme else port
-    unsaid = number == own and (bool(said.host) or bound in (80, 443) or not said.scheme)
-    return msgspec.structs.replace(route, redirect=msgspec.structs.replace(said, own_port=False, port=0 if unsaid else number))
+    usual = {"http": 80, "https": 443}[said.scheme or ("https" if tls else "http")]
+    number = said.port or (usual if said.scheme else port)
+    bare = bool(said.host) or bound in (80, 443) or (said.own_port and not said.scheme)
+    return msgspec.structs.replace(
+        route,
+        redirect=msgspec.structs.replace(said, own_port=False, port=0 if number == usual and bare else number),
+    )

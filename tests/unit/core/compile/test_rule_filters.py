@@ -107,6 +107,13 @@ def test_redirects(mesh: Mesh) -> None:
     assert made(mesh, of("RequestRedirect"), backendRefs=[]).redirect == Redirect(port=9080, status=302)
 
 
+def test_a_port_that_is_said_and_goes_without_saying() -> None:
+    """Clients would show `:443` behind every host."""
+    said = Route(redirect=Redirect("https", "b", 443))
+    assert placed(said, 80, 80, False).redirect == Redirect("https", "b")
+    assert placed(Route(redirect=Redirect("https", "b", 8443)), 80, 80, False).redirect == Redirect("https", "b", 8443)
+
+
 @pytest.mark.parametrize(
     ("said", "place", "port"),
     [

@@ -1,0 +1,264 @@
+"""What rules of HTTP do with a request, seen by the application that gets it and by the caller: in real traffic."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.mesh import TULLE, Mesh, fetch
+
+# Tells what it was asked, and keeps a list of it.
+SERVER = """
+import http.server, json, os, sys
+name, record = sys.argv[1], sys.argv[2]
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        said = {"name": name, "path": self.path, "headers": {key.lower(): value for key, value in self.headers.items()}}
+        with open(record, "a") as file: file.write(self.path + chr(10))
+        body = json.dumps(said).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body))); self.send_header("x-inside", "secret"); self.end_headers()
+        self.wfile.write(body)
+    do_OPTIONS = do_GET
+    def log_message(self, *words): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
+"""
+
+
+class Echo:
+    """Two services, `echo` and `shadow`, a caller of each kind, and rules for `echo`."""
+
+    def __init__(self, mesh: Mesh, folder: Path) -> None:
+        self.mesh, self.folder = mesh, folder
+        (folder / "server.py").write_text(SERVER)
+        self.children: list[subprocess.Popen[str]] = []
+        for name in ("echo", "shadow"):
+            program = [sys.executable, str(folder / "server.py"), name, str(folder / f"{name}.txt")]
+            self.run("--service", name, "--port", "8000:http", "--", *program)
+        self.run("--service", "canary", "--", "sleep", "1000")
+        for caller in ("curl", "canary"):
+            for called in ("echo", "shadow"):
+                self.until(lambda: self.asks(f"http://{called}:8000/", caller=caller)[0] == 200, f"{caller} reaches {called}")  # noqa: B023
+
+    def run(self, *words: str) -> None:
+        self.children.append(subprocess.Popen([*TULLE, "run", *words], env=self.mesh.env, stderr=subprocess.PIPE, text=True))
+
+    def stop(self) -> None:
+        for child in self.children:
+            child.send_signal(signal.SIGTERM)
+        for child in self.children:
+            child.wait(60)
+
+    @staticmethod
+    def until(holds: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < end, f"not within 60 s: {what}"
+            time.sleep(0.1)
+
+    def rules(self, *http: dict[str, Any]) -> None:
+        """The VirtualService for `echo`, once every proxy has it."""
+        everything = {"route": [{"destination": {"host": "echo"}}]}
+        spec = {"hosts": ["echo"], "http": [*http, everything]}
+        one = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "echo"}, "spec": spec}
+        self.apply(one)
+
+    def apply(self, one: dict[str, Any]) -> None:
+        self.mesh.kubectl("apply", "-f", "-", stdin=json.dumps(one))
+        self.mesh.synced()
+
+    def asks(self, url: str, *flags: str, caller: str = "curl") -> tuple[int, dict[str, str], str]:
+        """Status, headers and body of a caller's request."""
+        ran = self.mesh.inside("curl", "-si", "--max-time", "10", *flags, url, workload=caller, check=False)
+        head, _gap, body = ran.out.replace("\r\n", "\n").partition("\n\n")
+        first, *lines = head.split("\n") if head else [""]
+        headers = {name.lower(): value.strip() for name, _colon, value in (line.partition(":") for line in lines)}
+        return int(first.split()[1]) if first else 0, headers, body
+
+    def sees(self, path: str, *flags: str, caller: str = "curl") -> dict[str, Any]:
+        """What the application was asked."""
+        status, _headers, body = self.asks(f"http://echo:8000{path}", *flags, caller=caller)
+        assert status == 200, body
+        found: dict[str, Any] = json.loads(body)
+        return found
+
+    def record(self, name: str) -> list[str]:
+        """The paths that a service was asked for, ever."""
+        return (self.folder / f"{name}.txt").read_text().split()
+
+
+@pytest.fixture(scope="module")
+def echo(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echo]:
+    folder = tmp_path_factory.mktemp("echo")
+    for above in (folder, *folder.parents):
+        if above.is_relative_to(tmp_path_factory.getbasetemp().parent):
+            above.chmod(0o755)
+    running = Echo(mesh, folder)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(autouse=True)
+def cleared(mesh: Mesh, echo: Echo) -> Iterator[None]:
+    """No rule of one test is left for the next."""
+    yield
+    mesh.kubectl("delete", "virtualservice,httproute", "echo", "--ignore-not-found")
+    mesh.synced()
+
+
+def at(kind: str, value: str) -> list[dict[str, Any]]:
+    return [{"uri": {kind: value}}]
+
+
+def to(host: str = "echo", **more: Any) -> dict[str, Any]:
+    return {"route": [{"destination": {"host": host}, **more}]}
+
+
+def test_headers_are_changed_on_both_ways(echo: Echo) -> None:
+    """An application would not learn what a rule tells it, or a caller see what it should not."""
+    edits = {
+        "request": {"set": {"x-env": "50%", "x-host": "%REQ(:authority)%"}, "add": {"x-list": "b"}, "remove": ["x-gone"]},
+        "response": {"set": {"x-answer": "yes"}, "remove": ["x-inside"]},
+    }
+    echo.rules({"headers": edits, **to(headers={"request": {"set": {"x-share": "one"}}})})
+    status, headers, body = echo.asks("http://echo:8000/", "-H", "x-list: a", "-H", "x-gone: 1")
+    seen = json.loads(body)["headers"]
+    assert status == 200
+    assert (seen["x-env"], seen["x-host"], seen["x-share"]) == ("50%", "echo:8000", "one")
+    assert seen["x-list"].replace(" ", "") in ("a,b", "b")  # http.server keeps the last of two lines
+    assert "x-gone" not in seen
+    assert (headers["x-answer"], "x-inside" in headers) == ("yes", False)
+
+
+def test_redirects(echo: Echo) -> None:
+    """A caller would be sent to a place that nobody named."""
+    echo.rules(
+        {"match": at("prefix", "/old"), "redirect": {"prefixRewrite": "/new", "redirectCode": 308}},
+        {"match": at("exact", "/away"), "redirect": {"scheme": "https", "authority": "b.example", "uri": "/c"}},
+    )
+    status, headers, _body = echo.asks("http://echo:8000/old/a?b=c")
+    assert (status, headers["location"]) == (308, "http://echo:8000/new/a?b=c")
+    status, headers, _body = echo.asks("http://echo:8000/away")
+    assert (status, headers["location"]) == (301, "https://b.example/c")
+
+
+def test_rewrites(echo: Echo) -> None:
+    """The application would be asked for a path or a host that it does not know."""
+    echo.rules(
+        {"match": at("prefix", "/v1"), "rewrite": {"uri": "/"}, **to()},
+        {
+            "match": at("regex", "/users/.*"),
+            "rewrite": {"uriRegexRewrite": {"match": "/users/([0-9]+)", "rewrite": r"/u/\1"}},
+            **to(),
+        },
+        {"match": at("exact", "/host"), "rewrite": {"authority": "b.example", "uri": "/root"}, **to()},
+    )
+    assert echo.sees("/v1/a?b=c")["path"] == "/a?b=c"
+    assert echo.sees("/v1")["path"] == "/"
+    assert echo.sees("/users/17/cart")["path"] == "/u/17/cart"
+    seen = echo.sees("/host")
+    assert (seen["path"], seen["headers"]["host"]) == ("/root", "b.example")
+    assert echo.sees("/v2")["path"] == "/v2"
+
+
+def test_an_answer_of_the_proxy_itself(echo: Echo) -> None:
+    """A maintenance page would be an empty one, or the application be asked all the same."""
+    echo.rules({"match": at("exact", "/busy"), "directResponse": {"status": 503, "body": {"string": "come back later"}}})
+    status, _headers, body = echo.asks("http://echo:8000/busy")
+    assert (status, body) == (503, "come back later")
+    assert "/busy" not in echo.record("echo")
+
+
+def test_mirrored_requests(echo: Echo) -> None:
+    """The copy would not arrive, or its answer reach the caller."""
+    echo.rules({"match": at("prefix", "/copied"), "mirror": {"host": "shadow"}, **to()})
+    assert echo.sees("/copied/1")["name"] == "echo"
+    echo.until(lambda: "/copied/1" in echo.record("shadow"), "the copy arrives")
+    echo.rules({"match": at("prefix", "/copied"), "mirror": {"host": "shadow"}, "mirrorPercentage": {"value": 0}, **to()})
+    assert echo.sees("/copied/2")["name"] == "echo"
+    assert "/copied/2" not in echo.record("shadow")
+
+
+def test_cors(echo: Echo) -> None:
+    """Pages of another origin could not call, or any page could."""
+    policy = {"allowOrigins": [{"exact": "https://a.example"}], "allowMethods": ["PUT"], "maxAge": "60s"}
+    echo.rules({"corsPolicy": {**policy, "unmatchedPreflights": "IGNORE"}, **to()})
+    ask = ("-X", "OPTIONS", "-H", "access-control-request-method: PUT")
+    status, headers, _body = echo.asks("http://echo:8000/cors", *ask, "-H", "origin: https://a.example")
+    assert (status, headers["access-control-allow-origin"]) == (200, "https://a.example")
+    assert (headers["access-control-allow-methods"], headers["access-control-max-age"]) == ("PUT", "60")
+    assert "access-control-allow-origin" not in echo.asks("http://echo:8000/cors", *ask, "-H", "origin: https://b.example")[1]
+    assert "/cors" not in echo.record("echo")
+    assert echo.asks("http://echo:8000/", "-H", "origin: https://a.example")[1]["access-control-allow-origin"]
+
+
+def test_who_calls_decides(echo: Echo) -> None:
+    """A rule for one kind of caller would hold for all, for none, or not before its proxy starts again."""
+    echo.rules({"match": [{"sourceLabels": {"app": "canary"}}], **to("shadow")})
+    assert echo.sees("/", caller="canary")["name"] == "shadow"
+    assert echo.sees("/")["name"] == "echo"
+    echo.rules({"match": [{"sourceLabels": {"app": "curl"}}], **to("shadow")})
+    assert echo.sees("/", caller="canary")["name"] == "echo"
+    assert echo.sees("/")["name"] == "shadow"
+    echo.rules()
+    assert (echo.sees("/")["name"], echo.sees("/", caller="canary")["name"]) == ("echo", "echo")
+
+
+def test_matches_of_all_kinds(echo: Echo) -> None:
+    """Requests would go where another rule is for them."""
+    matches = [
+        {"uri": {"regex": "/r[0-9]+"}},
+        {"uri": {"exact": "/CaSe"}, "ignoreUriCase": True},
+        {"uri": {"prefix": "/q"}, "queryParams": {"v": {"exact": "2"}}},
+        {"uri": {"prefix": "/h"}, "headers": {"x-user": {"prefix": "ja"}}, "withoutHeaders": {"x-off": {}}},
+        {"uri": {"prefix": "/m"}, "method": {"exact": "OPTIONS"}},
+    ]
+    echo.rules({"match": matches, **to("shadow")})
+    for path, flags, name in (
+        ("/r12", (), "shadow"),
+        ("/r12/x", (), "echo"),
+        ("/cAsE", (), "shadow"),
+        ("/q?v=2", (), "shadow"),
+        ("/q?v=1", (), "echo"),
+        ("/h", ("-H", "x-user: jason"), "shadow"),
+        ("/h", ("-H", "x-user: jason", "-H", "x-off: 1"), "echo"),
+        ("/m", ("-X", "OPTIONS"), "shadow"),
+        ("/m", (), "echo"),
+    ):
+        assert echo.sees(path, *flags)["name"] == name, path
+
+
+def test_filters_at_a_gateway(mesh: Mesh, echo: Echo) -> None:
+    """What an HTTPRoute says would not be done to requests from outside."""
+    backend = {"name": "echo", "port": 8000}
+    rewrite = {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}}}
+    edit = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "x-env", "value": "50%"}]}}
+    redirect = {"type": "RequestRedirect", "requestRedirect": {"hostname": "b.example", "port": 443, "scheme": "https"}}
+    full = {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/full"}}}
+    rules = [
+        {"matches": [{"path": {"value": "/away"}}], "filters": [redirect]},
+        {"matches": [{"path": {"value": "/in"}}], "filters": [rewrite, edit], "backendRefs": [backend]},
+        {
+            "matches": [{"path": {"value": "/split"}}],
+            "backendRefs": [{**backend, "filters": [full]}, {"name": "shadow", "port": 8000}],
+        },
+    ]
+    spec = {"parentRefs": [{"name": "demo"}], "hostnames": ["echo.example"], "rules": rules}
+    one = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "echo"}, "spec": spec}
+    echo.apply(one)
+    host = {"host": "echo.example"}
+    (away,) = fetch(f"{mesh.base}/away/a", headers=host)
+    assert (away.status, away.headers.get("location") or away.headers.get("Location") or away.body) == (302, "https://b.example/away/a")
+    (seen,) = fetch(f"{mesh.base}/in/a", headers=host)
+    assert (seen.json()["path"], seen.json()["headers"]["x-env"]) == ("/a", "50%")
+    both = {(reply.json()["name"], reply.json()["path"]) for reply in fetch(f"{mesh.base}/split/a", 60, headers=host)}
+    assert both == {("echo", "/full"), ("shadow", "/split/a")}
