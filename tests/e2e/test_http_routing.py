@@ -257,10 +257,8 @@ def test_filters_at_a_gateway(mesh: Mesh, echo: Echo) -> None:
     echo.apply(one)
     host = {"host": "echo.example"}
     (away,) = fetch(f"{mesh.base}/away/a", headers=host)
-    assert (away.status, away.headers.get("location") or away.headers.get("Location") or away.body) == (
-        302,
-        "https://b.example/away/a",
-    )
+    location = {name.lower(): value for name, value in away.headers.items()}.get("location")
+    assert (away.status, location) == (302, "https://b.example/away/a")
     (seen,) = fetch(f"{mesh.base}/in/a", headers=host)
     assert (seen.json()["path"], seen.json()["headers"]["x-env"]) == ("/a", "50%")
     both = {(reply.json()["name"], reply.json()["path"]) for reply in fetch(f"{mesh.base}/split/a", 60, headers=host)}
