@@ -1,0 +1,146 @@
+"""TLS to a backend that speaks it itself: checked as a BackendTLSPolicy or a DestinationRule says, seen in real traffic."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.certificates import Roots
+from tests.support.mesh import TULLE, Mesh
+
+# Answers the server name that it was asked for, and whether the client showed a certificate.
+SERVER = """
+import http.server, ssl, sys
+asked = {}
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = f"{asked.get('name')} {bool(self.connection.getpeercert())}".encode()
+        self.send_response(200); self.send_header("content-length", str(len(body))); self.end_headers(); self.wfile.write(body)
+    def log_message(self, *words): pass
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+context.load_verify_locations(sys.argv[3])
+context.verify_mode = ssl.CERT_OPTIONAL
+context.sni_callback = lambda _socket, name, _context: asked.update(name=name)
+class Server(http.server.ThreadingHTTPServer):
+    def get_request(self):
+        connection, address = super().get_request()
+        return context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+Server(("127.0.0.1", 8443), Handler).serve_forever()
+"""
+
+
+# The demo is strict: nothing but mutual TLS comes in. This application's own TLS is to.
+PERMISSIVE = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: secure}
+spec: {selector: {matchLabels: {app: secure}}, mtls: {mode: PERMISSIVE}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Files that every user of this host may read: pytest's own folders are not."""
+    made = Path(tempfile.mkdtemp(prefix="tulle-tls-"))
+    made.chmod(0o755)
+    roots = Roots()
+    for name, (chain, key) in (("server", roots.server("secure.example")), ("client", roots.server("client.example"))):
+        (made / f"{name}.pem").write_bytes(chain)
+        (made / f"{name}.key").write_bytes(key)
+    (made / "ca.pem").write_bytes(roots.pem)
+    (made / "other.pem").write_bytes(Roots().pem)
+    (made / "server.py").write_text(SERVER)
+    for file in made.iterdir():
+        file.chmod(0o644)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def secure(mesh: Mesh, folder: Path) -> Iterator[Mesh]:
+    """The mesh with a service `secure` whose application speaks TLS on its port of HTTP."""
+    files = [str(folder / name) for name in ("server.pem", "server.key", "ca.pem")]
+    argv = ["run", "--service", "secure", "--port", "8443:http", "--", sys.executable, str(folder / "server.py"), *files]
+    child = subprocess.Popen([*TULLE, *argv], env=mesh.env)
+    mesh.tulle("apply", "-f", "-", stdin=PERMISSIVE)
+    yield mesh
+    mesh.tulle("delete", "peerauthentication", "secure")
+    child.send_signal(signal.SIGTERM)
+    child.wait(60)
+
+
+def answer(mesh: Mesh) -> str:
+    """What curl gets of `secure`: the body, or the status where it is no 200."""
+    script = 'curl -s -m 5 -w " %{http_code}" http://secure:8443/'
+    body, _space, status = mesh.inside("sh", "-c", script, check=False).out.rpartition(" ")
+    return body if status == "200" else status
+
+
+def until(mesh: Mesh, wanted: str) -> None:
+    deadline = time.monotonic() + 30
+    while (found := answer(mesh)) != wanted:
+        assert time.monotonic() < deadline, (found, mesh.logs())
+
+
+def policy(mesh: Mesh, hostname: str, pem: str) -> None:
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca"}, "data": {"ca.crt": pem}}
+    validation = {"hostname": hostname, "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "ca"}]}
+    spec = {"targetRefs": [{"group": "", "kind": "Service", "name": "secure"}], "validation": validation}
+    metadata = {"name": "secure"}
+    of_api = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy", "metadata": metadata, "spec": spec}
+    mesh.tulle("apply", "-f", "-", stdin=json.dumps(config_map) + "\n---\n" + json.dumps(of_api))
+    mesh.synced()
+
+
+def rule(mesh: Mesh, **tls: object) -> None:
+    spec = {"host": "secure", "trafficPolicy": {"tls": tls}}
+    of_istio = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": "secure"}, "spec": spec}
+    mesh.tulle("apply", "-f", "-", stdin=json.dumps(of_istio))
+    mesh.synced()
+
+
+def test_a_backend_tls_policy(secure: Mesh, folder: Path) -> None:
+    """Broken: the backend would be called in plain text, unchecked, or not at all."""
+    policy(secure, "secure.example", (folder / "ca.pem").read_text())
+    until(secure, "secure.example False")
+    policy(secure, "other.example", (folder / "ca.pem").read_text())
+    until(secure, "503")
+    policy(secure, "secure.example", (folder / "other.pem").read_text())
+    until(secure, "503")
+    policy(secure, "secure.example", "no certificate")
+    until(secure, "503")
+    policy(secure, "secure.example", (folder / "ca.pem").read_text())
+    until(secure, "secure.example False")
+    secure.tulle("delete", "backendtlspolicy", "secure")
+    assert "NACK" not in secure.tulle("proxy", "status").out
+
+
+def test_a_destination_rule_with_files(secure: Mesh, folder: Path) -> None:
+    """Broken: a client certificate would not be shown, or a missing file take down more than its destination."""
+    names = {"sni": "secure.example", "caCertificates": str(folder / "ca.pem")}
+    client = {"clientCertificate": str(folder / "client.pem"), "privateKey": str(folder / "client.key")}
+    rule(secure, mode="MUTUAL", **names, **client)
+    until(secure, "secure.example True")
+    rule(secure, mode="SIMPLE", sni="secure.example", caCertificates=str(folder / "absent.pem"))
+    until(secure, "503")
+    assert secure.inside("curl", "-s", "-m", "5", "--fail", "http://details:9080/details/0").code == 0
+    (folder / "absent.pem").write_bytes((folder / "ca.pem").read_bytes())
+    (folder / "absent.pem").chmod(0o644)
+    until(secure, "secure.example False")
+    rule(secure, mode="SIMPLE", sni="secure.example")  # the host's own authorities, which do not know this one
+    until(secure, "503")
+    rule(secure, mode="SIMPLE", sni="anything.example", insecureSkipVerify=True)
+    until(secure, "anything.example False")
+    secure.tulle("delete", "destinationrule", "secure")
+    assert "NACK" not in secure.tulle("proxy", "status").out
