@@ -61,7 +61,7 @@ def _capture_options(command: F) -> F:
     "ports",
     multiple=True,
     metavar="P[:PROTOCOL[:TARGET]]",
-    help="A port of the service, its protocol (TCP where not said), and the port that the process binds. Repeatable.",
+    help="A port of the service, its protocol (sniffed where not said), and the port that the process binds. Repeatable.",
 )
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A further label. Repeatable.")
 @click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="An annotation of its entry. Repeatable.")

@@ -29,6 +29,18 @@ def places(fetch: Fetch, key: Key) -> tuple[Place, ...]:
 
 
 @table
+def told(fetch: Fetch, key: Place) -> bool:
+    """Whether a connection that carries bytes to a destination has to say so: where its sidecars would take HTTP as well."""
+    service_key, number, _subset = key
+    row = fetch(service, service_key)
+    port = row.port(number) if row else None
+    if port is None or port.protocol is not Protocol.AUTO:
+        return False
+    # TLS of its own is no sidecar's: what it offers by ALPN is for a server that knows nothing of the mesh.
+    return not fetch(backend_tls, (service_key, number)) and (fetch(policy, key) or Policy()).tls is None
+
+
+@table
 def destination(fetch: Fetch, key: Place) -> Destination | None:
     """How requests reach (service, port, subset)."""
     service_key, number, subset = key

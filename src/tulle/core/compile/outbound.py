@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from tulle.core.compile.callers import Source
+from tulle.core.compile.destinations import told
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.hosts import ALLOW_ANY, REGISTRY_ONLY, routed
 from tulle.core.compile.mesh_tcp import mesh_tcp_routes
@@ -107,7 +108,8 @@ def ways(fetch: Fetch, _key: None) -> Ways:
                 continue
             if port.protocol is Protocol.AUTO and not row.address:
                 any_address.setdefault(port.number, []).append((pair, True))
-            tcp += ((pair, one) for one in _told(row, port.number, port.protocol))
+            is_told = fetch(told, (key, port.number, "")) or False
+            tcp += ((pair, msgspec.structs.replace(one, told=is_told)) for one in _told(row, port.number, port.protocol))
     numbers = sorted(any_address)
     in_order = sorted(tcp, key=lambda one: (one[1].address, one[1].port, one[1].names, one[0]))
     return Ways({number: tuple(any_address[number]) for number in numbers}, tuple(in_order))

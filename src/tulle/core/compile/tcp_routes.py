@@ -15,15 +15,15 @@ from tulle.api.istio import VirtualService
 from tulle.api.istio.http import RouteDestination
 from tulle.api.istio.virtual_service import L4MatchAttributes, TCPRoute, TLSMatchAttributes, TLSRoute
 from tulle.core.compile import backends
+from tulle.core.compile.destinations import told
 from tulle.core.compile.hostname import full_name, service_key
 from tulle.core.compile.mistakes import sorted_problems, unsaid, warning
 from tulle.core.compile.objects import MESH, gateway_key, virtual_services
-from tulle.core.compile.services import called, service
+from tulle.core.compile.services import called
 from tulle.core.compile.virtual_services import Caller
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import Origin, WeightedDestination
-from tulle.core.model.service import Protocol
 from tulle.core.model.tcp_route import ANY_TLS, TcpMatch, TcpRoute
 from tulle.kit.problem import Problem, Ref
 
@@ -50,20 +50,14 @@ def virtual_service_tcp_routes(fetch: Fetch, key: Caller) -> TcpRoutes | None:
             continue
         shares, found = _shares(fetch, row.ref, rule.route, path, key[2])
         problems += found
-        told = any(_undeclared(fetch, share.destination) for share in shares)
+        keys = ((called(fetch, share.destination.hostname, ""), share.destination) for share in shares)
+        says: list[bool | None] = [fetch(told, (key, one.port, one.subset)) for key, one in keys if key]
         name = f"{row.metadata.namespace}/{row.metadata.name}.{path.removeprefix('spec.')}"
         routes += (
-            TcpRoute(name=name, match=match, destinations=shares, told=told, origin=Origin(row.ref, path)) for match in matches
+            TcpRoute(name=name, match=match, destinations=shares, told=any(says), origin=Origin(row.ref, path))
+            for match in matches
         )
     return TcpRoutes(tuple(routes), sorted_problems(problems))
-
-
-def _undeclared(fetch: Fetch, key: DestinationKey) -> bool:
-    """Whether nobody said what is spoken at a destination."""
-    named = called(fetch, key.hostname, "")
-    row = fetch(service, named) if named else None
-    port = row.port(key.port) if row else None
-    return port is not None and port.protocol is Protocol.AUTO
 
 
 def _rules(row: VirtualService) -> Iterator[tuple[str, TLSRoute | TCPRoute]]:

@@ -110,7 +110,9 @@ def _routes(service: OutboundTcp) -> Iterator[TcpRoute]:
         match = msgspec.structs.replace(route.match, names=names, networks=route.match.networks or networks)
         yield msgspec.structs.replace(route, match=match)
     if networks or service.names:
-        yield TcpRoute(match=TcpMatch(service.names, networks), destinations=(WeightedDestination(service.destination),))
+        yield TcpRoute(
+            match=TcpMatch(service.names, networks), destinations=(WeightedDestination(service.destination),), told=service.told
+        )
 
 
 def _tcp_service(service: OutboundTcp, outbound: Outbound) -> Encoded:
@@ -125,7 +127,7 @@ def _tcp_service(service: OutboundTcp, outbound: Outbound) -> Encoded:
         look_for_tls(listener)
         if not service.tls:
             end_wait_outbound(listener)
-    rest = _Chain(filters=tcp_filters((WeightedDestination(service.destination),), told=service.sniffed))
+    rest = _Chain(filters=tcp_filters((WeightedDestination(service.destination),), told=service.told))
     if not service.sniffed:
         listener.filter_chains.extend(chains(service.routes))
         if not listener.filter_chains:

@@ -61,7 +61,7 @@ class OutboundTcp(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `sniffed`: nobody said what is spoken there. HTTP is told from the rest and has routes: those of the port's table. The
     address may be a network; without one the server `names` of TLS tell the service, and without these it has all of the port.
-    `tls`: it was declared as TLS, so that the client speaks first, however long that takes.
+    `tls`: it was declared as TLS, so that the client speaks first, however long that takes. `told`: as of a `TcpRoute`.
     """
 
     address: str
@@ -71,6 +71,7 @@ class OutboundTcp(msgspec.Struct, frozen=True, omit_defaults=True):
     routes: tuple[TcpRoute, ...] = ()
     names: tuple[str, ...] = ()
     tls: bool = False
+    told: bool = False
 
 
 class Outbound(msgspec.Struct, frozen=True, omit_defaults=True):
