@@ -1,6 +1,6 @@
 """`make bench`: measures, prints one table with the figures that were to be reached beside those that were, and writes JSON.
 
-`python -m tests.bench [latency] [scale] [api] [--rounds 9]`; without names, all. Never a test: figures are
+`python -m tests.bench [latency] [scale] [routes] [api] [--rounds 9]`; without names, all. Never a test: figures are
 reported, not asserted.
 """
 
@@ -17,7 +17,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import api, latency, scale
+from tests.bench import api, latency, routes, scale
 
 OUT = Path("build/bench.json")
 
@@ -25,14 +25,14 @@ OUT = Path("build/bench.json")
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=["latency", "scale", "api", []], default=[])
+    parser.add_argument("what", nargs="*", choices=["latency", "scale", "routes", "api", []], default=[])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=5)
     arguments = parser.parse_args()
     console = Console(width=110)
     table = Table("", "measured", "to reach", title=f"tulle, medians of {arguments.rounds} rounds")
     found: dict[str, Any] = {}
-    what = arguments.what or ["latency", "scale", "api"]
+    what = arguments.what or ["latency", "scale", "routes", "api"]
     if "latency" in what and os.geteuid():
         console.print("latency: needs root, for the network namespaces that all four variants share; left out")
     elif "latency" in what:
@@ -43,6 +43,10 @@ def main() -> None:
         grown = asyncio.run(scale.measure(arguments.rounds))
         found["scale"] = msgspec.to_builtins(grown)
         _scale(table, grown)
+    if "routes" in what:
+        compiled = routes.measure(arguments.rounds)
+        found["routes"] = msgspec.to_builtins(compiled)
+        _routes(table, compiled)
     if "api" in what:
         served = asyncio.run(api.measure(arguments.rounds))
         found["api"] = msgspec.to_builtins(served)
@@ -78,6 +82,17 @@ def _scale(table: Table, grown: scale.Scale) -> None:
     )
     for row in rows:
         table.add_row(*row)
+    table.add_section()
+
+
+def _routes(table: Table, compiled: routes.Routes) -> None:
+    table.add_row(f"[bold]{compiled.routes} HTTPRoutes, objects to bytes[/]", "[dim]CPU seconds[/]", "")
+    for place, cold, one in (
+        ("at a gateway", compiled.gateway_cold, compiled.gateway_change),
+        ("in the mesh", compiled.mesh_cold, compiled.mesh_change),
+    ):
+        table.add_row(f"{place}, from cold", f"{cold:.2f} s ({cold / compiled.routes * 1000:.2f} ms a route)", "< 1 s")
+        table.add_row(f"{place}, one changed", f"{one * 1000:.1f} ms (x{one / cold:.4f} of all)", "< 20 ms")
     table.add_section()
 
 

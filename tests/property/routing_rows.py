@@ -60,7 +60,11 @@ def matches() -> st.SearchStrategy[RouteMatch]:
     headers = some(st.builds(NamedMatch, st.sampled_from((*HEADERS, "host")), texts(), st.booleans()), 1)
     query = some(st.builds(NamedMatch, st.sampled_from(PARAMETERS), texts()), 1)
     return st.builds(
-        lambda path, headers, query: RouteMatch(path, tuple(headers), tuple(query)), st.sampled_from(WIDE), headers, query
+        lambda path, headers, query, percent: RouteMatch(path, tuple(headers), tuple(query), percent),
+        st.sampled_from(WIDE),
+        headers,
+        query,
+        st.sampled_from((100.0, 100.0, 100.0, 0.0)),
     )
 
 
@@ -137,5 +141,6 @@ def whole(index: int) -> st.SearchStrategy[Route]:
 def virtual_hosts(names: tuple[str, ...]) -> st.SearchStrategy[list[VirtualHost]]:
     """One for each name."""
     rows = st.integers(1, 4).flatmap(lambda count: st.tuples(*(whole(index) for index in range(count))))
-    hosts = (st.builds(VirtualHost, st.just(name), st.just((name,)), rows) for name in names)
+    secure = st.sampled_from((False, False, False, True))
+    hosts = (st.builds(VirtualHost, st.just(name), st.just((name,)), rows, require_tls=secure) for name in names)
     return st.tuples(*hosts).map(list)

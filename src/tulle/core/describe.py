@@ -214,7 +214,8 @@ def match_in_words(match: RouteMatch) -> str:
         subject = _PSEUDO.get(named.name, f"header {named.name}")
         words.append(f"{subject} {'not ' if named.invert else ''}{in_words(named.match)}")
     words += (f"query {named.name} {in_words(named.match)}" for named in match.query)
-    return ", ".join(words) or "every request"
+    told = ", ".join(words) or "every request"
+    return told if match.percent >= 100 else f"{match.percent:g}% of: {told}"
 
 
 def action_in_words(route: Route) -> str:

@@ -86,6 +86,8 @@ def location(said: Redirect, match: TextMatch | None, request: Request) -> str:
         path = said.path.value
     elif said.path:
         path = new_path(said.path, match, path)
+    if not path.startswith("/"):
+        path = f"/{path}"
     return f"{scheme}://{host}{f':{said.port}' if said.port else ''}{path}"
 
 

@@ -17,22 +17,34 @@ _NOT_FOUND = 404
 _NOT_IN_MESH = 502
 
 
-def decide(key: RouteTableKey, hosts: Iterable[VirtualHost], request: Request, chance: float = 0.0) -> Decision:
-    """What a proxy with this table does with a request. `chance` in [0, 1) is where one of several destinations is drawn."""
+def decide(key: RouteTableKey, hosts: Iterable[VirtualHost], request: Request, chance: float = 0.0, lot: float = 0.0) -> Decision:
+    """What a proxy with this table does with a request.
+
+    `chance` in [0, 1) is where one of several destinations is drawn; `lot` likewise, for routes that hold for a part of the
+    requests.
+    """
     found = choose_host(key, hosts, request.authority)
     if found is None:
         return Decision(Outcome.NO_ROUTE, status=_missing(key))
     host, domain = found
-    return decide_route(key, host, domain, request, chance)
+    return decide_route(key, host, domain, request, chance, lot)
 
 
-def decide_route(key: RouteTableKey, host: VirtualHost, domain: str, request: Request, chance: float = 0.0) -> Decision:
+def decide_route(
+    key: RouteTableKey, host: VirtualHost, domain: str, request: Request, chance: float = 0.0, lot: float = 0.0
+) -> Decision:
     """As `decide`, where the virtual host is known."""
     request = normalized(request)
+    if host.require_tls and request.scheme != "https":
+        where = f"https://{request.authority}{request.path}"
+        return Decision(Outcome.REDIRECT, host.name, domain, status=301, location=where)
     passed: list[Passed] = []
     for route in host.routes:
         if because := why_not(route.match, request):
             passed.append(Passed(route.name, because))
+            continue
+        if lot * 100 >= route.match.percent:
+            passed.append(Passed(route.name, f"it holds for {route.match.percent:g}% of the requests, and not for this one"))
             continue
         return _act(host, domain, route, request, chance, tuple(passed))
     if host.passthrough and request.path.startswith("/"):
