@@ -114,6 +114,21 @@ OBJECTS: dict[str, dict[str, Any]] = {
             ],
         },
     },
+    "TLSRoute": {
+        "apiVersion": GATEWAY_API,
+        "spec": {
+            "parentRefs": [{"name": "bytes", "namespace": "tulle-system"}],
+            "hostnames": ["a.b"],
+            "rules": [{"backendRefs": [{"name": "reviews-v1", "port": 9080}, {"name": "reviews-v2", "port": 9080}]}],
+        },
+    },
+    "TCPRoute": {
+        "apiVersion": GATEWAY_API,
+        "spec": {
+            "parentRefs": [{"name": "bytes", "namespace": "tulle-system"}],
+            "rules": [{"backendRefs": [{"name": "reviews-v1", "port": 9080}, {"name": "reviews-v2", "port": 9080}]}],
+        },
+    },
     "ListenerSet": {
         "apiVersion": GATEWAY_API,
         "spec": {
@@ -268,6 +283,26 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"extensionProviders": [{"name": "a", kind: {"service": "a.b", "port": 80}}]}
         for kind in ("envoyExtAuthzGrpc", "envoyExtAuthzHttp", "envoyOtelAls", "opentelemetry")
     ],
+    "ListenerSet": [
+        {
+            "parentRef": {"name": "sets", "namespace": "tulle-system"},
+            "listeners": [
+                {
+                    "name": "https",
+                    "port": 81,
+                    "hostname": "x.b",
+                    "protocol": protocol,
+                    "tls": {"mode": mode, "certificateRefs": [{"name": "a", "namespace": "tulle-system"}]},
+                    "allowedRoutes": {"namespaces": {"from": "Selector", "selector": selector}},
+                }
+            ],
+        }
+        for protocol, mode, selector in (
+            ("TLS", "Passthrough", {"matchLabels": {"a": "b"}}),
+            ("HTTPS", "Terminate", {"matchLabels": {"a": "b"}}),
+            ("HTTPS", "Terminate", {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}),
+        )
+    ],
     "WorkloadEntry": [
         {"address": "10.0.0.77", "labels": {"app": "reviews"}, "serviceAccount": "a", "ports": {"http": 9081}},
     ],
@@ -301,11 +336,11 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     + [
         {
             "gatewayClassName": "tulle",
-            "listeners": [{"name": "a", "port": 80, "protocol": protocol, "tls": tls}],
+            "listeners": [{"name": "a", "port": 80, "protocol": protocol, "tls": tls, "hostname": "x.b"}],
             "tls": {"frontend": frontend},
         }
         for protocol, tls, frontend in (
-            ("TLS", {"mode": "Passthrough"}, {"default": {}}),
+            ("TLS", {"mode": "Passthrough", **CERTIFIED}, {"default": {}}),
             ("HTTPS", CERTIFIED, {"default": {"validation": CHECKED}}),
             ("HTTPS", CERTIFIED, {"default": {}, "perPort": [{"port": 80, "tls": {"validation": CHECKED}}]}),
         )
@@ -366,6 +401,10 @@ MEANINGLESS: dict[tuple[str, str], str] = {
     ("GRPCRoute", "sessionPersistence.type"): "names the field beside it, which has the effect",
     ("HTTPRoute", "sessionPersistence.type"): "names the field beside it, which has the effect",
     ("BackendTLSPolicy", "subjectAltNames.[].type"): "says only which of hostname and uri is written",
+    (
+        "ListenerSet",
+        "selector.matchExpressions.[].operator",
+    ): "has an effect; the schema does not say its words, so no other is found",
     ("Service", "externalName"): "belongs to the type ExternalName, of which a warning speaks",
     ("Service", "allocateLoadBalancerNodePorts"): "belongs to the type LoadBalancer, of which a warning speaks",
     ("Service", "sessionAffinityConfig.clientIP.timeoutSeconds"): "belongs to sessionAffinity, of which a warning speaks",
@@ -439,6 +478,64 @@ def certificates() -> list[Any]:
     return [decode(body)[0] for body in bodies]
 
 
+_ALL = {"namespaces": {"from": "All"}}
+_BYTES: dict[str, Any] = {
+    "bytes": {
+        "gatewayClassName": "tulle",
+        "listeners": [
+            {"name": "a", "port": 83, "protocol": "TLS", "tls": {"mode": "Passthrough"}, "allowedRoutes": _ALL},
+            {"name": "b", "port": 84, "protocol": "TCP", "allowedRoutes": _ALL},
+            {"name": "c", "port": 85, "protocol": "TLS", "tls": {"mode": "Passthrough"}, "allowedRoutes": _ALL},
+            {"name": "d", "port": 86, "protocol": "TCP", "allowedRoutes": _ALL},
+        ],
+    }
+}
+
+
+def beside_a_kind(kind: Kind) -> list[Any]:
+    """The Gateways to which a kind of object belongs."""
+    specs: dict[str, dict[str, Any]] = {
+        "ListenerSet": {
+            "sets": {
+                "gatewayClassName": "tulle",
+                "listeners": [{"name": "own", "port": 82, "protocol": "HTTP"}],
+                "allowedListeners": _ALL,
+            }
+        },
+        "TLSRoute": _BYTES,
+        "TCPRoute": _BYTES,
+    }
+    metadata = {"namespace": "tulle-system"}
+    parents = [{"kind": "ListenerSet", "name": "one", "sectionName": "http"}, {"kind": "ListenerSet", "name": "one"}]
+    bodies: list[dict[str, Any]] = [
+        {
+            "apiVersion": GATEWAY_API,
+            "kind": "HTTPRoute",
+            "metadata": {"name": f"to-set-{index}", "namespace": "default"},
+            "spec": {
+                "parentRefs": [parent],
+                "rules": [{"backendRefs": [BACKEND], "matches": [{"path": {"value": f"/{index}"}}]}],
+            },
+        }
+        for index, parent in enumerate(parents)
+    ]
+    grant = {"from": [{"group": "gateway.networking.k8s.io", "kind": "ListenerSet", "namespace": "default"}]}
+    grant["to"] = [{"group": "", "kind": "Secret"}]
+    bodies.append(
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1beta1",
+            "kind": "ReferenceGrant",
+            "metadata": {**metadata, "name": "sets"},
+            "spec": grant,
+        }
+    )
+    bodies += [
+        {"apiVersion": GATEWAY_API, "kind": "Gateway", "metadata": {**metadata, "name": name}, "spec": spec}
+        for name, spec in specs.get(kind.kind, {}).items()
+    ]
+    return [decode(body)[0] for body in bodies]
+
+
 class Mesh:
     """The mesh with one object in many forms: what proxies are told, and what people are told, of each."""
 
@@ -457,6 +554,7 @@ class Mesh:
         more = {"apiVersion": GATEWAY_API, "kind": "ListenerSet", "metadata": {"name": "more", "namespace": "default"}}
         listeners = [{"name": "more", "port": 81, "protocol": "HTTP", "hostname": "more.b"}]
         parent = {"name": "one", "namespace": "tulle-system"}
+        others += beside_a_kind(kind)
         if kind.kind != "ListenerSet":
             others.append(decode({**more, "spec": {"parentRef": parent, "listeners": listeners}})[0])
         pem = Roots().pem.decode()

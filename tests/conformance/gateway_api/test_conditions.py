@@ -434,7 +434,7 @@ def _same(conditions: list[dict[str, Any]], expected: dict[str, str], check: Che
         assert one["observedGeneration"] == 1
 
 
-@pytest.mark.parametrize("path", [kind for kind in _KINDS if kind != "listenerset"])
+@pytest.mark.parametrize("path", ["udproute"])
 def test_kinds_that_are_not_acted_on_are_never_accepted(path: str, base: list[Object]) -> None:
     """A route that nobody serves would say that it is."""
     for manifest in manifests():

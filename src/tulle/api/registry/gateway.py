@@ -77,7 +77,6 @@ KINDS: tuple[Kind, ...] = (
         tighter={"v1": "tulle.api.gateway:TLSRouteV1", "v1alpha3": "tulle.api.gateway:TLSRouteV1"},
         categories=_GATEWAY,
         columns=(PARENTS, ACCEPTED, WEIGHTS),
-        acted_on=False,
     ),
     Kind(
         GATEWAY_API,
@@ -88,7 +87,6 @@ KINDS: tuple[Kind, ...] = (
         tighter={"v1": "tulle.api.gateway:TCPRouteV1"},
         categories=_GATEWAY,
         columns=(PARENTS, ACCEPTED, WEIGHTS),
-        acted_on=False,
     ),
     Kind(
         GATEWAY_API,
@@ -124,6 +122,5 @@ KINDS: tuple[Kind, ...] = (
             condition("Accepted", "Accepted"),
             PROGRAMMED,
         ),
-        acted_on=False,
     ),
 )

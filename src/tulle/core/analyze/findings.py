@@ -48,8 +48,6 @@ ANALYZERS: Mapping[str, tuple[Analyzer, ...]] = {
     "gateways.gateway.networking.k8s.io": (gateways.gateway_conflicts, gateways.gateway_class),
     "httproutes.gateway.networking.k8s.io": (shadowing.http_route_shadows,),
     "grpcroutes.gateway.networking.k8s.io": (shadowing.grpc_route_shadows,),
-    "tlsroutes.gateway.networking.k8s.io": (routes.references("TLSRoute"),),
-    "tcproutes.gateway.networking.k8s.io": (routes.references("TCPRoute"),),
     "udproutes.gateway.networking.k8s.io": (routes.references("UDPRoute"),),
     "backendtlspolicies.gateway.networking.k8s.io": (policies.backend_tls_targets, secrets.backend_tls_certificates),
 }

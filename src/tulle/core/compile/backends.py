@@ -73,6 +73,20 @@ def _originated(fetch: Fetch, key: tuple[Key, int]) -> bool:
     return fetch(backend_tls, key) is not None or (said is not None and said.tls is not None)
 
 
+def tcp(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Found:
+    """The destination that a backendRef at `path` of a TLSRoute or TCPRoute means: bytes go to a port of any protocol."""
+    key = target(fetch, ref, backend, path)
+    if isinstance(key, Problem):
+        return key
+    row = fetch(service, key)
+    if row is None:
+        return error(ref, f"{path}.name", "BackendNotFound", no_service(fetch, key))
+    port = row.port(backend.port) if backend.port is not None else None
+    if port is None:
+        return error(ref, f"{path}.port", "PortNotFound", no_port(key, backend.port or 0, [one.number for one in row.ports]))
+    return DestinationKey(full_name(key), port.number)
+
+
 def target(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Key | Problem:
     """The Service that a backendRef at `path` of a route names and may name, whether or not it is there."""
     if (backend.group, backend.kind) != ("", "Service"):

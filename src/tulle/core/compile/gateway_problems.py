@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tulle.api.gateway import Gateway
+from tulle.api.gateway.shared import GROUP_NAME
 from tulle.api.istio import Gateway as IstioGateway
 from tulle.core.compile import istio_tls
 from tulle.core.compile.gateway_workloads import LABELS, chosen_workloads, gateway_labels, gateway_workloads, is_ours
-from tulle.core.compile.gateways import HTTP
+from tulle.core.compile.gateways import HTTP, TCP
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.listeners import Fault, Verdict, gateway_fault, verdicts_of
 from tulle.core.compile.mistakes import error, not_yet, sorted_problems, unsaid, warning
 from tulle.core.compile.objects import gateways, istio_gateways, listener_sets, selects
-from tulle.core.compile.places import Place, places
+from tulle.core.compile.places import Place, places, takes_set
 from tulle.core.flow import Fetch, table
 from tulle.kit.problem import Problem, Ref
 
@@ -33,9 +34,9 @@ def _istio(fetch: Fetch, row: IstioGateway) -> Iterator[Problem]:
     spaces = tuple(sorted({one[0] for one in chosen}))
     for index, server in enumerate(row.spec.servers):
         path = f"spec.servers[{index}]"
-        if server.port.protocol.upper() not in (*HTTP, "HTTPS"):
+        if server.port.protocol.upper() not in (*HTTP, *TCP, "HTTPS", "TLS"):
             yield not_yet(row.ref, f"{path}.port.protocol", server.port.protocol)
-        elif server.tls is not None and server.tls.mode == "PASSTHROUGH" and not server.tls.https_redirect:
+        elif server.tls is not None and server.tls.mode == "AUTO_PASSTHROUGH":
             yield not_yet(row.ref, f"{path}.tls", server.tls.mode)
         else:
             yield from istio_tls.problems(fetch, row.ref, server, f"{path}.tls", spaces)
@@ -85,7 +86,17 @@ def listener_set_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
     row = fetch(listener_sets, key)
     if row is None:
         return ()
-    parent = (row.spec.parent_ref.namespace or key[0], row.spec.parent_ref.name)
+    said = row.spec.parent_ref
+    if (said.group, said.kind) != (GROUP_NAME, "Gateway"):
+        return (error(row.ref, "spec.parentRef.kind", "GatewayNotFound", f"found {said.kind}; needed a Gateway"),)
+    parent = (said.namespace or key[0], said.name)
+    gateway = fetch(gateways, parent)
+    if gateway is None:
+        message = f"no Gateway {parent[1]} in namespace {parent[0]}; nothing is served until there is one"
+        return (error(row.ref, "spec.parentRef.name", "GatewayNotFound", message),)
+    if fetch(is_ours, gateway.spec.gateway_class_name) and not takes_set(fetch, gateway, row):
+        message = f"Gateway {parent[0]}/{parent[1]} takes no ListenerSets of namespace {key[0]}; nothing is served"
+        return (error(row.ref, "spec.parentRef", "NotAllowedByListeners", message),)
     there, verdicts = fetch(places, parent) or (), fetch(verdicts_of, parent) or ()
     mine = ((one, verdict) for one, verdict in zip(there, verdicts, strict=True) if one.set == key)
     return sorted_problems(problem for one, verdict in mine for problem in _listener(row.ref, one, verdict))

@@ -20,11 +20,12 @@ from tulle.core.compile.listeners import gateway_fault, verdicts_of
 from tulle.core.compile.objects import age, gateways, istio_gateways, selects
 from tulle.core.compile.places import places
 from tulle.core.flow import Fetch, table
-from tulle.core.model.gateway import GatewayChain, GatewayListener, ServerTls
+from tulle.core.model.gateway import ServerTls
 from tulle.core.model.route import RouteTableKey
 
 HTTP = ("HTTP", "HTTP2", "GRPC", "GRPC-WEB")
-_ANY = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
+TCP = ("TCP", "MONGO", "REDIS", "MYSQL")
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
 ANY_NAME = "*"
 
 
@@ -38,7 +39,7 @@ class Bound(msgspec.Struct, frozen=True, order=True):
     istio: bool
     gateway: Key
     index: int
-    address: str = _ANY
+    address: str = ANY_ADDRESS
     section: str = ""
     redirect: bool = False
 
@@ -52,11 +53,22 @@ class Section(msgspec.Struct, frozen=True):
     tls: ServerTls
 
 
+class Bytes(msgspec.Struct, frozen=True):
+    """A server or listener that forwards bytes: TCP, or TLS for certain server `names`, which ends here where `tls` is."""
+
+    bound: Bound
+    encrypted: bool = False
+    names: tuple[str, ...] = ()
+    tls: ServerTls | None = None
+
+
 class Served(msgspec.Struct, frozen=True):
-    """All that a gateway workload serves."""
+    """All that a gateway workload serves. `tcp` has the oldest first; `plain` are the ports where what is not TLS is HTTP."""
 
     bound: tuple[Bound, ...] = ()
     sections: tuple[Section, ...] = ()
+    tcp: tuple[Bytes, ...] = ()
+    plain: tuple[int, ...] = ()
 
 
 def serves(server: Server) -> bool:
@@ -67,14 +79,25 @@ def serves(server: Server) -> bool:
     return protocol in HTTP or (protocol == "HTTPS" and istio_tls.ends(server))
 
 
+def forwards(server: Server) -> bool:
+    """Whether a server of Istio's Gateway is one that forwards bytes, by VirtualServices' `tls` and `tcp`."""
+    if server.bind.startswith("unix://") or serves(server):
+        return False
+    return server.port.protocol.upper() in TCP or istio_tls.ends(server) or istio_tls.passes(server)
+
+
 class _Candidate(msgspec.Struct, frozen=True):
-    """Something bound, before it is known who has which server name. `tls` is None for plain HTTP."""
+    """Something bound, before it is known who has which server name. `tls` is None for plain HTTP.
+
+    `forwards` is there where bytes are forwarded instead.
+    """
 
     age: tuple[str, str, str]
     bound: Bound
     id: str = ""
     names: tuple[str, ...] = ()
     tls: ServerTls | None = None
+    forwards: Bytes | None = None
 
 
 @table
@@ -82,20 +105,31 @@ def served(fetch: Fetch, key: Key) -> Served:
     """Everything that a gateway workload serves, by port."""
     found: list[Bound] = []
     sections: list[Section] = []
+    forwarded: list[Bytes] = []
     owner: dict[tuple[int, str], str] = {}
+    plain: dict[int, bool] = {}  # whether what is not TLS on a port is HTTP
     candidates = [*_servers(fetch, key), *_listeners(fetch, key)]
     for one in sorted(candidates, key=lambda one: (one.age, one.bound)):
-        if one.tls is None:
-            found.append(one.bound)
-            continue
         port = one.bound.port
-        free = tuple(name for name in one.names if (port, name) not in owner)
-        if free:
-            owner |= dict.fromkeys(((port, name) for name in free), one.id)
-            sections.append(Section(port, one.id, free, one.tls))
-        section = one.id if free else owner[port, one.names[0]]
-        found.append(msgspec.structs.replace(one.bound, section=section))
-    return Served(tuple(sorted(found)), tuple(sorted(sections, key=lambda one: (one.port, one.id))))
+        if one.forwards is not None:
+            if one.forwards.encrypted or not plain.setdefault(port, False):
+                forwarded.append(one.forwards)
+        elif one.tls is None:
+            if plain.setdefault(port, True):
+                found.append(one.bound)
+        else:
+            free = tuple(name for name in one.names if (port, name) not in owner)
+            if free:
+                owner |= dict.fromkeys(((port, name) for name in free), one.id)
+                sections.append(Section(port, one.id, free, one.tls))
+            section = one.id if free else owner[port, one.names[0]]
+            found.append(msgspec.structs.replace(one.bound, section=section))
+    return Served(
+        tuple(sorted(found)),
+        tuple(sorted(sections, key=lambda one: (one.port, one.id))),
+        tuple(forwarded),
+        tuple(sorted(port for port, http in plain.items() if http)),
+    )
 
 
 @table
@@ -113,14 +147,22 @@ def _servers(fetch: Fetch, key: Key) -> Iterator[_Candidate]:
         if row is None or not selects(row.spec.selector, labels):
             continue
         for index, server in enumerate(row.spec.servers):
-            if not serves(server):
+            if not serves(server) and not forwards(server):
                 continue
             redirect = server.tls is not None and server.tls.https_redirect
-            one = Bound(bound_port(fetch, key, server.port.number), True, name, index, server.bind or _ANY, redirect=redirect)
-            if not istio_tls.ends(server):
+            one = Bound(
+                bound_port(fetch, key, server.port.number), True, name, index, server.bind or ANY_ADDRESS, redirect=redirect
+            )
+            hosts = tuple(dict.fromkeys(host.rpartition("/")[2].lower() for host in server.hosts))
+            tls = istio_tls.server_tls(fetch, server, key[0]) if istio_tls.ends(server) else None
+            if istio_tls.ends(server) and tls is None:
+                continue  # it has no certificate
+            if forwards(server):
+                encrypted = server.port.protocol.upper() not in TCP
+                yield _Candidate(age(row), one, forwards=Bytes(one, encrypted, hosts if encrypted else (), tls))
+            elif tls is None:
                 yield _Candidate(age(row), one)
-            elif tls := istio_tls.server_tls(fetch, server, key[0]):
-                hosts = tuple(dict.fromkeys(host.rpartition("/")[2].lower() for host in server.hosts))
+            else:
                 yield _Candidate(age(row), one, f"{server.port.name}~{name[1]}~{name[0]}~istio", hosts, tls)
 
 
@@ -138,12 +180,17 @@ def _listeners(fetch: Fetch, key: Key) -> Iterator[_Candidate]:
                 continue
             place = there[index]
             one = Bound(bound_port(fetch, key, place.listener.port), False, name, index)
+            hostname = place.listener.hostname or ANY_NAME
+            if place.listener.protocol in ("TCP", "TLS"):
+                encrypted = place.listener.protocol == "TLS"
+                yield _Candidate(age(row), one, forwards=Bytes(one, encrypted, (hostname,) if encrypted else (), verdict.tls))
+                continue
             if verdict.tls is None:
                 yield _Candidate(age(row), one)
                 continue
             kind = "" if place.set is None else "~set"
             section = f"{place.listener.name}~{place.owner[1]}~{place.owner[0]}{kind}"
-            yield _Candidate(age(row), one, section, (place.listener.hostname or ANY_NAME,), verdict.tls)
+            yield _Candidate(age(row), one, section, (hostname,), verdict.tls)
 
 
 def table_key(key: Key, port: int, section: str = "") -> RouteTableKey:
@@ -162,36 +209,3 @@ def section_of(names: dict[str, str], host: str) -> str:
     """The section that requests for a host belong to: by the most specific server name that holds for it; "" for none."""
     fitting = [name for name in names if covers(name, host)]
     return names[min(fitting, key=specificity)] if fitting else ""
-
-
-@table
-def gateway_listeners(fetch: Fetch, key: Key) -> tuple[GatewayListener, ...]:
-    """The ports that a gateway workload binds. Servers that name different addresses of one port share it on all addresses."""
-    found = fetch(served, key) or Served()
-    addresses: dict[int, set[str]] = {}
-    plain: dict[int, GatewayChain] = {}
-    for one in found.bound:
-        addresses.setdefault(one.port, set()).add(one.address)
-        if not one.section:
-            plain[one.port] = GatewayChain(table=table_key(key, one.port))
-    return tuple(
-        GatewayListener(
-            port=port,
-            chains=(
-                *((plain[port],) if port in plain else ()),
-                *(chain for one in found.sections if one.port == port for chain in _chains(key, one)),
-            ),
-            address=next(iter(named)) if len(named) == 1 else _ANY,
-        )
-        for port, named in sorted(addresses.items())
-    )
-
-
-def _chains(key: Key, section: Section) -> Iterator[GatewayChain]:
-    """A section's chain; a second one where it is for certain names and for any other too."""
-    where = table_key(key, section.port, section.id)
-    named = tuple(sorted(name for name in section.names if name != ANY_NAME))
-    if named:
-        yield GatewayChain(names=named, encrypted=True, tls=section.tls, table=where)
-    if ANY_NAME in section.names:
-        yield GatewayChain(encrypted=True, tls=section.tls, table=where)

@@ -56,6 +56,13 @@ def ends(server: Server) -> bool:
     return server.tls is not None and server.tls.mode in _ENDING and server.port.protocol.upper() in ("HTTPS", "TLS")
 
 
+def passes(server: Server) -> bool:
+    """Whether a server passes TLS through as it is."""
+    said = server.tls
+    passing = said is not None and said.mode == "PASSTHROUGH" and not said.https_redirect
+    return passing and server.port.protocol.upper() in ("HTTPS", "TLS")
+
+
 def server_tls(fetch: Fetch, server: Server, namespace: str) -> ServerTls | None:
     """TLS of a server at a gateway workload in `namespace`; None where it cannot be served."""
     said = server.tls
@@ -124,8 +131,6 @@ def problems(fetch: Fetch, ref: Ref, server: Server, path: str, namespaces: tupl
         yield not_yet(ref, path, "a certificate from files")
         return
     yield from unsaid(ref, said, path, _SAID)
-    if said.mode == "AUTO_PASSTHROUGH":
-        yield not_yet(ref, f"{path}.mode", said.mode)
     if not ends(server) or said.mode == "ISTIO_MUTUAL":
         return
     for namespace in namespaces or (ref.namespace,):

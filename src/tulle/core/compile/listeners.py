@@ -21,7 +21,12 @@ from tulle.core.model.gateway import ServerTls
 from tulle.kit.problem import Problem, Ref, Severity
 
 # Which kinds of routes the listeners of a protocol take. A protocol that is not here is not served.
-KINDS: dict[str, tuple[str, ...]] = {"HTTP": ("HTTPRoute", "GRPCRoute"), "HTTPS": ("HTTPRoute", "GRPCRoute")}
+KINDS: dict[str, tuple[str, ...]] = {
+    "HTTP": ("HTTPRoute", "GRPCRoute"),
+    "HTTPS": ("HTTPRoute", "GRPCRoute"),
+    "TLS": ("TLSRoute",),
+    "TCP": ("TCPRoute",),
+}
 _AUTHORITIES = ("ConfigMap", "Secret")
 
 

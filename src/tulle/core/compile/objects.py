@@ -24,7 +24,7 @@ from tulle.api.gateway import (
     TLSRoute,
     UDPRoute,
 )
-from tulle.api.gateway.shared import ParentRef
+from tulle.api.gateway.shared import GROUP_NAME, ParentRef
 from tulle.api.istio import (
     DestinationRule,
     PeerAuthentication,
@@ -230,7 +230,8 @@ def _policy_targets(key: Key, row: BackendTLSPolicy) -> Iterator[Hashable]:
 
 def _set_parent(key: Key, row: ListenerSet) -> list[Hashable]:
     parent = row.spec.parent_ref
-    return [(parent.namespace or key[0], parent.name)]
+    is_gateway_ = (parent.group, parent.kind) == (GROUP_NAME, "Gateway")
+    return [(parent.namespace or key[0], parent.name)] if is_gateway_ else []
 
 
 TCP = ("", "TCP", "MONGO", "REDIS", "MYSQL")  # protocols of a ServiceEntry's ports whose connections name no host

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tulle.api.gateway import GRPCRoute, HTTPRoute
+from tulle.api.gateway import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
 from tulle.api.istio import VirtualService
 from tulle.core.compile import virtual_services as rules
 from tulle.core.compile.backend_tls import backend_tls_policy_problems
@@ -13,12 +13,13 @@ from tulle.core.compile.destination_rules import destination_rule_problems
 from tulle.core.compile.endpoints import workload_entry_problems, workload_group_problems
 from tulle.core.compile.gateway_hosts import served_hosts
 from tulle.core.compile.gateway_problems import gateway_problems, istio_gateway_problems, listener_set_problems
-from tulle.core.compile.gateways import serves
+from tulle.core.compile.gateway_tcp import unresolved
+from tulle.core.compile.gateways import forwards, serves
 from tulle.core.compile.hostname import Key, shown
 from tulle.core.compile.hosts import attached_routes, chosen_virtual_service
 from tulle.core.compile.kinds import RULES
 from tulle.core.compile.mesh_tcp import mesh_tcp_problems
-from tulle.core.compile.mistakes import error, meant, no_service, sorted_problems, unsaid, warning
+from tulle.core.compile.mistakes import error, meant, no_service, not_yet, sorted_problems, unsaid, warning
 from tulle.core.compile.mtls import peer_authentication_problems
 from tulle.core.compile.objects import (
     MESH,
@@ -34,6 +35,7 @@ from tulle.core.compile.service_entries import service_entry_problems
 from tulle.core.compile.services import called as meant_by
 from tulle.core.compile.services import service, service_problems
 from tulle.core.compile.sidecars import mesh_config_problems, sidecar_problems
+from tulle.core.compile.tcp_routes import virtual_service_tcp_routes
 from tulle.core.flow import Fetch, Table, table
 from tulle.kit.problem import Problem
 
@@ -52,7 +54,7 @@ def virtual_service_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
     row = fetch(virtual_services, key)
     if row is None:
         return ()
-    problems = [*rules.others(row), *mesh_tcp_problems(fetch, key, row)]
+    problems = [*mesh_tcp_problems(fetch, key, row)]
     callers: set[tuple[Key | str, int]] = set()
     for collect in (_mesh, _gateways):
         for found in collect(fetch, key, row):
@@ -60,6 +62,7 @@ def virtual_service_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
                 problems.append(found)
             else:
                 callers.add(found)
+    problems += _forwarded(fetch, key, row)
     for who, port in callers or {(MESH, 0)}:
         made = fetch(rules.virtual_service_routes, (key, who, port, ANYBODY))
         problems += made.problems if made else ()
@@ -110,12 +113,50 @@ def _gateways(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem |
             message = f"no Gateway {target[1]} in namespace {target[0]}{near}"
             yield error(row.ref, path, "GatewayNotFound", message)
             continue
-        served = [server for server in gateway.spec.servers if serves(server)]
-        yield from ((target, server.port.number) for server in served)
+        served = [server for server in gateway.spec.servers if serves(server) or forwards(server)]
+        yield from ((target, server.port.number) for server in served if serves(server))
         if served and not any(next(served_hosts(server, target[0], key[0], row.spec.hosts), None) for server in served):
             has = ", ".join(sorted({host for server in served for host in server.hosts}))
             message = f"Gateway {target[0]}/{target[1]} serves {has}; needed a host among spec.hosts that it serves"
             yield warning(row.ref, path, "NoMatchingHost", message)
+
+
+def _forwarded(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem]:
+    """What is wrong with the rules for connections, at the gateways that forward some."""
+    for name in row.spec.gateways if row.spec.tls or row.spec.tcp else ():
+        target = gateway_key(name, key[0])
+        gateway = fetch(istio_gateways, target) if name != MESH else None
+        for server in gateway.spec.servers if gateway else ():
+            if forwards(server):
+                made = fetch(virtual_service_tcp_routes, (key, target, server.port.number, ANYBODY))
+                yield from made.problems if made else ()
+
+
+@table
+def l4_route_problems(fetch: Fetch, key: tuple[str, Key]) -> tuple[Problem, ...]:
+    """Of a (TLSRoute or TCPRoute): parents that are not there or do not take it, backends, and what has no effect."""
+    kind, name = key
+    row: TLSRoute | TCPRoute | None = fetch(ROUTES[kind], name)
+    if row is None:
+        return ()
+    problems = [*unresolved(fetch, row), *unsaid(row.ref, row.spec, "spec", ("parent_refs", "hostnames", "rules"))]
+    problems += (one.fault.of(row.ref) for one in fetch(attachments_of, key) or () if one.fault)
+    problems += (not_yet(row.ref, f"spec.rules[{index}]", "a second rule") for index in range(1, len(row.spec.rules)))
+    if not row.spec.parent_refs:
+        problems.append(warning(row.ref, "spec.parentRefs", "NoParent", "found none; needed a Gateway: the route has no effect"))
+    return sorted_problems(problems)
+
+
+@table
+def tls_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """Of a TLSRoute."""
+    return fetch(l4_route_problems, ("TLSRoute", key)) or ()
+
+
+@table
+def tcp_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """Of a TCPRoute."""
+    return fetch(l4_route_problems, ("TCPRoute", key)) or ()
 
 
 @table
@@ -163,4 +204,6 @@ BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {
     "listenersets.gateway.networking.k8s.io": listener_set_problems,
     "httproutes.gateway.networking.k8s.io": http_route_problems,
     "grpcroutes.gateway.networking.k8s.io": grpc_route_problems,
+    "tlsroutes.gateway.networking.k8s.io": tls_route_problems,
+    "tcproutes.gateway.networking.k8s.io": tcp_route_problems,
 }

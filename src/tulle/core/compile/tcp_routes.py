@@ -50,14 +50,18 @@ def virtual_service_tcp_routes(fetch: Fetch, key: Caller) -> TcpRoutes | None:
             continue
         shares, found = _shares(fetch, row.ref, rule.route, path, key[2])
         problems += found
-        keys = ((called(fetch, share.destination.hostname, ""), share.destination) for share in shares)
-        says: list[bool | None] = [fetch(told, (key, one.port, one.subset)) for key, one in keys if key]
+        mesh = any(is_told(fetch, share.destination) for share in shares)
         name = f"{row.metadata.namespace}/{row.metadata.name}.{path.removeprefix('spec.')}"
         routes += (
-            TcpRoute(name=name, match=match, destinations=shares, told=any(says), origin=Origin(row.ref, path))
-            for match in matches
+            TcpRoute(name=name, match=match, destinations=shares, told=mesh, origin=Origin(row.ref, path)) for match in matches
         )
     return TcpRoutes(tuple(routes), sorted_problems(problems))
+
+
+def is_told(fetch: Fetch, key: DestinationKey) -> bool:
+    """Whether the sidecar of a destination is told that bytes are bytes."""
+    named = called(fetch, key.hostname, "")
+    return named is not None and bool(fetch(told, (named, key.port, key.subset)))
 
 
 def _rules(row: VirtualService) -> Iterator[tuple[str, TLSRoute | TCPRoute]]:

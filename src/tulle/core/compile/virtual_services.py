@@ -18,7 +18,7 @@ from tulle.api.istio.virtual_service import HTTPRoute as Rule
 from tulle.core.compile.callers import Source
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.matches import both
-from tulle.core.compile.mistakes import error, meant, not_yet, sorted_problems, unsaid, warning
+from tulle.core.compile.mistakes import error, meant, sorted_problems, unsaid, warning
 from tulle.core.compile.objects import MESH, gateway_key, virtual_services, visible
 from tulle.core.compile.routes import Routes, reachable
 from tulle.core.compile.virtual_service_actions import Action, text_match
@@ -208,13 +208,3 @@ def request_match(one: HTTPMatchRequest) -> RouteMatch:
         headers=tuple(sorted(headers, key=lambda header: (header.name, header.invert))),
         query=tuple(NamedMatch(name, text_match(said)) for name, said in sorted(one.query_params.items())),
     )
-
-
-def others(row: VirtualService) -> Iterator[Problem]:
-    """What a VirtualService has besides HTTP routes, at gateways."""
-    if any(name != MESH for name in row.spec.gateways):
-        yield from (
-            not_yet(row.ref, f"spec.{field}", f"{field.upper()} routes at gateways")
-            for field in ("tls", "tcp")
-            if getattr(row.spec, field)
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tulle.core.compile.callers import caller_labels
 from tulle.core.compile.endpoints import identity_of, instance
-from tulle.core.compile.gateways import gateway_listeners
+from tulle.core.compile.gateway_listeners import gateway_listeners
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.mtls import Modes, modes
 from tulle.core.compile.objects import (

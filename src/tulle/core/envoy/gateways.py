@@ -8,7 +8,7 @@ from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import http, tls
 from tulle.core.envoy.source import seconds, socket
-from tulle.core.envoy.tcp_routes import tcp_filters
+from tulle.core.envoy.tcp_routes import chains, needs_names, tcp_filters
 from tulle.core.model.gateway import GatewayChain, GatewayListener
 from tulle.core.model.workload import Workload
 from tulle.pb import pack
@@ -34,7 +34,7 @@ def encode_gateway(workload: Workload) -> tuple[Encoded, ...]:
 
 def _listener(listener: GatewayListener, trust_domain: str) -> listener_pb2.Listener:
     name = f"{listener.address}_{listener.port}"
-    inspected = any(chain.encrypted for chain in listener.chains)
+    inspected = needs_names(listener.routes) or any(chain.encrypted for chain in listener.chains)
     return listener_pb2.Listener(
         name=name,
         address=socket(listener.address, listener.port),
@@ -42,7 +42,10 @@ def _listener(listener: GatewayListener, trust_domain: str) -> listener_pb2.List
         listener_filters=[_TLS_INSPECTOR] if inspected else [],
         listener_filters_timeout=seconds(_SILENCE) if inspected else None,
         continue_on_listener_filters_timeout=inspected,
-        filter_chains=[_chain(f"outbound_{name}", chain, inspected, trust_domain) for chain in listener.chains],
+        filter_chains=[
+            *(_chain(f"outbound_{name}", chain, inspected, trust_domain) for chain in listener.chains),
+            *chains(listener.routes),
+        ],
     )
 
 
@@ -58,7 +61,7 @@ def _chain(prefix: str, chain: GatewayChain, inspected: bool, trust_domain: str)
 
 
 def _filters(prefix: str, chain: GatewayChain) -> list[listener_components_pb2.Filter]:
-    return [http.gateway(prefix, chain.table.name)] if chain.table is not None else tcp_filters(chain.destinations)
+    return [http.gateway(prefix, chain.table.name)] if chain.table is not None else tcp_filters(chain.destinations, chain.told)
 
 
 def _encode(listener: listener_pb2.Listener, row: GatewayListener) -> Encoded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from tulle.core.model.route import RouteTableKey, WeightedDestination
+from tulle.core.model.tcp_route import TcpRoute
 
 
 class SecretRef(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
@@ -58,14 +59,19 @@ class GatewayChain(msgspec.Struct, frozen=True, omit_defaults=True):
     tls: ServerTls | None = None
     table: RouteTableKey | None = None
     destinations: tuple[WeightedDestination, ...] = ()
+    told: bool = False  # as a TcpRoute's
 
 
 class GatewayListener(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A bound port of a gateway and what is behind it."""
+    """A bound port of a gateway and what is behind it.
+
+    `routes` forward what no chain has: TLS by server name as it comes, and TCP. A connection that nothing is for is closed.
+    """
 
     port: int
     chains: tuple[GatewayChain, ...] = ()
     address: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
+    routes: tuple[TcpRoute, ...] = ()
 
     @property
     def tables(self) -> tuple[RouteTableKey, ...]:

@@ -54,8 +54,8 @@ FEATURES: dict[str, str] = {
     "MeshHTTPRouteNamedRouteRule": "",
     "MeshHTTPRouteQueryParamMatching": "",
     "ReferenceGrant": "",
-    "TCPRoute": "the kind",
-    "TLSRoute": "the kind",
+    "TCPRoute": "",
+    "TLSRoute": "",
     "UDPRoute": "the kind",
 }
 

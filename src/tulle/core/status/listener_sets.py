@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tulle.api.gateway.shared import GROUP_NAME
 from tulle.core.compile.gateway_workloads import is_ours
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.listeners import gateway_fault, verdicts_of
@@ -19,6 +20,8 @@ def listener_set_status(fetch: Fetch, key: Key) -> Status | None:
     if row is None:
         return None
     parent = row.spec.parent_ref
+    if (parent.group, parent.kind) != (GROUP_NAME, "Gateway"):
+        return _none("InvalidParameters", f"spec.parentRef: found {parent.kind}; needed a Gateway")
     name = (parent.namespace or key[0], parent.name)
     gateway = fetch(gateways, name)
     if gateway is None:

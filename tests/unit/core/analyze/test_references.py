@@ -221,10 +221,15 @@ kind: %s
 metadata: {name: r}
 spec: {parentRefs: [{name: %s}], hostnames: [a.example.com], rules: [{backendRefs: [{name: %s, port: %s}]}]}
 """
-    for kind in ("TLSRoute", "TCPRoute"):
+    cases: list[tuple[str, str, set[str]]] = [
+        ("TLSRoute", "TLS", set()),
+        ("TCPRoute", "TCP", set()),
+    ]
+    for kind, protocol, said in cases:
         text = route if kind != "TCPRoute" else route.replace("hostnames: [a.example.com], ", "")
-        listener = API_GATEWAY % ("gw", "") + "---"
-        assert set(codes(listener + text % (kind, "gw", "reviews", 9080))) == {"TUL0501"}
+        tls = ", tls: {mode: Passthrough}" if protocol == "TLS" else ""
+        listener = (API_GATEWAY % ("gw", tls)).replace("protocol: HTTP", f"protocol: {protocol}") + "---"
+        assert set(codes(listener + text % (kind, "gw", "reviews", 9080))) == said
         assert "TUL0101" in codes(listener + text % (kind, "gw", "reviewz", 9080))
         assert "TUL0104" in codes(listener + text % (kind, "gw", "reviews", 9081))
         assert "TUL0106" in codes(text % (kind, "gw", "reviews", 9080))

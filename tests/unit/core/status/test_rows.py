@@ -148,7 +148,6 @@ def test_supported_features_are_sorted_and_known() -> None:
     """Tools would refuse the list, or take a promise for true that is not kept."""
     assert list(SUPPORTED) == sorted(SUPPORTED)
     assert len(SUPPORTED) <= 64
-    assert "TLSRoute" not in SUPPORTED
     assert list(FEATURES) == sorted(FEATURES)
 
 
