@@ -61,7 +61,7 @@ def virtual_service_tcp_routes(fetch: Fetch, key: Caller) -> TcpRoutes | None:
 def is_told(fetch: Fetch, key: DestinationKey) -> bool:
     """Whether the sidecar of a destination is told that bytes are bytes."""
     named = called(fetch, key.hostname, "")
-    return named is not None and bool(fetch(told, (named, key.port, key.subset)))
+    return fetch(told, (named, key.port, key.subset)) or False if named else False
 
 
 def _rules(row: VirtualService) -> Iterator[tuple[str, TLSRoute | TCPRoute]]:
