@@ -25,9 +25,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         said = {"name": name, "path": self.path, "headers": {key.lower(): value for key, value in self.headers.items()}}
         with open(record, "a") as file: file.write(self.path + chr(10))
         body = json.dumps(said).encode()
-        self.send_response(200)
+        self.send_response(503 if self.path.startswith("/503") else 200)
         self.send_header("content-length", str(len(body))); self.send_header("x-inside", "secret"); self.end_headers()
         self.wfile.write(body)
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.do_GET()
     do_OPTIONS = do_GET
     def log_message(self, *words): pass
 http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
@@ -235,6 +238,24 @@ def test_matches_of_all_kinds(echo: Echo) -> None:
         ("/m", (), "echo"),
     ):
         assert echo.sees(path, *flags)["name"] == name, path
+
+
+def test_nothing_is_repeated_that_somebody_may_have_acted_on(echo: Echo) -> None:
+    """An order that an application refused with 503 would be sent to it three times."""
+    status, _headers, _body = echo.asks("http://echo:8000/503/order", "-d", "one")
+    assert status == 503
+    assert echo.record("echo").count("/503/order") == 1
+
+
+def test_an_application_that_does_not_listen_is_passed_over(echo: Echo) -> None:
+    """Requests that reached a sidecar, and nothing behind it, would fail although another instance is there."""
+    program = [sys.executable, str(echo.folder / "server.py"), "half", str(echo.folder / "half.txt")]
+    echo.run("--service", "half", "--version", "alive", "--port", "8000:http", "--", *program)
+    echo.run("--service", "half", "--version", "deaf", "--port", "8000:http", "--", "sleep", "1000")
+    echo.until(lambda: echo.asks("http://half:8000/")[0] == 200, "one instance answers")
+    statuses = [echo.asks(f"http://half:8000/order/{number}", "-d", "one")[0] for number in range(12)]
+    assert statuses == [200] * 12
+    assert all(echo.record("half").count(f"/order/{number}") == 1 for number in range(12))
 
 
 def test_filters_at_a_gateway(mesh: Mesh, echo: Echo) -> None:

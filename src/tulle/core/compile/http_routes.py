@@ -132,7 +132,7 @@ def _retry(said: RetrySpec | None, timeouts: Timeouts | None) -> tuple[Retry | N
         # Who writes a retry asks for it, whatever is repeated: connections that broke and tries that took too long, too.
         retry = Retry(
             attempts=said.attempts or retry.attempts,
-            on=(*(one for one in retry.on if one != "retriable-status-codes"), "reset"),
+            on=(*(one for one in retry.on if one != "reset-before-request"), "reset"),
             statuses=said.codes,
             backoff=seconds(said.backoff) if said.backoff else 0.0,
         )

@@ -7,7 +7,7 @@ nothing. Access logs and the metrics logger are added in `_manager` when telemet
 
 from __future__ import annotations
 
-from tulle.core.envoy.route_actions import PREVIOUS_HOSTS
+from tulle.core.envoy.route_actions import PREVIOUS_HOSTS, UNREACHED
 from tulle.core.envoy.route_filters import CORS, FAULT, SESSION
 from tulle.core.envoy.source import ADS, FALSE, TRUE, seconds, uint32
 from tulle.core.envoy.speaking import HTTP2_OPTIONS
@@ -40,6 +40,16 @@ _ONCE_MORE = route_components_pb2.RetryPolicy(
     retry_on="reset-before-request,connect-failure,refused-stream",
     num_retries=uint32(2),
     retry_host_predicate=[PREVIOUS_HOSTS],
+)
+
+# What the application's sidecar says where it did not reach it: see `route_actions`.
+_NOT_REACHED = http_connection_manager_pb2.LocalReplyConfig(
+    mappers=[
+        http_connection_manager_pb2.ResponseMapper(
+            filter=accesslog_pb2.AccessLogFilter(response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=["UF"])),
+            headers_to_add=[base_pb2.HeaderValueOption(header=base_pb2.HeaderValue(key=UNREACHED, value="true"))],
+        )
+    ]
 )
 
 # A forward proxy is told about every host; the ones it has no route for deserve a sentence.
@@ -97,6 +107,7 @@ def inbound(stat_prefix: str, cluster: str) -> listener_components_pb2.Filter:
     manager.server_header_transformation = _Manager.PASS_THROUGH
     manager.forward_client_cert_details = _Manager.APPEND_FORWARD
     manager.set_current_client_cert_details.CopyFrom(_PEER)
+    manager.local_reply_config.CopyFrom(_NOT_REACHED)
     manager.http_filters.append(_ROUTER)
     return _filter(manager)
 

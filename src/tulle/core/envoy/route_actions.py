@@ -32,6 +32,9 @@ _DRAWS = 5
 # After how many tries the next priority is asked; Istio's number.
 _PRIORITY_AFTER = 2
 
+# A sidecar that does not reach its application says so with its 503: nobody has seen the request, and it may be tried elsewhere.
+UNREACHED = "x-tulle-unreached"
+
 PREVIOUS_HOSTS = route_components_pb2.RetryPolicy.RetryHostPredicate(
     name="envoy.retry_host_predicates.previous_hosts", typed_config=pack(previous_hosts_pb2.PreviousHostsPredicate())
 )
@@ -147,15 +150,20 @@ def _added(edit: HeaderEdit) -> list[base_pb2.HeaderValueOption]:
 
 @lru_cache(maxsize=256)
 def _retry(retry: Retry) -> route_components_pb2.RetryPolicy:
-    on = list(retry.on)
+    on = [one for one in retry.on if one != "retriable-headers"]  # of which nothing says the names
     if retry.statuses and "retriable-status-codes" not in on:
         on.append("retriable-status-codes")
+    unreached = "connect-failure" in on
+    if unreached:
+        on.append("retriable-headers")
     message = route_components_pb2.RetryPolicy(
         retry_on=",".join(on),
         num_retries=uint32(retry.attempts),
         retriable_status_codes=retry.statuses,
         per_try_timeout=seconds(retry.per_try_timeout) if retry.per_try_timeout else None,
     )
+    if unreached:
+        message.retriable_headers.add(name=UNREACHED, present_match=True)
     if retry.elsewhere:
         message.retry_host_predicate.append(PREVIOUS_HOSTS)
         message.host_selection_retry_max_attempts = _DRAWS

@@ -191,11 +191,11 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     lifetime: float = 0.0
 
 
-# What a route gets that says nothing of retries: Istio's defaults.
+# What a route gets that says nothing of retries: Istio's defaults, which repeat only what nobody has acted on. A sidecar that
+# does not reach its application is a `connect-failure` too.
 DEFAULT_RETRY = Retry(
     attempts=2,
-    on=("connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes"),
-    statuses=(503,),
+    on=("connect-failure", "refused-stream", "reset-before-request", "unavailable", "cancelled"),
 )
 
 
