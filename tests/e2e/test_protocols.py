@@ -142,7 +142,8 @@ def test_http_on_an_undeclared_port_has_routes(mesh: Mesh) -> None:
                 "http://mail:7625/",
             )
             assert codes.out == "410 200 "
-            said = json.loads(mesh.inside("curl", "-sS", "http://mail:7625/").out)
+            said = json.loads(mesh.inside("curl", "-sS", "-H", "Host: of.my.own", "http://mail:7625/").out)
+            assert said["headers"]["Host"] == "of.my.own", "all that is called at the service's address is for the service"
             assert "spiffe://cluster.local/ns/default/sa/curl" in said["headers"]["x-forwarded-client-cert"]
         finally:
             mesh.kubectl("delete", "-f", "-", stdin=ROUTES)

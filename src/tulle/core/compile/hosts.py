@@ -47,6 +47,10 @@ def virtual_host(fetch: Fetch, key: tuple[RouteTableKey, Key, int]) -> VirtualHo
     port = row.port(number) if row else None
     if row is None or port is None or not routed(number, port.protocol, where.port):
         return None
+    source = _source(fetch, service_key, where)
+    routes = fetch(mesh_routes, (service_key, number, source)) or ()
+    if where.service:
+        return VirtualHost(name=f"{row.hostname}:{number}", domains=("*",), routes=routes)
     addresses = (one for one in (row.address, *row.networks) if is_address(one))
     names = (*short_names(service_key, where.namespace), *addresses)
     hosts = [_bracketed(name) for name in names]
@@ -54,7 +58,7 @@ def virtual_host(fetch: Fetch, key: tuple[RouteTableKey, Key, int]) -> VirtualHo
     return VirtualHost(
         name=f"{row.hostname}:{number}",
         domains=(*bare, *(f"{host}:{number}" for host in hosts)),
-        routes=fetch(mesh_routes, (service_key, number, _source(fetch, service_key, where))) or (),
+        routes=routes,
     )
 
 

@@ -27,7 +27,7 @@ from tulle.core.compile.localities import (
 )
 from tulle.core.compile.names import name
 from tulle.core.compile.objects import has_sidecar, is_gateway, workload_entries
-from tulle.core.compile.outbound import by_table_port, others, outbound, outbound_apart, sidecar_namespaces, tables
+from tulle.core.compile.outbound import by_table_port, others, outbound, outbound_apart, own_tables, sidecar_namespaces, tables
 from tulle.core.compile.services import registry, service
 from tulle.core.compile.workloads import workload
 from tulle.core.flow import Fetch, Table, table
@@ -128,6 +128,8 @@ def _hosts(fetch: Fetch, source: Source) -> Iterator[Part]:
     for key in fetch(tables, source) or ():
         yield from ((route_table, key), (others, key))
         yield from ((virtual_host, (key, host, port)) for host, port in hosts.get(key.port, ()))
+    for key, (host, port) in fetch(own_tables, source) or ():
+        yield from ((route_table, key), (virtual_host, (key, host, port)))
 
 
 def _workload(fetch: Fetch, key: Key) -> tuple[Part, ...]:

@@ -77,6 +77,8 @@ def all_by_table_port(fetch: Fetch, _key: None) -> dict[int, tuple[Pair, ...]]:
         row = fetch(service, key)
         for port in row.ports if row else ():
             for number in (0, port.number):
+                if number and port.protocol is Protocol.AUTO and row and by_address(row):
+                    continue  # it has a table of its own
                 if routed(port.number, port.protocol, number):
                     found.setdefault(number, []).append((key, port.number))
     return {number: tuple(found[number]) for number in sorted(found)}
@@ -106,13 +108,18 @@ def ways(fetch: Fetch, _key: None) -> Ways:
             if port.protocol.is_http:
                 any_address.setdefault(port.number, []).append((pair, False))
                 continue
-            if port.protocol is Protocol.AUTO and not row.address:
+            if port.protocol is Protocol.AUTO and not by_address(row):
                 any_address.setdefault(port.number, []).append((pair, True))
             is_told = fetch(told, (key, port.number, "")) or False
             tcp += ((pair, msgspec.structs.replace(one, told=is_told)) for one in _told(row, port.number, port.protocol))
     numbers = sorted(any_address)
     in_order = sorted(tcp, key=lambda one: (one[1].address, one[1].port, one[1].names, one[0]))
     return Ways({number: tuple(any_address[number]) for number in numbers}, tuple(in_order))
+
+
+def by_address(row: Service) -> bool:
+    """Whether connections to a service are told by where they are going."""
+    return bool(row.address) or any("/" not in network for network in row.networks)
 
 
 def _told(row: Service, number: int, protocol: Protocol) -> Iterator[OutboundTcp]:
@@ -126,6 +133,16 @@ def _told(row: Service, number: int, protocol: Protocol) -> Iterator[OutboundTcp
     if row.entry and not row.address and not row.networks:
         names = (row.hostname,) if protocol is Protocol.TLS else ()
         yield OutboundTcp("", number, destination, names=names)
+
+
+@table
+def own_tables(fetch: Fetch, source: Source) -> tuple[tuple[RouteTableKey, Pair], ...]:
+    """The tables of undeclared ports that callers know by their address, each with the one service's port in it."""
+    everything, hidden = fetch(ways, None) or Ways(), fetch(unseen, source) or frozenset()
+    pairs = dict.fromkeys((pair, one.destination.hostname) for pair, one in everything.tcp if one.sniffed and pair not in hidden)
+    return tuple(
+        (RouteTableKey(pair[1], source.namespace, labels=source.labels, service=hostname), pair) for pair, hostname in pairs
+    )
 
 
 @table

@@ -135,7 +135,7 @@ def _tcp_service(service: OutboundTcp, outbound: Outbound) -> Encoded:
         elif all(route.match != TcpMatch() for route in service.routes):
             listener.default_filter_chain.CopyFrom(rest)
         return _encode(listener)
-    table = RouteTableKey(service.port, outbound.namespace, labels=outbound.labels)
+    table = RouteTableKey(service.port, outbound.namespace, labels=outbound.labels, service=service.destination.hostname)
     look_for_http(listener)
     end_wait_outbound(listener)
     listener.filter_chains.append(_http_among_others(name, table))

@@ -264,6 +264,8 @@ class RouteTableKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True)
     proxy of `proxy` capture, which has the services of all ports. Where rules tell callers of one namespace apart by `labels`,
     those who have some of them have tables of their own: `9080.default.3f2a9c01`. `section` names a gateway's listener or server
     whose TLS ends there, for those have tables of their own too: `https.8443.https~shop~default.tulle-system.ingressgateway`.
+    A `service` whose port is undeclared and known by its address has a table of its own, for all that is called there is its:
+    `thing.default.svc.cluster.local:7777.default`.
     """
 
     port: int
@@ -271,10 +273,12 @@ class RouteTableKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True)
     gateway: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     section: str = ""
+    service: str = ""
 
     def __repr__(self) -> str:
-        """As people read it in dumps of the model; sections are rare."""
+        """As people read it in dumps of the model; sections and services are rare."""
         section = f", section={self.section!r}" if self.section else ""
+        section += f", service={self.service!r}" if self.service else ""
         where = f"port={self.port}, namespace={self.namespace!r}, gateway={self.gateway!r}, labels={self.labels!r}"
         return f"RouteTableKey({where}{section})"
 
@@ -285,9 +289,10 @@ class RouteTableKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True)
             return f"https.{self.port}.{self.section}.{self.gateway.replace('/', '.')}"
         if self.gateway:
             return f"http.{self.port}.{self.gateway.replace('/', '.')}"
+        service = f"{self.service}:" if self.service else ""
         if self.labels:
-            return f"{self.port}.{self.namespace}.{labels_digest(self.labels)}"
-        return f"{self.port}.{self.namespace}"
+            return f"{service}{self.port}.{self.namespace}.{labels_digest(self.labels)}"
+        return f"{service}{self.port}.{self.namespace}"
 
     def host_resource(self, virtual_host: str) -> str:
         """The VHDS resource name of a virtual host in this table."""

@@ -294,7 +294,8 @@ def test_envoy_takes_whatever_the_model_can_say(tmp_path: Path) -> None:
             Outbound("default", (TABLE,), tcp, (RouteTableKey(9081, "default"),), registry_only=registry_only)
         )
     ]
-    tables += [encode_table(RouteTableKey(port, "default")) for port in (9081, *range(3306, 3312))]
+    tables.append(encode_table(RouteTableKey(9081, "default")))
+    tables += [encode_table(RouteTableKey(port, "default", service=REVIEWS.hostname)) for port in range(3306, 3312)]
     groups: list[list[Encoded]] = [[*destinations(), *tables, *outbound]]
     for capture, mode, others in product(Capture, MtlsMode, MtlsMode):
         one = workload(capture, mode, others)
