@@ -268,6 +268,30 @@ async def _renew(gateways: Gateways, port: int, pairs: list[tuple[bytes, bytes]]
     assert len(statuses) > 600
 
 
+def test_a_gateway_of_ones_own(gateways: Gateways) -> None:
+    """`tulle gateway --gateway` would serve what others say, and others what is this one's alone."""
+    port = free_port()
+    mesh = gateways.mesh
+    socket = mesh.home / "run" / "demo" / "node.sock"
+    command = [*mesh.command, "gateway", "--name", "edge", "--gateway", "edge", "--socket", str(socket)]
+    process = subprocess.Popen(command, env=mesh.env, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        assert "default/edge serves at" in process.stderr.readline()
+        gateways.apply(
+            secret("shop", pem(ROOTS.server("shop.example"))),
+            object_("Gateway", "edge", {"gatewayClassName": "tulle", "listeners": [listener("a", port, "shop.example", "shop")]}),
+            route("edge"),
+        )
+        assert names(handshake(port, "shop.example", context())) == ("shop.example",)
+        said = mesh.tulle("proxy", "config", "listener", "ingressgateway", "-n", "tulle-system", "-o", "json").out
+        assert str(port) not in said, "the demo's own gateway has nothing to do with it"
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+    assert "NotFound" in mesh.kubectl("get", "workloadentry", "edge", check=False).err
+
+
 class Backend:
     """A TLS server with a certificate of its own, and a TCP server, outside the mesh: what they hear is nobody's business."""
 

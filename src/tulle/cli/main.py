@@ -19,6 +19,7 @@ from tulle.cli.terminal import fail, plain
 COMMANDS = {
     "demo": Entry("tulle.cli.demo:demo", "Run the mesh with a sample application on this machine"),
     "run": Entry("tulle.cli.run:run", "Run a process in the mesh, behind a sidecar of its own"),
+    "gateway": Entry("tulle.cli.gateway:gateway", "Run an ingress or egress gateway on this host"),
     "exec": Entry("tulle.cli.run:exec_", "Run a command in a workload's network"),
     "control-plane": Entry("tulle.cli.control_plane:control_plane", "Run the control plane"),
     "node": Entry("tulle.cli.node:node", "Run this host's node agent"),
@@ -42,7 +43,7 @@ COMMANDS = {
     "completion": Entry("tulle.cli.completion:completion", "Print the completion script of a shell"),
 }
 SECTIONS = {
-    "Start": ("demo", "run", "exec"),
+    "Start": ("demo", "run", "gateway", "exec"),
     "Programs": ("control-plane", "node", "backup", "restore", "token", "apitoken"),
     "Objects": ("apply", "analyze", "get", "delete", "diff", "history", "rollback", "wait", "kubeconfig"),
     "Look inside": ("check", "describe", "proxy"),

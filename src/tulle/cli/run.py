@@ -191,3 +191,8 @@ def _capture_annotations(chosen: Mapping[str, str | None]) -> dict[str, str]:
         for mistake in interception.read({interception.PREFIX + annotation: value})[1]:
             raise click.BadParameter(mistake.message, param_hint=name)
     return found
+
+
+def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
+    """`app=cart`, several; raises a usage error with what was found and needed."""
+    return dict(_pair(text, "--label") for text in texts)

@@ -181,3 +181,20 @@ def test_a_kill_while_writing_leaves_a_whole_file(tmp_path: Path) -> None:
         data = path.read_bytes()
         assert len(data) == 300_000
         assert len(set(data)) == 1
+
+
+def test_a_gateways_certificates_are_kept_for_their_owner_alone(tmp_path: Path) -> None:
+    """A gateway would not start while the control plane is down; or anybody on its host could read its keys."""
+    cache = filled()
+    name = "kubernetes://shop/cert"
+    cache.want(type_urls.SECRET, [name])
+    assert not cache.known(type_urls.SECRET, name), "the control plane has yet to say"
+    cache.take(type_urls.SECRET, "5", [encode(type_urls.SECRET, name, b"key")], [])
+    cache.acknowledged(cache.revision)
+    path = stored(cache, tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    again = Cache.load(ME, path)
+    assert again.known(type_urls.SECRET, name)
+    assert not again.known(type_urls.SECRET, "default"), "its own is not there before the node has it"
+    assert again.table(UPSTREAM, type_urls.SECRET)[name].value == b"key"
+    assert again.wanted[type_urls.SECRET] == {name}

@@ -15,6 +15,8 @@ from tulle.core.compile.gateway_hosts import gateway_virtual_host
 from tulle.core.compile.gateways import table_key
 from tulle.core.model.gateway import GatewayChain
 from tulle.core.model.route import Route
+from tulle.xds.messages import Request, Send
+from tulle.xds.stream import DeltaStream
 
 ROOTS = Roots()
 INGRESS = ("tulle-system", "ingress")
@@ -247,3 +249,20 @@ def test_a_listener_set_gives_way(mesh: Mesh) -> None:
         ("ListenerSet default/old", "spec.listeners[0].port", "HostnameConflict"),
         ("ListenerSet default/young", "spec.listeners[0].port", "HostnameConflict"),
     ]
+
+
+def test_asked_for_by_name_a_secret_is_the_gateways_alone(mesh: Mesh) -> None:
+    """A sidecar of the mesh could have any gateway's key for the asking."""
+    mesh.apply([gateway(https("any"))])
+    name = "kubernetes://default/shop"
+
+    def answer(proxy: str, *names: str) -> tuple[list[str], list[str]]:
+        stream = DeltaStream(mesh.pipeline, proxy)
+        sent = [one for one in stream.feed(Request(type_urls.SECRET, subscribe=names)) if isinstance(one, Send)]
+        return [it.name for one in sent for it in one.resources], [it for one in sent for it in one.absent]
+
+    assert answer("tulle-system/ingress", name) == ([name], [])
+    for proxy in ("default/curl", "default/reviews-v1"):
+        assert answer(proxy, name) == ([], [name])
+        assert answer(proxy, "*")[0] == []
+    assert answer("default/nobody", name) == ([], []), "who is not known is told nothing"
