@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mesh import Mesh, Ran
+from tests.support.mesh import Mesh, Ran, free_port
 from tests.support.outside import Outside, outside, resolver
+from tulle.client.node_api import Kind, NodeClient, Port, WorkloadSpec
 from tulle.control.ca.authority import Authority
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a resolver of the test's own, at port 53, takes root")
@@ -81,12 +83,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder.chmod(0o755)
     own = Authority.open(folder / "ca")
     issued = own.issue_server(["*.example.com", "*.wild.example.com"], 3600)
-    certificate, roots, resolv = folder / "server.pem", folder / "roots.pem", folder / "resolv.conf"
+    mesh = Mesh(capture="netns")
+    # Every user of the host may read it, as proxies' authorities must be.
+    certificate, roots, resolv = folder / "server.pem", mesh.home / "roots.pem", folder / "resolv.conf"
     certificate.write_bytes(issued.key + issued.chain)
     roots.write_bytes(own.bundle)
     roots.chmod(0o644)
     resolv.write_text(f"nameserver {RESOLVER}\n")
-    mesh = Mesh(capture="netns")
     mesh.command = ["unshare", "-m", "sh", "-c", f'mount --bind {resolv} /etc/resolv.conf && exec "$@"', "sh", *mesh.command]
     names: dict[str, str] = {}
     with outside(certificate) as servers, resolver(RESOLVER, names):
@@ -307,3 +310,83 @@ def until(holds: Callable[[], bool], child: subprocess.Popen[str]) -> None:
     while not holds():
         assert child.poll() is None, child.communicate()[1]
         assert time.monotonic() < deadline, "it did not come"
+
+
+ORIGINATION = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: dns}
+spec:
+  host: dns.example.com
+  trafficPolicy: {tls: {mode: SIMPLE, caCertificates: %s, sni: dns.example.com}}
+"""
+
+
+@pytest.mark.parametrize(("names", "status"), [("", 200), (', subjectAltNames: ["other.example.com"]', 503)])
+def test_tls_origination(world: World, names: str, status: int) -> None:
+    """The application speaks HTTP, the proxy TLS to the host, whose certificate must be for it, or for whom the entry names."""
+    port = f"{{number: 80, name: http, protocol: HTTP, targetPort: {world.servers.https}}}"
+    spec = f"{{hosts: [dns.example.com], ports: [{port}], resolution: DNS{names}}}"
+    with world.applied(entry("dns", spec), ORIGINATION % world.roots):
+        ran = world.curl("http://dns.example.com/")
+        assert f"HTTP/1.1 {status}" in ran.out
+        assert status != 200 or '"tls": true' in ran.out
+
+
+EGRESS = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: egress}
+spec:
+  selector: {istio: egressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [dns.example.com]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: through-egress}
+spec:
+  hosts: [dns.example.com]
+  gateways: [egress, mesh]
+  http:
+  - match: [{gateways: [mesh], port: 80}]
+    route: [{destination: {host: egressgateway.default.svc.cluster.local, port: {number: 80}}}]
+  - match: [{gateways: [egress], port: 80}]
+    route: [{destination: {host: dns.example.com, port: {number: 80}}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: egressgateway}
+spec: {selector: {istio: egressgateway}, ports: [{name: http, port: 80, targetPort: %d}]}
+"""
+
+
+def test_an_egress_gateway(world: World) -> None:
+    """As Istio's egress task has it: calls to a host outside leave by the gateway, and nothing else leaves."""
+    mesh, bound = world.mesh, free_port()
+    spec = WorkloadSpec(
+        name="egress",
+        service_account="egress",
+        ports=(Port(bound, "http"),),
+        labels={"istio": "egressgateway"},
+        kind=Kind.GATEWAY,
+    )
+
+    async def ask(add: bool) -> None:
+        async with NodeClient(mesh.home / "run" / "demo" / "node.sock") as node:
+            await (node.add(spec) if add else node.remove(spec.id))
+
+    own = mesh.kubectl("get", "workloadentry", "curl", "-o", "jsonpath={.spec.address}").out
+    port = f"{{number: 80, name: http, protocol: HTTP, targetPort: {world.servers.http}}}"
+    with world.applied(entry("dns", f"{{hosts: [dns.example.com], ports: [{port}], resolution: DNS}}"), REGISTRY_ONLY):
+        assert world.told("http://dns.example.com/")["client"] == own
+        with world.applied(EGRESS % bound):
+            asyncio.run(ask(True))
+            try:
+                mesh.synced()
+                told = world.told("http://dns.example.com/through")
+                assert (told["path"], told["host"]) == ("/through", "dns.example.com")
+                assert told["client"] != own, "the gateway called, not the sidecar"
+                assert "HTTP/1.1 200" not in world.curl(f"http://unknown.example.com:{world.servers.http}/").out
+            finally:
+                asyncio.run(ask(False))
+        assert world.told("http://dns.example.com/")["client"] == own

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from tulle.core.compile.backend_tls import backend_tls
 from tulle.core.compile.destination_rules import policy, subset_labels
 from tulle.core.compile.endpoints import members
@@ -10,8 +12,8 @@ from tulle.core.compile.services import service
 from tulle.core.compile.traffic_policies import Policy
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import Destination, DestinationKey, Transport
-from tulle.core.model.service import Protocol, Resolution
-from tulle.core.model.traffic import LoadBalancer
+from tulle.core.model.service import Protocol, Resolution, Service
+from tulle.core.model.traffic import LoadBalancer, Tls
 
 # (service, port, subset): what a `DestinationKey` says, with the Service as the object that it is.
 Place = tuple[Key, int, str]
@@ -26,6 +28,14 @@ def places(fetch: Fetch, key: Key) -> tuple[Place, ...]:
     labels = fetch(subset_labels, key)
     subsets = ("", *sorted(labels or ()))
     return tuple((key, port.number, subset) for port in row.ports for subset in subsets)
+
+
+def _proving(own: Tls | None, row: Service) -> Tls | None:
+    """TLS to endpoints, which must prove to be whom their ServiceEntry names where the rule for TLS names nobody."""
+    if own is None or own.names or own.uris or not row.subject_alt_names:
+        return own
+    uris = tuple(name for name in row.subject_alt_names if "://" in name)
+    return msgspec.structs.replace(own, uris=uris, names=tuple(name for name in row.subject_alt_names if name not in uris))
 
 
 @table
@@ -50,22 +60,18 @@ def destination(fetch: Fetch, key: Place) -> Destination | None:
     if row is None or port is None or found is None:
         return None
     said = fetch(policy, key) or Policy()
-    own = fetch(backend_tls, (service_key, number)) or said.tls
+    own = _proving(fetch(backend_tls, (service_key, number)) or said.tls, row)
     secured = [endpoint.mtls for endpoint, _identity in found]
     # Without endpoints nothing is sent; mutual TLS is what the first endpoint inside the mesh will most likely want.
-    transport = (
-        Transport.MTLS
-        if all(secured) and not (row and row.external)
-        else Transport.MIXED
-        if any(secured)
-        else Transport.PLAINTEXT
-    )
-    identities = (row.subject_alt_names if row else ()) or tuple(sorted({who for one, who in found if one.mtls and who}))
-    asked = () if row is None or row.resolution is Resolution.KNOWN else tuple(endpoint for endpoint, _identity in found)
-    original = row is not None and row.resolution is Resolution.ORIGINAL
+    transport = Transport.MIXED if any(secured) else Transport.PLAINTEXT
+    if all(secured) and not row.external:
+        transport = Transport.MTLS
+    identities = row.subject_alt_names or tuple(sorted({who for one, who in found if one.mtls and who}))
+    asked = () if row.resolution is Resolution.KNOWN else tuple(endpoint for endpoint, _identity in found)
+    original = row.resolution is Resolution.ORIGINAL
     return Destination(
         key=DestinationKey(full_name(service_key), number, subset),
-        resolution=row.resolution if row else Resolution.KNOWN,
+        resolution=row.resolution,
         endpoints=asked,
         http=port.protocol.is_http,
         http2=port.protocol in (Protocol.HTTP2, Protocol.GRPC),
