@@ -322,7 +322,7 @@ spec:
 """
 
 
-@pytest.mark.parametrize(("names", "status"), [("", 200), (', subjectAltNames: ["other.example.com"]', 503)])
+@pytest.mark.parametrize(("names", "status"), [("", 200), (', subjectAltNames: ["other.example.net"]', 503)])
 def test_tls_origination(world: World, names: str, status: int) -> None:
     """The application speaks HTTP, the proxy TLS to the host, whose certificate must be for it, or for whom the entry names."""
     port = f"{{number: 80, name: http, protocol: HTTP, targetPort: {world.servers.https}}}"
