@@ -5,6 +5,7 @@ from __future__ import annotations
 # Feature → what is missing of it; "" where nothing is. A name of a whole kind (`HTTPRoute`) promises all of its core.
 FEATURES: dict[str, str] = {
     "BackendTLSPolicy": "",
+    "BackendTLSPolicySANValidation": "",
     "GRPCRoute": "",
     "GRPCRouteNamedRouteRule": "",
     "GRPCRouteRequestHeaderModifier": "",
@@ -18,7 +19,7 @@ FEATURES: dict[str, str] = {
     "GatewayInfrastructurePropagation": "nothing is made for a Gateway that labels could be put on",
     "GatewayPort8080": "",
     "GatewayStaticAddresses": "",
-    "HTTPRoute": "",
+    "HTTPRoute": "Services whose EndpointSlices are written by hand",
     "HTTPRoute303RedirectStatusCode": "",
     "HTTPRoute307RedirectStatusCode": "",
     "HTTPRoute308RedirectStatusCode": "",
@@ -56,6 +57,8 @@ FEATURES: dict[str, str] = {
     "ReferenceGrant": "",
     "TCPRoute": "",
     "TLSRoute": "",
+    "TLSRouteModeMixed": "the kind TLSRoute",
+    "TLSRouteModeTerminate": "the kind TLSRoute",
     "UDPRoute": "the kind",
 }
 
