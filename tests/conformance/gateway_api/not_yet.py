@@ -8,6 +8,7 @@ def _rows(*numbers: int) -> tuple[str, ...]:
 
 
 NOT_YET: dict[str, tuple[str, tuple[str, ...]]] = {
+    "BackendTLSPolicyGRPCRoute": ("BackendTLSPolicies for GRPCRoutes", ("conditions", *_rows(0, 1))),
     "BackendTLSPolicyTLSRouteTerminate": (
         "BackendTLSPolicies are not acted on",
         (
