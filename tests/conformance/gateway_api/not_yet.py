@@ -8,82 +8,12 @@ def _rows(*numbers: int) -> tuple[str, ...]:
 
 
 NOT_YET: dict[str, tuple[str, tuple[str, ...]]] = {
-    "BackendTLSPolicyGRPCRoute": ("BackendTLSPolicies for GRPCRoutes", ("conditions", *_rows(0, 1))),
-    "BackendTLSPolicyTLSRouteTerminate": (
-        "BackendTLSPolicies are not acted on",
-        (
-            "conditions",
-            "TLS 0 to tls.example.com",
-        ),
-    ),
+    "BackendTLSPolicyGRPCRoute": ("HTTP/2 is not negotiated with backends that have TLS", ("conditions", *_rows(0))),
     "GatewayInfrastructure": ("nothing is made for a Gateway that labels could be put on", ("labels of what is made",)),
     "GatewayTLSBackendClientCertificate": ("BackendTLSPolicies are not acted on", (*_rows(0),)),
     "HTTPRouteServiceTypes": (
         "EndpointSlices of ones own are not read; the API refuses loopback addresses in them",
         (*_rows(0, 2),),
-    ),
-    "ListenerSetAllowedRoutesSupportedKinds": ("ListenerSets are not acted on", ("conditions",)),
-    "TCPRouteInvalidBackendRefNonexistent": ("TCPRoutes at gateways are not acted on", ("conditions",)),
-    "TCPRouteMultipleRoutesAttachment": (
-        "TCPRoutes at gateways are not acted on",
-        (
-            "conditions",
-            "TCP 9310",
-            "the older route wins",
-        ),
-    ),
-    "TCPRouteParentRefAttachAll": (
-        "TCPRoutes at gateways are not acted on",
-        (
-            "conditions",
-            "TCP 9310",
-            "TCP 9311",
-            "TCP 9312",
-            "TCP 9313",
-        ),
-    ),
-    "TCPRouteParentRefPortAndSectionName": (
-        "TCPRoutes at gateways are not acted on",
-        (
-            "conditions",
-            "TCP 9300",
-            "TCP 9301",
-            "TCP 9302",
-        ),
-    ),
-    "TCPRouteWeightedRouting": (
-        "TCPRoutes at gateways are not acted on",
-        (
-            "conditions",
-            "shares",
-        ),
-    ),
-    "TLSRouteInvalidBackendRefNonexistent": ("TLSRoutes at gateways are not acted on", ("conditions",)),
-    "TLSRouteInvalidBackendRefUnknownKind": ("TLSRoutes at gateways are not acted on", ("conditions",)),
-    "TLSRouteInvalidNoMatchingListenerHostname": ("TLSRoutes at gateways are not acted on", ("conditions",)),
-    "TLSRouteInvalidReferenceGrant": ("TLSRoutes at gateways are not acted on", ("conditions",)),
-    "TLSRouteListenerTerminateSupportedKinds": ("TLSRoutes at gateways are not acted on", ("conditions",)),
-    "TLSRouteMixedTerminationSameNamespace": (
-        "TLSRoutes at gateways are not acted on",
-        (
-            "conditions",
-            "TLS 0 to abc.example.com",
-            "TLS 1 to tls.example.com",
-        ),
-    ),
-    "TLSRouteSimpleSameNamespace": (
-        "TLSRoutes at gateways are not acted on",
-        (
-            "conditions",
-            "TLS 0 to abc.example.com",
-        ),
-    ),
-    "TLSRouteTerminateSimpleSameNamespace": (
-        "TLSRoutes at gateways are not acted on",
-        (
-            "conditions",
-            "TLS 0 to tls.example.com",
-        ),
     ),
     "UDPRouteInvalidCrossNamespaceBackendRef": ("UDPRoutes are not acted on", ("conditions",)),
     "UDPRouteParentRefAttachAllListeners": (

@@ -133,7 +133,10 @@ def _complete(test: Case, own: list[Raw], given: Raw) -> Iterator[Raw]:
         raw["Response"] = {**raw["Response"], "Code": code["$var"].removeprefix("codes.")}
     if test.name.startswith("BackendTLSPolicy") and not raw.get("Response") and "mismatch" in str(request.get("Path")):
         raw["Response"] = {"StatusCodes": [*FAILURES, 404]}  # upstream takes any failure; one row's host has no route
-    if "mismatch" in str(raw.get("RequestMetadata", {}).get("Authority")):
+    # Both the Service behind the second method and the second host have a certificate that does not fit.
+    if "mismatch" in str(raw.get("RequestMetadata", {}).get("Authority")) or (
+        test.name == "BackendTLSPolicyGRPCRoute" and "EchoTwoRequest" in raw
+    ):
         raw["Response"] = {"Code": "Unavailable"}
     if isinstance(request.get("ClientCert"), dict):
         request["ClientCert"] = "tls-checks-client-certificate"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from copy import deepcopy
@@ -9,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from tests.conformance.gateway_api import clients
-from tests.conformance.gateway_api.mesh import ConformanceMesh
+from tests.conformance.gateway_api.mesh import ConformanceMesh, until
 from tests.conformance.gateway_api.suite import INFRA, named
 from tulle.api.registry import kind_for
 
@@ -48,7 +49,9 @@ def of(name: str, mesh: ConformanceMesh, own: list[Raw]) -> Iterator[Step]:
         newer = deepcopy(route) or {}
         newer["metadata"]["name"] = "tcproute-attach-newer"
         newer["spec"]["rules"][0]["backendRefs"][0]["name"] = "tcp-attach-backend-2"
-        yield Step("the older route wins", partial(_tcp, mesh, 9310, "tcp-attach-backend-1"), partial(mesh.apply, [newer]))
+        yield Step(
+            "the older route wins", partial(_tcp, mesh, 9310, "tcp-attach-backend-1"), partial(_later, mesh, route or {}, newer)
+        )
         own.append(newer)
     if name == "HTTPRouteBackendProtocolWebSocket":
         yield Step("websocket", partial(_websocket, mesh))
@@ -138,6 +141,17 @@ async def _patch(mesh: ConformanceMesh, kind: str, namespace: str, name: str, pa
     known = kind_for("gateway.networking.k8s.io", kind)
     assert known is not None
     await mesh.api.patch(known, name, patch, namespace or None)
+
+
+async def _later(mesh: ConformanceMesh, older: Raw, newer: Raw) -> None:
+    """Apply an object in a second after that of the older one: timestamps have no fractions."""
+    made = (await mesh.get(older["kind"], INFRA, older["metadata"]["name"]))["metadata"]["creationTimestamp"]
+
+    async def passed() -> bool:
+        return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ") > str(made)
+
+    await until("the next second", passed)
+    await mesh.apply([newer])
 
 
 async def _bumped(mesh: ConformanceMesh, kind: str, namespace: str, name: str) -> str:

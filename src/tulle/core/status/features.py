@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Feature → what is missing of it; "" where nothing is. A name of a whole kind (`HTTPRoute`) promises all of its core.
 FEATURES: dict[str, str] = {
-    "BackendTLSPolicy": "",
+    "BackendTLSPolicy": "HTTP/2 by ALPN, which a GRPCRoute needs",
     "BackendTLSPolicySANValidation": "",
     "GRPCRoute": "",
     "GRPCRouteNamedRouteRule": "",
@@ -57,8 +57,8 @@ FEATURES: dict[str, str] = {
     "ReferenceGrant": "",
     "TCPRoute": "",
     "TLSRoute": "",
-    "TLSRouteModeMixed": "the kind TLSRoute",
-    "TLSRouteModeTerminate": "the kind TLSRoute",
+    "TLSRouteModeMixed": "",
+    "TLSRouteModeTerminate": "",
     "UDPRoute": "the kind",
 }
 
