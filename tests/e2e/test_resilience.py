@@ -92,3 +92,21 @@ def test_an_explicit_geographic_rule(web: Web) -> None:
     names = web.names(60)
     assert set(names) == {"north-1", "south-1"}, names
     assert min(names.values()) > 15, names
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "connectionPool: {http: {useClientProtocol: true}}",
+        "connectionPool: {http: {h2UpgradePolicy: DO_NOT_UPGRADE, maxRequestsPerConnection: 2}}",
+        "connectionPool: {http: {h2UpgradePolicy: UPGRADE, http2KeepAlive: {interval: 1s, timeout: 1s}}}",
+        "connectionPool: {tcp: {tcpKeepalive: {time: 5s, interval: 1s}, maxConnectionDuration: 1s, idleTimeout: 1s}}",
+        "loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 10s, minimumPercent: 50}}\nretryBudget: {percent: 50}",
+        "tls: {mode: ISTIO_MUTUAL, sni: web.example}",
+    ],
+)
+def test_other_settings_let_requests_through(web: Web, policy: str) -> None:
+    """Broken: sidecars would no longer understand each other under a setting that is only to tune them."""
+    web.apply(policy)
+    statuses = Counter(status for status, *_ in web.ask(30))
+    assert statuses == {200: 30}, statuses

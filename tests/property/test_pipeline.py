@@ -50,6 +50,23 @@ POOL: list[Object] = [
     _made(
         ISTIO, "DestinationRule", "all", {"host": "*.local", "trafficPolicy": {"tls": {"mode": "DISABLE"}}}, "", "tulle-system"
     ),
+    _made(
+        ISTIO,
+        "DestinationRule",
+        "near",
+        {"host": "ratings", "trafficPolicy": {"loadBalancer": {"localityLbSetting": {"failoverPriority": ["version"]}}}},
+    ),
+    _made(ISTIO, "DestinationRule", "near", {"host": "ratings", "trafficPolicy": {"outlierDetection": {"interval": "1s"}}}),
+    entry("ratings-v1", "10.0.0.16", {"app": "ratings", "version": "v2", "topology.kubernetes.io/zone": "a"}),
+    _made(
+        GATEWAY_API,
+        "BackendTLSPolicy",
+        "details",
+        {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "details"}],
+            "validation": {"hostname": "a.b", "wellKnownCACertificates": "System"},
+        },
+    ),
     _made(ISTIO, "Gateway", "gw", {"selector": {"istio": "ingressgateway"}, "servers": [_SERVER]}),
     _made(
         GATEWAY_API, "Gateway", "gw", {"gatewayClassName": "tulle", "listeners": [{"name": "h", "port": 80, "protocol": "HTTP"}]}

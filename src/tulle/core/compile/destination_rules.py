@@ -15,7 +15,8 @@ from tulle.core.compile.hostname import Key, covers, full_name, meanings, shown,
 from tulle.core.compile.mistakes import error, no_service, sorted_problems, unsaid, warning
 from tulle.core.compile.objects import age, destination_rules, settled, visible
 from tulle.core.compile.services import called, service
-from tulle.core.compile.traffic_policies import Policy, merge, read, unsaid_policy
+from tulle.core.compile.traffic_policies import Policy, merge, read
+from tulle.core.compile.traffic_policy_problems import unsaid_of_bytes, unsaid_policy
 from tulle.core.flow import Fetch, table
 from tulle.kit.problem import Problem
 
@@ -102,6 +103,10 @@ def _problems(fetch: Fetch, key: Key, rule: DestinationRule) -> Iterator[Problem
     yield from unsaid_policy(ref, spec.traffic_policy, "spec.trafficPolicy")
     for index, subset in enumerate(spec.subsets):
         yield from unsaid_policy(ref, subset.traffic_policy, f"spec.subsets[{index}].trafficPolicy")
+    bytes_ = [port.number for port in row.ports if not port.protocol.is_http] if row else []
+    yield from unsaid_of_bytes(ref, spec.traffic_policy, "spec.trafficPolicy", bytes_)
+    for index, subset in enumerate(spec.subsets):
+        yield from unsaid_of_bytes(ref, subset.traffic_policy, f"spec.subsets[{index}].trafficPolicy", bytes_)
 
 
 def _place(fetch: Fetch, key: Key, rule: DestinationRule, target: Key, owner: str) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Istio's TrafficPolicy → the model's words for one port, and what of it has no effect.
+"""Istio's TrafficPolicy → the model's words for one port (what has no effect: `traffic_policy_problems`).
 
 Parts (`loadBalancer`, `connectionPool`, `outlierDetection`, `tls`, ...) are inherited whole, as Istio does it: a subset's part
 replaces the rule's. The settings of a port replace these four together, and what they leave out is the default again.
@@ -13,15 +13,14 @@ import msgspec
 from tulle.api.istio.destination_rule import (
     ClientTLS,
     ConnectionPool,
+    ConsistentHash,
     LoadBalancer,
     OutlierDetection,
-    PortTrafficPolicy,
     ProxyProtocol,
     RetryBudget,
     TrafficPolicy,
 )
 from tulle.api.values import seconds
-from tulle.core.compile.mistakes import unsaid, warning
 from tulle.core.model import traffic
 from tulle.core.model.destination import Transport
 from tulle.core.model.traffic import (
@@ -38,7 +37,6 @@ from tulle.core.model.traffic import (
     Warmup,
 )
 from tulle.core.model.traffic import LoadBalancer as Balancing
-from tulle.kit.problem import Problem, Ref
 
 _BALANCING = {
     "UNSPECIFIED": Balancing.LEAST_REQUEST,
@@ -49,22 +47,17 @@ _BALANCING = {
     "PASSTHROUGH": Balancing.PASSTHROUGH,
 }
 _TRANSPORT = {"DISABLE": Transport.PLAINTEXT, "ISTIO_MUTUAL": Transport.MTLS}
-_OWN = ("SIMPLE", "MUTUAL")
+_LONGEST_NAME = 255  # of servers as of headers; nothing real is longer, and Envoy takes no longer server name
+
+OWN = ("SIMPLE", "MUTUAL")
 _SYSTEM = "system"  # the host's own authorities, as Istio calls them
-_CHECKS = ("mode", "sni", "subject_alt_names", "ca_certificates", "ca_crl", "insecure_skip_verify")
-_ACTED_ON = {
-    "DISABLE": ("mode",),
-    "ISTIO_MUTUAL": ("mode", "sni", "subject_alt_names"),
-    "SIMPLE": _CHECKS,
-    "MUTUAL": (*_CHECKS, "client_certificate", "private_key"),
-}
 _UPGRADE = {"UPGRADE": Upgrade.HTTP2, "DO_NOT_UPGRADE": Upgrade.HTTP1}
 # What Envoy's own budget is where only some of it is said.
 _BUDGET_PERCENT = 20.0
 
 # Parts that a port's settings replace together, and those that are for all ports.
-_OF_PORT = ("load_balancer", "connection_pool", "outlier_detection", "tls")
-_OF_ALL = ("proxy_protocol", "retry_budget")
+OF_PORT = ("load_balancer", "connection_pool", "outlier_detection", "tls")
+OF_ALL = ("proxy_protocol", "retry_budget")
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -104,10 +97,10 @@ def merge(whole: TrafficPolicy | None, part: TrafficPolicy | None, port: int) ->
 def _over(inherited: Parts, said: TrafficPolicy | None, port: int) -> Parts:
     if said is None:
         return inherited
-    found = {name: getattr(said, name) or getattr(inherited, name) for name in (*_OF_PORT, *_OF_ALL)}
+    found = {name: getattr(said, name) or getattr(inherited, name) for name in (*OF_PORT, *OF_ALL)}
     for setting in said.port_level_settings:
         if setting.port and setting.port.number == port:
-            found |= {name: getattr(setting, name) for name in _OF_PORT}
+            found |= {name: getattr(setting, name) for name in OF_PORT}
     return Parts(**found)
 
 
@@ -128,7 +121,7 @@ def read(parts: Parts) -> Policy:
         proxy_protocol=traffic.ProxyProtocol(parts.proxy_protocol.version if parts.proxy_protocol else ""),
         transport=_TRANSPORT.get(tls.mode) if tls else None,
         tls=_tls(tls) if tls else None,
-        sni=tls.sni if tls and _mutual(tls) else "",
+        sni=_server_name(tls) if tls and _mutual(tls) else "",
         names=tls.subject_alt_names if tls and _mutual(tls) else (),
     )
 
@@ -141,7 +134,8 @@ def _hash(balancer: LoadBalancer | None) -> tuple[Balancing, Hash | None] | None
     cookie = said.http_cookie
     size = said.maglev.table_size if said.maglev else said.ring_hash.minimum_ring_size if said.ring_hash else 0
     algorithm = Balancing.MAGLEV if said.maglev else Balancing.RING_HASH
-    if not (said.http_header_name or said.http_query_parameter_name or cookie or said.use_source_ip):
+    named = [name for _field, name in hashed_names(said)]
+    if not all(map(usable, named)) or not (named or said.use_source_ip):
         return algorithm, None
     return algorithm, Hash(
         header=said.http_header_name or "",
@@ -157,6 +151,25 @@ def _hash(balancer: LoadBalancer | None) -> tuple[Balancing, Hash | None] | None
         source_address=bool(said.use_source_ip),
         size=size or (0 if said.maglev else said.minimum_ring_size),
     )
+
+
+def hashed_names(said: ConsistentHash) -> Iterator[tuple[str, str]]:
+    """What is named to be hashed, by field."""
+    if said.http_header_name is not None:
+        yield "httpHeaderName", said.http_header_name
+    if said.http_query_parameter_name is not None:
+        yield "httpQueryParameterName", said.http_query_parameter_name
+    if said.http_cookie:
+        yield "httpCookie.name", said.http_cookie.name
+        for index, one in enumerate(said.http_cookie.attributes):
+            yield f"httpCookie.attributes[{index}].name", one.name
+            if one.value:
+                yield f"httpCookie.attributes[{index}].value", one.value
+
+
+def usable(name: str) -> bool:
+    """Whether a name can be that of a header, a cookie or a parameter: Envoy refuses others."""
+    return 0 < len(name) <= _LONGEST_NAME and name.isascii() and name.isprintable() and " " not in name
 
 
 def _warmup(balancer: LoadBalancer | None) -> Warmup | None:
@@ -243,12 +256,20 @@ def _outlier(said: OutlierDetection) -> Outlier:
     )
 
 
+def _mutual(said: ClientTLS) -> bool:
+    return said.mode == "ISTIO_MUTUAL"
+
+
+def _server_name(said: ClientTLS) -> str:
+    return said.sni if usable(said.sni) else ""
+
+
 def _tls(said: ClientTLS) -> Tls | None:
     """TLS with certificates of its own. A name with a scheme (`spiffe://...`) is a URI, any other a DNS name."""
-    if said.mode not in _OWN or said.credential_name:
+    if said.mode not in OWN or said.credential_name:
         return None
     return Tls(
-        sni=said.sni,
+        sni=_server_name(said),
         names=tuple(name for name in said.subject_alt_names if "://" not in name),
         uris=tuple(name for name in said.subject_alt_names if "://" in name),
         ca_file="" if said.ca_certificates == _SYSTEM else said.ca_certificates,
@@ -257,28 +278,3 @@ def _tls(said: ClientTLS) -> Tls | None:
         key_file=said.private_key if said.mode == "MUTUAL" else "",
         verify=not said.insecure_skip_verify,
     )
-
-
-def unsaid_policy(ref: Ref, said: TrafficPolicy | None, path: str) -> Iterator[Problem]:
-    """The written fields that have no effect."""
-    if said is None:
-        return
-    yield from unsaid(ref, said, path, (*_OF_PORT, *_OF_ALL, "port_level_settings"))
-    yield from _unsaid_parts(ref, said, path)
-    for index, setting in enumerate(said.port_level_settings):
-        yield from _unsaid_parts(ref, setting, f"{path}.portLevelSettings[{index}]")
-
-
-def _unsaid_parts(ref: Ref, said: TrafficPolicy | PortTrafficPolicy, path: str) -> Iterator[Problem]:
-    balancer = said.load_balancer
-    done = ("simple", "consistent_hash", "locality_lb_setting", "warmup", "warmup_duration_secs")
-    yield from unsaid(ref, balancer, f"{path}.loadBalancer", done)
-    if said.tls:
-        yield from unsaid(ref, said.tls, f"{path}.tls", _ACTED_ON[said.tls.mode])
-        if said.tls.mode in _OWN and said.tls.credential_name:
-            message = f"mode {said.tls.mode} with credentialName is not supported yet; it has no effect: needed files"
-            yield warning(ref, f"{path}.tls.mode", "NotYetSupported", message)
-
-
-def _mutual(said: ClientTLS) -> bool:
-    return said.mode == "ISTIO_MUTUAL"

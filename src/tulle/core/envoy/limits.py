@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tulle.core.envoy.source import UNLIMITED, seconds, uint32
 from tulle.core.model.destination import Destination
-from tulle.core.model.traffic import Requests
+from tulle.core.model.traffic import ANY_CONNECTIONS, ANY_REQUESTS, Requests
 from tulle.pb.envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from tulle.pb.envoy.config.core.v3 import address_pb2
 from tulle.pb.envoy.type.v3 import percent_pb2
@@ -29,6 +29,9 @@ NO_LIMITS = _Breakers(
 def limit(cluster: cluster_pb2.Cluster, destination: Destination) -> None:
     """Write the limits into a cluster."""
     requests, connections = destination.requests, destination.connections
+    if requests is ANY_REQUESTS and connections is ANY_CONNECTIONS:
+        cluster.circuit_breakers.CopyFrom(NO_LIMITS)
+        return
     thresholds = _Breakers.Thresholds(
         max_connections=_or_none(connections.maximum),
         max_pending_requests=_or_none(requests.max_pending),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import msgspec
+
 from tulle.core.envoy import tls
 from tulle.core.envoy.balancing import hash_policy
 from tulle.core.envoy.origination import checked_by_call, named_by_call
 from tulle.core.envoy.source import seconds, uint32
 from tulle.core.model.destination import Destination, Transport
-from tulle.core.model.traffic import Upgrade
+from tulle.core.model.traffic import Connections, Hash, Requests, Upgrade
 from tulle.pb import pack
 from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
 from tulle.pb.envoy.config.common.matcher.v3 import matcher_pb2
@@ -15,6 +19,7 @@ from tulle.pb.envoy.config.core.v3 import protocol_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2
 from tulle.pb.envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from tulle.pb.envoy.type.matcher.v3 import string_pb2
+from tulle.pb.google.protobuf import any_pb2
 
 _Options = http_protocol_options_pb2.HttpProtocolOptions
 OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -52,14 +57,41 @@ def speak(cluster: cluster_pb2.Cluster, destination: Destination) -> tuple[str, 
         version, offer = Upgrade.HTTP2, tls.OFFER_HTTP2
     else:
         version, offer = Upgrade.HTTP1, tls.OFFER_HTTP1
-    cluster.typed_extension_protocol_options[OPTIONS].CopyFrom(pack(_options(destination, version)))
+    cluster.typed_extension_protocol_options[OPTIONS].CopyFrom(_options(_Spoken.of(destination, version)))
     if destination.transport is Transport.TLS:
         return {Upgrade.HTTP2: ("h2",), Upgrade.HTTP1: ("http/1.1",)}.get(version, ())
     return offer
 
 
-def _options(destination: Destination, version: Upgrade) -> http_protocol_options_pb2.HttpProtocolOptions:
-    connections, requests = destination.connections, destination.requests
+class _Spoken(msgspec.Struct, frozen=True):
+    """What the options of HTTP depend on: the same for most destinations."""
+
+    version: Upgrade
+    connections: Connections
+    requests: Requests
+    hash: Hash | None
+    codes: tuple[int, ...]
+    named: bool
+    checked: bool
+
+    @classmethod
+    def of(cls, destination: Destination, version: Upgrade) -> _Spoken:
+        """Of a destination to which that version is spoken."""
+        own = destination.tls if destination.transport is Transport.TLS else None
+        return cls(
+            version=version,
+            connections=destination.connections,
+            requests=destination.requests,
+            hash=destination.hash,
+            codes=destination.outlier.codes if destination.outlier else (),
+            named=named_by_call(own),
+            checked=checked_by_call(own),
+        )
+
+
+@lru_cache(maxsize=256)
+def _options(spoken: _Spoken) -> any_pb2.Any:
+    connections, requests, version = spoken.connections, spoken.requests, spoken.version
     options = _Options()
     http2 = protocol_pb2.Http2ProtocolOptions(allow_connect=True)
     if requests.max_streams:
@@ -75,9 +107,9 @@ def _options(destination: Destination, version: Upgrade) -> http_protocol_option
         options.explicit_http_config.http2_protocol_options.CopyFrom(http2)
     else:
         options.explicit_http_config.http_protocol_options.CopyFrom(_HTTP1_OPTIONS)
-    if destination.transport is Transport.TLS and named_by_call(destination.tls):
+    if spoken.named:
         options.upstream_http_protocol_options.auto_sni = True
-        options.upstream_http_protocol_options.auto_san_validation = checked_by_call(destination.tls)
+        options.upstream_http_protocol_options.auto_san_validation = spoken.checked
     common = options.common_http_protocol_options
     if connections.idle_timeout is not None:
         common.idle_timeout.CopyFrom(seconds(connections.idle_timeout))
@@ -85,12 +117,13 @@ def _options(destination: Destination, version: Upgrade) -> http_protocol_option
         common.max_connection_duration.CopyFrom(seconds(connections.max_duration))
     if requests.max_per_connection:
         common.max_requests_per_connection.CopyFrom(uint32(requests.max_per_connection))
-    if destination.hash:
+    if spoken.hash:
         # Beside the cluster, and not at the routes to it: one route may lead to several clusters.
-        options.hash_policy.append(hash_policy(destination.hash))
-    if destination.outlier and destination.outlier.codes:
-        options.outlier_detection.error_matcher.CopyFrom(_any_code(destination.outlier.codes))
-    return options
+        options.hash_policy.append(hash_policy(spoken.hash))
+    if spoken.codes:
+        options.outlier_detection.error_matcher.CopyFrom(_any_code(spoken.codes))
+    packed: any_pb2.Any = pack(options)
+    return packed
 
 
 def _any_code(codes: tuple[int, ...]) -> matcher_pb2.MatchPredicate:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.core.compile.mesh import Mesh, bookinfo, obj
+from tests.support.envoy import validate
+from tests.unit.core.compile.mesh import Mesh, bookinfo, obj, service
 from tulle.api.object import Object
+from tulle.core import type_urls
 from tulle.core.compile.destinations import destination
 from tulle.core.model.destination import Destination, Transport
 from tulle.core.model.traffic import (
@@ -177,3 +180,43 @@ def test_mutual_tls_of_the_mesh_by_other_names(mesh: Mesh) -> None:
     row = how(mesh, {"tls": said})
     assert (row.transport, row.sni) == (Transport.MTLS, "a.example")
     assert row.identities == ("spiffe://cluster.local/ns/default/sa/only",)
+
+
+def test_bounds_that_only_http_has(mesh: Mesh) -> None:
+    """Broken: somebody would rely on an idle timeout of a database's connections that nobody keeps."""
+    ports = ({"port": 9080, "name": "http"}, {"port": 3306, "name": "mysql"}, {"port": 6379, "name": "redis"})
+    mesh.apply([service("reviews", ports=ports)])
+    tcp = {"tcp": {"idleTimeout": "1s", "maxConnectionDuration": "9s"}}
+    other = {"port": {"number": 6379}, "connectionPool": {"tcp": {"maxConnections": 1}}}
+    mesh.apply([rule({"connectionPool": tcp, "portLevelSettings": [other]})])
+    assert [(problem.path, problem.message) for problem in mesh.problems()] == [
+        (
+            f"spec.trafficPolicy.connectionPool.tcp.{field}",
+            f"{field} at port 3306, which is not HTTP, is not supported yet; it has no effect",
+        )
+        for field in ("idleTimeout", "maxConnectionDuration")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "field"),
+    [
+        *(
+            ({"loadBalancer": {"consistentHash": said}}, f"loadBalancer.consistentHash.{field}")
+            for said, field in (
+                ({"httpHeaderName": "a\nb"}, "httpHeaderName"),
+                ({"httpHeaderName": ""}, "httpHeaderName"),
+                ({"httpQueryParameterName": ""}, "httpQueryParameterName"),
+                ({"httpCookie": {"name": ""}}, "httpCookie.name"),
+                ({"httpCookie": {"name": "a", "attributes": [{"name": "b", "value": "c\r"}]}}, "httpCookie.attributes[0].value"),
+            )
+        ),
+        ({"tls": {"mode": "ISTIO_MUTUAL", "sni": "a" * 256}}, "tls.sni"),
+        ({"tls": {"mode": "SIMPLE", "sni": "a b"}}, "tls.sni"),
+    ],
+)
+def test_names_that_envoy_refuses(mesh: Mesh, policy: dict[str, Any], field: str, tmp_path: Path) -> None:
+    """Broken: one odd name would make every caller's proxy refuse the cluster, and keep an older one."""
+    mesh.apply([rule(policy)])
+    assert [problem.path for problem in mesh.problems()] == [f"spec.trafficPolicy.{field}"]
+    assert validate([mesh.pipeline.table("mesh", type_urls.CLUSTER).values()], tmp_path) == ""
