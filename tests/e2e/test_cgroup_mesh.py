@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.test_outages import load, pid_of, supervisor_stopped, until
 from tests.support.corpora import corpora
 from tests.support.mesh import Mesh, envoy_of, fetch
+from tulle.node.host_network import has_ipv6
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="cgroup capture takes root")
 
@@ -65,6 +66,46 @@ def test_strict_holds_on_the_same_host(host: Mesh) -> None:
         assert [fetch(place)[0].status for place in places] == [200, 200]
     finally:
         host.tulle("delete", "-f", "-", stdin=PERMISSIVE)
+        host.synced()
+
+
+SIX = """
+apiVersion: v1
+kind: Service
+metadata: {name: six, namespace: default}
+spec:
+  clusterIP: "2001:db8:6::7"
+  clusterIPs: ["2001:db8:6::7", 240.240.6.7]
+  ipFamilies: [IPv6, IPv4]
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: details}
+  ports: [{port: 9080, name: http}]
+"""
+
+
+def test_ipv6(host: Mesh) -> None:
+    """A dual-stack service by both of its addresses, through the sidecar each time; and the application's port by IPv6."""
+    if not has_ipv6():
+        pytest.skip("no IPv6 on this host")
+    subprocess.run(["ip", "-6", "route", "add", "2001:db8:6::/64", "dev", "lo", "src", "::1"], check=True)
+    host.tulle("apply", "-f", "-", stdin=SIX + "---" + PERMISSIVE)
+    host.synced()
+    try:
+        for family, address in (("-4", "240.240.6.7"), ("-6", "[2001:db8:6::7]")):
+            by_name = host.inside("curl", "-sS", "-v", family, "http://six:9080/details/0")
+            assert "Shakespeare" in by_name.out
+            assert address.strip("[]") in by_name.err
+            ran = host.inside("curl", "-sS", "-g", "-D-", f"http://{address}:9080/details/0")
+            assert "x-envoy" in ran.out
+            assert "Shakespeare" in ran.out
+        port = host.kubectl("get", "workloadentries", "details-v1", "-o", "jsonpath={.spec.ports.http}").out
+        call = ["curl", "-sS", "-g", "-D-", f"http://[::1]:{port}/details/0"]
+        by_six = subprocess.run(call, capture_output=True, text=True, check=False)
+        assert "x-envoy" in by_six.stdout
+        assert "Shakespeare" in by_six.stdout
+    finally:
+        subprocess.run(["ip", "-6", "route", "delete", "2001:db8:6::/64", "dev", "lo"], check=False)
+        host.tulle("delete", "-f", "-", stdin=SIX + "---" + PERMISSIVE)
         host.synced()
 
 

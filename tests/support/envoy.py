@@ -65,6 +65,8 @@ def static_bootstrap(groups: Iterable[Iterable[Encoded]]) -> bytes:
                 seen.add(unique)
                 listener.name = f"{listener.name}#{count}"
                 listener.address.socket_address.port_value = 1024 + count % 64000
+                for beside in listener.additional_addresses:
+                    beside.address.socket_address.port_value = 1024 + count % 64000
                 bootstrap.static_resources.listeners.append(listener)
                 continue
             if resource.any in seen:

@@ -26,13 +26,13 @@ from tulle.core.compile.layers import Part, layer_names, layer_parts, proxy_laye
 from tulle.core.compile.localities import endpoints_from
 from tulle.core.compile.names import name
 from tulle.core.compile.objects import INPUTS, row_of, settings
-from tulle.core.compile.outbound import others, outbound, outbound_apart
+from tulle.core.compile.outbound import others, outbound, outbound_apart, outbound_six
 from tulle.core.compile.problems import BY_RESOURCE, object_problems
 from tulle.core.compile.workloads import workload
 from tulle.core.encoded import Encoded, Published, encode_json
 from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
 from tulle.core.envoy.endpoints import encode_endpoints
-from tulle.core.envoy.listeners import encode_outbound, encode_workload
+from tulle.core.envoy.listeners import encode_outbound, encode_outbound_six, encode_workload
 from tulle.core.envoy.routes import encode_host, encode_table
 from tulle.core.envoy.secrets import encode_bundle, encode_certificate
 from tulle.core.flow import Fetch, Flow, Table
@@ -97,6 +97,7 @@ _ENCODED: Mapping[Table[Any, Any], Table[Any, Resources]] = {
         (name, lambda _key, row: (encode_json(type_urls.NAME, row.hostname, row),)),
         (outbound, lambda _key, row: encode_outbound(row)),
         (outbound_apart, lambda _key, row: encode_outbound(row)),
+        (outbound_six, lambda _key, row: encode_outbound_six(row)),
         (route_table, lambda _key, row: (encode_table(row),)),
         (others, lambda key, row: (encode_host(key, row),)),
         (virtual_host, lambda key, row: (encode_host(key[0], row),)),

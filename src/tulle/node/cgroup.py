@@ -32,7 +32,7 @@ from tulle.node.sandbox import listening_ports
 from tulle.node.selection import VIRTUAL
 
 _FIRST = 10  # as in `netns`: a workload's number
-_SOMEWHERE = ("192.0.2.1", 9)  # never sent to: only the way there is asked for
+_SOMEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 
 
 class CgroupRecord(msgspec.Struct, frozen=True):
@@ -46,6 +46,7 @@ class CgroupRecord(msgspec.Struct, frozen=True):
     ports: tuple[int, ...]
     chosen: Interception = Interception()
     mounts: tuple[tuple[str, str], ...] = ()
+    ipv6: bool = False
 
     @property
     def all_ports(self) -> list[int]:
@@ -63,6 +64,7 @@ class CgroupSandbox(ProxySandbox):
         super().__init__(ProxyRecord(record.id, record.number, record.address, record.proxy, same, same))
         self.allotted = record
         self.folder = folder
+        self.ipv6 = record.ipv6
 
     def app_environment(self) -> dict[str, str]:
         """`PORT`, the first declared one."""
@@ -75,7 +77,8 @@ class CgroupSandbox(ProxySandbox):
 
     async def dns_sockets(self) -> list[socket.socket]:
         """On the port of the host's loopback to which the workload's DNS is redirected."""
-        return await self.sockets(*(SocketSpec(kind, "127.0.0.1", self.allotted.dns) for kind in ("udp", "tcp")))
+        hosts = ("127.0.0.1", "::1") if self.ipv6 else ("127.0.0.1",)
+        return await self.sockets(*(SocketSpec(kind, host, self.allotted.dns) for host in hosts for kind in ("udp", "tcp")))
 
     def alive(self) -> bool:
         """Whether its control groups stand; they go when somebody removes them, or with the host's boot."""
@@ -135,6 +138,7 @@ class CgroupNetwork:
                 dns=dns,
                 ports=tuple(ports_),
                 chosen=chosen or Interception(),
+                ipv6=host_network.has_ipv6(),
                 mounts=tuple(resolv.write_coverings(covering, workload.partition("/")[0])),
             )
             box = CgroupSandbox(record, self._group(number))
@@ -202,11 +206,12 @@ class CgroupNetwork:
                 inbound=record.proxy.inbound,
                 dns=record.dns,
                 chosen=record.chosen,
+                ipv6=record.ipv6,
             )
             for record in self._records()
             if CgroupSandbox(record, group := self._group(record.number)).alive()
         ]
-        text = cgroup_rules.rules(self.table, cgroups.level(self._group(_FIRST) / "app", mounted), captured, ipv6=False)
+        text = cgroup_rules.rules(self.table, cgroups.level(self._group(_FIRST) / "app", mounted), captured)
         async with host_network.one_at_a_time():
             await host_network.load(text)
 
@@ -239,12 +244,13 @@ class CgroupNetwork:
 
 
 def own_address() -> str:
-    """The address from which this host reaches others; raises `Refused` where it has none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-        probe.connect(_SOMEWHERE)
-        found = str(probe.getsockname()[0])
-        if not found.startswith("127."):
-            return found
+    """The address from which this host reaches others, IPv4 before IPv6; raises `Refused` where it has none."""
+    for family, somewhere in _SOMEWHERE.items():
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((somewhere, 9))  # nothing is sent: only the way there is asked for
+            found = str(probe.getsockname()[0])
+            if not found.startswith(("127.", "fe80:")) and found != "::1":
+                return found
     raise Refused("this host has no address at which its workloads could be reached", hint="give one with --address")
 
 

@@ -34,10 +34,11 @@ class Captured(msgspec.Struct, frozen=True):
     inbound: int
     dns: int
     chosen: Interception = Interception()
+    ipv6: bool = True  # the proxy listens there too; else the application may not use it
 
 
-def rules(table: str, level: int, workloads: Sequence[Captured], *, ipv6: bool) -> str:
-    """The whole table. `level`: how deep the groups lie. `ipv6`: proxies listen there too; else applications may not use it."""
+def rules(table: str, level: int, workloads: Sequence[Captured]) -> str:
+    """The whole table. `level`: how deep the groups lie."""
     outward = {
         **{one.application: f"goto out_{one.number}" for one in workloads},
         **{one.proxy: "goto from_proxy" for one in workloads},
@@ -60,14 +61,12 @@ def rules(table: str, level: int, workloads: Sequence[Captured], *, ipv6: bool) 
             *_chain(
                 "output",
                 "type nat hook output priority -100",
-                *([] if ipv6 else ["meta nfproto ipv6 return"]),
                 f"socket cgroupv2 level {level} vmap @outward",
                 "fib daddr type local goto called",
             ),
             *_chain(
                 "prerouting",
                 "type nat hook prerouting priority -100",
-                *([] if ipv6 else ["meta nfproto ipv6 return"]),
                 'iifname "lo" return',
                 f"socket cgroupv2 level {level} vmap @inward",
             ),
@@ -78,7 +77,7 @@ def rules(table: str, level: int, workloads: Sequence[Captured], *, ipv6: bool) 
                 "ct status dnat accept",
                 *([f"tcp dport {selection.ports(own)} reject with tcp reset"] if own else []),
             ),
-            *([] if ipv6 else _closed(level, workloads)),
+            *_closed(level, [one for one in workloads if not one.ipv6]),
             "}",
             "",
         ]

@@ -45,7 +45,7 @@ def places(name: Name) -> tuple[str, ...]:
 
 
 class Names:
-    """The mesh's names. `table` maps a full lower-case hostname without a final dot, or `*.` and a domain, to IPv4 addresses.
+    """The mesh's names. `table` maps a full lower-case hostname without a final dot, or `*.` and a domain, to addresses.
 
     A name with a namespace before it (`shop/api.example.com`) is one for workloads of that namespace alone.
     """
@@ -149,8 +149,11 @@ class DnsServer:
         reply.flags |= dns.flags.AA
         if found is None:
             reply.set_rcode(dns.rcode.NXDOMAIN)
-        elif found and asked.rdtype in (dns.rdatatype.A, dns.rdatatype.ANY) and asked.rdclass == dns.rdataclass.IN:
-            reply.answer.append(dns.rrset.from_text_list(asked.name, _TTL, dns.rdataclass.IN, dns.rdatatype.A, list(found)))
+        elif asked.rdclass == dns.rdataclass.IN:
+            for kind, six in ((dns.rdatatype.A, False), (dns.rdatatype.AAAA, True)):
+                of_kind = [address for address in found if (":" in address) is six]
+                if of_kind and asked.rdtype in (kind, dns.rdatatype.ANY):
+                    reply.answer.append(dns.rrset.from_text_list(asked.name, _TTL, dns.rdataclass.IN, kind, of_kind))
         limit = 65535 if tcp else max(512, min(query.payload or 512, 1232))
         try:
             return reply.to_wire(max_size=limit)

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -81,6 +82,16 @@ async def forward_before() -> str:
 def forwards() -> bool:
     """Whether this host forwards packets, so that workloads reach what lies beyond it."""
     return _forwarding() == "1"
+
+
+def has_ipv6() -> bool:
+    """Whether programs of this host can use IPv6 at all."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def _forwarding() -> str:

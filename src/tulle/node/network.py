@@ -62,6 +62,11 @@ class Sandbox(Protocol):
         ...
 
     @property
+    def ipv6(self) -> bool:
+        """Whether its network has IPv6 that is captured; elsewhere there is none for it."""
+        ...
+
+    @property
     def inbound_ports(self) -> Mapping[int, int]:
         """Declared port → port on `address` where callers reach the sidecar. The same number but in `proxy`."""
         ...

@@ -16,6 +16,7 @@ CAPTURE = "tulle.dev/capture"
 READY = "tulle.dev/ready"
 PROXY_PORTS = "tulle.dev/proxy-ports"
 APP_PORTS = "tulle.dev/app-ports"
+IPV6 = "tulle.dev/ipv6"
 OWNED = "tulle.dev/made-by-node"  # on a Service that no person wrote: it goes with the last workload behind it
 
 Body = dict[str, Any]
@@ -29,6 +30,7 @@ class Place(msgspec.Struct, frozen=True):
     proxy_ports: ProxyPorts = ProxyPorts()
     inbound_ports: dict[int, int] = {}
     app_ports: dict[int, int] = {}
+    ipv6: bool = False
 
 
 def labels(spec: WorkloadSpec) -> dict[str, str]:
@@ -53,6 +55,8 @@ def workload_entry(spec: WorkloadSpec, place: Place, node: str, ready: bool, ser
     if place.capture is Capture.CGROUP:  # of the same service's workloads on one host, each binds another port
         ports |= {port.label: port.bound for port in spec.ports if port.target}
         ports |= _by_number(services, spec)
+    if place.ipv6:
+        annotations[IPV6] = "true"
     if place.proxy_ports != ProxyPorts():
         annotations[PROXY_PORTS] = msgspec.json.encode(place.proxy_ports).decode()
     body: Body = {

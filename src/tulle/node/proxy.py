@@ -41,6 +41,7 @@ class ProxySandbox:
     """A workload in the host's network, with allotted ports."""
 
     capture = Capture.PROXY
+    ipv6 = False
 
     def __init__(self, record: ProxyRecord) -> None:
         self.record = record
@@ -90,7 +91,8 @@ class ProxySandbox:
         made = []
         for one in wanted:
             stream = one.kind == "tcp"
-            made.append(new := socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM))
+            family = socket.AF_INET6 if ":" in one.host else socket.AF_INET
+            made.append(new := socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM))
             new.setblocking(False)
             if not one.host:
                 continue

@@ -93,6 +93,7 @@ class NetnsSandbox:
     """A workload's network namespace, held by a pause process. `user`: it lies in a user namespace."""
 
     capture = Capture.NETNS
+    ipv6 = False
 
     def __init__(self, record: SandboxRecord, *, user: bool) -> None:
         self.record = record

@@ -99,6 +99,7 @@ class Sidecar:
                 # A gateway shares the host's ports with whatever else is there.
                 health_port=0 if gateway else box.proxy_ports.health,
                 metrics_port=0 if gateway else box.proxy_ports.metrics,
+                ipv6=box.ipv6,
                 mark=PROXY_MARK if box.capture is Capture.NETNS else 0,
                 dns_port=PROXY_DNS_PORT if box.capture is Capture.NETNS else 0,
             )

@@ -221,6 +221,7 @@ class Workload:
             proxy_ports=box.proxy_ports,
             inbound_ports=dict(box.inbound_ports),
             app_ports=dict(box.app_ports),
+            ipv6=box.ipv6,
         )
         self.registration = Registration(self.node.api, self.spec, place, self.node.name)
         if adopted:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 
+import msgspec
 import pytest
 
 from tulle.core.model.interception import Interception
@@ -34,7 +35,7 @@ def chain(text: str, name: str) -> list[str]:
 
 def test_only_groups_and_declared_ports_are_caught() -> None:
     """Every way into a proxy begins with a control group or a declared port; all else of the host goes as it went."""
-    text = rules("tulle-x", 3, [ONE, TWO], ipv6=True)
+    text = rules("tulle-x", 3, [ONE, TWO])
     assert chain(text, "output") == [
         "type nat hook output priority -100",
         "socket cgroupv2 level 3 vmap @outward",
@@ -53,7 +54,7 @@ def test_only_groups_and_declared_ports_are_caught() -> None:
 
 def test_an_application_reaches_itself_and_its_hosts_loopback() -> None:
     """Captured there, it would meet its own sidecar for its own socket, and a local database would be looked for in the mesh."""
-    assert chain(rules("tulle-x", 3, [ONE], ipv6=True), "out_10") == [
+    assert chain(rules("tulle-x", 3, [ONE]), "out_10") == [
         "udp dport 53 redirect to :20004",
         "tcp dport 53 redirect to :20004",
         "tcp dport { 9080, 9090 } fib daddr type local return",
@@ -65,22 +66,22 @@ def test_an_application_reaches_itself_and_its_hosts_loopback() -> None:
 
 def test_loading_replaces() -> None:
     """In one transaction: between two there would be a moment in which everything goes past the proxies."""
-    for text in (rules("tulle-x", 3, [ONE], ipv6=True), gone("tulle-x")):
+    for text in (rules("tulle-x", 3, [ONE]), gone("tulle-x")):
         assert text.startswith("table inet tulle-x\ndelete table inet tulle-x\n")
-    assert rules("tulle-x", 3, [], ipv6=True).count("elements") == 0
+    assert rules("tulle-x", 3, []).count("elements") == 0
 
 
 def test_without_ipv6_nothing_goes_past_by_it() -> None:
     """Proxies that do not listen there would be walked around."""
-    text = rules("tulle-x", 3, [ONE], ipv6=False)
+    text = rules("tulle-x", 3, [msgspec.structs.replace(ONE, ipv6=False), TWO])
     assert chain(text, "closed_out")[1].endswith("meta nfproto ipv6 meta l4proto { tcp, udp } reject")
     assert chain(text, "closed_in")[1].endswith("drop")
-    assert "closed" not in rules("tulle-x", 3, [ONE], ipv6=True)
+    assert "closed" not in rules("tulle-x", 3, [ONE])
 
 
 def test_what_is_chosen() -> None:
     """Exclusions first, then what is included; the mesh's own addresses always, for nobody else answers there."""
-    text = rules("tulle-x", 3, [Captured(10, "a/app", "a/proxy", (80,), 1, 2, 3, CHOSEN)], ipv6=True)
+    text = rules("tulle-x", 3, [Captured(10, "a/app", "a/proxy", (80,), 1, 2, 3, CHOSEN)])
     assert chain(text, "out_10")[5:] == [
         'oifname { "docker0", "eth1" } return',
         "tcp dport { 25, 3306 } return",
@@ -116,7 +117,7 @@ def test_nft_reads_them(chosen: Interception) -> None:
     captured = Captured(10, "a/app", "a/proxy", (80,), 1, 2, 3, chosen)
     text = "\n".join(
         line.replace("socket cgroupv2 level 3 vmap @outward", groups).replace("socket cgroupv2 level 3 vmap @inward", groups)
-        for line in rules("tulle-x", 3, [captured], ipv6=True).splitlines()
+        for line in rules("tulle-x", 3, [captured]).splitlines()
         if '"a/' not in line
     ).replace("    elements = {\n    }\n", "")
     for one in (text, nftables.workload_rules(ProxyPorts(), (80,), chosen)):

@@ -171,3 +171,15 @@ async def test_garbage_is_ignored(served: Served, garbage: bytes) -> None:
         with pytest.raises(BlockingIOError):
             raw.recv(1)
     assert addresses(await served.ask("cart", tcp=True)) == ["240.240.0.3"]
+
+
+async def test_each_family_is_answered_with_its_own(served: Served) -> None:
+    """An AAAA with an IPv4 address breaks the reply; a dual-stack service without one is not reached by IPv6."""
+    served.server.publish(
+        {"cart.shop.svc.cluster.local": ["240.240.0.3", "2001:db8::7"], "old.shop.svc.cluster.local": ["240.240.0.4"]}
+    )
+    for kind, expected in (("A", "240.240.0.3"), ("AAAA", "2001:db8::7")):
+        reply = await served.ask("cart.shop", kind=kind)
+        assert [row.to_text() for rrset in reply.answer for row in rrset] == [expected]
+    reply = await served.ask("old.shop", kind="AAAA")
+    assert (reply.rcode(), reply.answer) == (dns.rcode.NOERROR, [])

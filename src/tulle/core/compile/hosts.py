@@ -51,7 +51,7 @@ def virtual_host(fetch: Fetch, key: tuple[RouteTableKey, Key, int]) -> VirtualHo
     routes = fetch(mesh_routes, (service_key, number, source)) or ()
     if where.service:
         return VirtualHost(name=f"{row.hostname}:{number}", domains=("*",), routes=routes)
-    addresses = (one for one in (row.address, *row.networks) if is_address(one))
+    addresses = (one for one in (row.address, row.address6, *row.networks) if is_address(one))
     names = (*short_names(service_key, where.namespace), *addresses)
     hosts = [_bracketed(name) for name in names]
     bare = hosts if where.port or number == _HTTP_PORT else []

@@ -2,7 +2,8 @@
 
 A part names one row of one table of the model; `core.pipeline` turns it into resources. Layers are `mesh`, `place/...` for every
 standpoint of callers (see `localities`; none where no rule asks), `namespace/NS` for every namespace with sidecars (or
-`callers/NS/DIGEST`, for those of them that rules tell apart by labels), and `workload/NS/NAME` for every workload with a proxy.
+`callers/NS/DIGEST`, for those of them that rules tell apart by labels), `ipv6/NS` (or `ipv6/NS/DIGEST`) beside these where
+workloads have IPv6, and `workload/NS/NAME` for every workload with a proxy.
 """
 
 from __future__ import annotations
@@ -26,8 +27,17 @@ from tulle.core.compile.localities import (
     standpoints,
 )
 from tulle.core.compile.names import name
-from tulle.core.compile.objects import has_sidecar, is_gateway, workload_entries
-from tulle.core.compile.outbound import by_table_port, others, outbound, outbound_apart, own_tables, sidecar_namespaces, tables
+from tulle.core.compile.objects import IPV6, has_sidecar, is_gateway, workload_entries
+from tulle.core.compile.outbound import (
+    by_table_port,
+    others,
+    outbound,
+    outbound_apart,
+    outbound_six,
+    own_tables,
+    sidecar_namespaces,
+    tables,
+)
 from tulle.core.compile.services import registry, service
 from tulle.core.compile.workloads import workload
 from tulle.core.flow import Fetch, Table, table
@@ -39,6 +49,7 @@ Part = tuple[Table[Any, Any], Any]
 
 MESH = "mesh"
 _PLACE = "place"
+_SIX = "ipv6"
 
 
 def namespace_layer(namespace: str) -> str:
@@ -49,6 +60,11 @@ def namespace_layer(namespace: str) -> str:
 def callers_layer(namespace: str, digest: str) -> str:
     """The layer of those of a namespace's sidecars that have some labels, by the digest of these."""
     return f"callers/{namespace}/{digest}"
+
+
+def six_layer(namespace: str, digest: str = "") -> str:
+    """The layer of what those of a namespace's sidecars (or of those with some labels) have for calls by IPv6 that have IPv6."""
+    return f"{_SIX}/{namespace}/{digest}" if digest else f"{_SIX}/{namespace}"
 
 
 def place_layer(standpoint_name: str) -> str:
@@ -72,10 +88,12 @@ def layer_names(fetch: Fetch, _key: None) -> tuple[str, ...]:
     """All layers that there are."""
     proxies = (*fetch.keys(workload_entries, "role", "sidecar"), *fetch.keys(workload_entries, "role", "gateway"))
     spaces = fetch(sidecar_namespaces, None) or ()
+    six = sorted({key[0] for key in fetch.keys(workload_entries, "role", "IPv6")})
     return (
         MESH,
         *(namespace_layer(namespace) for namespace in spaces),
         *(callers_layer(namespace, digest) for namespace in spaces for digest in fetch(callers_apart, namespace) or ()),
+        *(six_layer(namespace, digest) for namespace in six for digest in ("", *(fetch(callers_apart, namespace) or ()))),
         *(place_layer(one.name) for one in fetch(standpoints, None) or ()),
         *(workload_layer(f"{namespace}/{name}") for namespace, name in sorted(proxies)),
     )
@@ -93,8 +111,12 @@ def layer_parts(fetch: Fetch, layer: str) -> tuple[Part, ...]:
     if kind == "namespace":
         return _namespace(fetch, rest)
     namespace, _slash, name = rest.partition("/")
-    if kind == "callers":
+    if kind == _SIX and not name:
+        return ((outbound_six, Source(namespace)),)
+    if kind in ("callers", _SIX):
         labels = (fetch(callers_apart, namespace) or {}).get(name)
+        if kind == _SIX:
+            return ((outbound_six, Source(namespace, labels)),) if labels else ()
         return _callers(fetch, Source(namespace, labels)) if labels else ()
     return _workload(fetch, (namespace, name))
 
@@ -155,5 +177,8 @@ def proxy_layers(fetch: Fetch, key: Key) -> tuple[str, ...]:
         return (MESH, *near, own)
     if entry is not None and has_sidecar(entry):
         labels = fetch(caller_labels, key)
-        return (MESH, *near, callers_layer(key[0], labels_digest(labels)) if labels else namespace_layer(key[0]), own)
+        digest = labels_digest(labels) if labels else ""
+        shared = callers_layer(key[0], digest) if digest else namespace_layer(key[0])
+        six = (six_layer(key[0], digest),) if entry.metadata.annotations.get(IPV6) == "true" else ()
+        return (MESH, *near, shared, *six, own)
     return ()

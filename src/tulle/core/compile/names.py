@@ -18,7 +18,7 @@ def name(fetch: Fetch, key: Key) -> Name | None:
     row = fetch(service, key)
     if row is None or (row.entry and not row.address):
         return None
-    addresses = (row.address,) if row.address else _addresses(fetch, key)
+    addresses = tuple(one for one in (row.address, row.address6) if one) or _addresses(fetch, key)
     seen_from = () if row.seen_from("*") else tuple(row.namespace if word == "." else word for word in row.export_to)
     return Name(hostname=row.hostname, name=row.name, namespace=row.namespace, addresses=addresses, seen_from=seen_from)
 

@@ -55,6 +55,7 @@ MTLS = "tulle.dev/mtls"
 TLS_MODE = "security.istio.io/tlsMode"  # a label
 PROXY_PORTS = "tulle.dev/proxy-ports"
 APP_PORTS = "tulle.dev/app-ports"
+IPV6 = "tulle.dev/ipv6"
 
 # Where a workload stands, as Kubernetes and Istio label it.
 REGION = "topology.kubernetes.io/region"
@@ -132,7 +133,9 @@ def _workload_role(_key: Key, row: WorkloadEntry) -> list[Hashable]:
         return ["gateway"]
     if not has_sidecar(row):
         return []
-    return ["sidecar", "forward proxy"] if row.metadata.annotations.get(CAPTURE) == Capture.PROXY else ["sidecar"]
+    if row.metadata.annotations.get(CAPTURE) == Capture.PROXY:
+        return ["sidecar", "forward proxy"]
+    return ["sidecar", "IPv6"] if row.metadata.annotations.get(IPV6) == "true" else ["sidecar"]
 
 
 def _service_selector(key: Key, row: Service) -> list[Hashable]:
@@ -269,7 +272,7 @@ services: Input[Key, Service] = Input(
     "services",
     namespace=lambda key, _row: [key[0]],
     selector=_service_selector,
-    address=lambda _key, row: [row.spec.cluster_ip],
+    address=lambda _key, row: list(dict.fromkeys((row.spec.cluster_ip, *row.spec.cluster_ips))),
 )
 workload_entries: Input[Key, WorkloadEntry] = Input(
     "workload_entries",

@@ -126,8 +126,8 @@ def _told(row: Service, number: int, protocol: Protocol) -> Iterator[OutboundTcp
     """How connections to a port of a service are told: by its addresses, else by the server name of TLS, else by nothing."""
     destination = DestinationKey(row.hostname, number)
     sniffed = protocol is Protocol.AUTO
-    if row.address:
-        yield OutboundTcp(row.address, number, destination, sniffed=sniffed, tls=protocol is Protocol.TLS)
+    for address in filter(None, (row.address, row.address6)):
+        yield OutboundTcp(address, number, destination, sniffed=sniffed, tls=protocol is Protocol.TLS)
     for network in row.networks:
         yield OutboundTcp(network, number, destination, sniffed=sniffed and "/" not in network)
     if row.entry and not row.address and not row.networks:
@@ -162,6 +162,12 @@ def outbound(fetch: Fetch, namespace: str) -> Outbound:
 @table
 def outbound_apart(fetch: Fetch, source: Source) -> Outbound:
     """What those of them listen for that have labels by which rules tell them apart: tables of their own."""
+    return _outbound(fetch, source)
+
+
+@table
+def outbound_six(fetch: Fetch, source: Source) -> Outbound:
+    """The same for those of them that have IPv6: a layer of its own, for elsewhere Envoy would refuse it."""
     return _outbound(fetch, source)
 
 

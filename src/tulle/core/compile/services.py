@@ -86,13 +86,12 @@ def service(fetch: Fetch, key: Key) -> Service | None:
         return fetch(entry_service, key)
     if row.spec.type == "ExternalName":
         return None
-    address = row.spec.cluster_ip
-    if not is_address(address) or fetch(address_owner, address) != key:
-        address = ""
+    own = [one for one in _claimed(row) if fetch(address_owner, one) == key]
+    address, address6 = (next((one for one in own if (":" in one) is six), "") for six in (False, True))
     said = row.metadata.annotations.get(EXPORT_TO, "")
     export_to = tuple(word for part in said.split(",") if (word := part.strip()))
     ports = _ports(row)
-    return Service(full_name(key), key[1], key[0], address, ports, export_to=export_to)
+    return Service(full_name(key), key[1], key[0], address, ports, export_to=export_to, address6=address6)
 
 
 def called(fetch: Fetch, host: str, namespace: str) -> Key | None:
@@ -107,6 +106,15 @@ def registry(fetch: Fetch, _key: None) -> tuple[Key, ...]:
     hosts = {host for key in fetch.keys(service_entries) for host in fetch(entry_hosts, key) or ()}
     known: tuple[Key, ...] = fetch.keys(services)
     return (*known, *sorted(hosts.difference(known)))
+
+
+def _claimed(row: ServiceObject) -> list[str]:
+    """The virtual IPs that a Service asks for: `clusterIP`, and of `clusterIPs` the one of the other family."""
+    first = row.spec.cluster_ip
+    if not is_address(first):
+        return []
+    other = (one for one in row.spec.cluster_ips if is_address(one) and (":" in one) is not (":" in first))
+    return [first, *([found] if (found := next(other, "")) else [])]
 
 
 @table
@@ -134,11 +142,12 @@ def _problems(fetch: Fetch, key: Key, row: ServiceObject) -> Iterator[Problem]:
     for index, port in enumerate(row.spec.ports):
         if port.protocol != "TCP":
             yield not_yet(row.ref, f"spec.ports[{index}].protocol", f"{port.protocol} through the mesh")
-    address = row.spec.cluster_ip
-    if is_address(address) and (owner := fetch(address_owner, address)) not in (None, key):
-        assert owner is not None
-        message = f"{address} is the virtual IP of the older Service {owner[0]}/{owner[1]}; needed an address of its own"
-        yield warning(row.ref, "spec.clusterIP", "DuplicateAddress", message)
+    for address in _claimed(row):
+        if (owner := fetch(address_owner, address)) not in (None, key):
+            assert owner is not None
+            message = f"{address} is the virtual IP of the older Service {owner[0]}/{owner[1]}; needed an address of its own"
+            field = "spec.clusterIP" if address == row.spec.cluster_ip else "spec.clusterIPs"
+            yield warning(row.ref, field, "DuplicateAddress", message)
 
 
 def _outside(row: ServiceObject) -> Iterator[Problem]:
@@ -152,13 +161,15 @@ def _outside(row: ServiceObject) -> Iterator[Problem]:
     ):
         if policy == "Local":
             yield not_yet(row.ref, f"spec.{name}", policy)
-    if spec.ip_family_policy not in (None, "SingleStack"):
+    claimed = _claimed(row)
+    six = any(":" in one for one in claimed)  # nobody allots one, but who names one has it
+    if spec.ip_family_policy not in (None, "SingleStack") and not six:
         yield not_yet(row.ref, "spec.ipFamilyPolicy", spec.ip_family_policy)
     for index, family in enumerate(spec.ip_families):
-        if family != "IPv4":
+        if family != "IPv4" and not six:
             yield not_yet(row.ref, f"spec.ipFamilies[{index}]", family)
     for index, address in enumerate(spec.cluster_ips):
-        if address != spec.cluster_ip:
+        if address != spec.cluster_ip and address not in claimed:
             yield not_yet(row.ref, f"spec.clusterIPs[{index}]", "an address beside clusterIP")
     for index, port in enumerate(spec.ports):
         if port.node_port:

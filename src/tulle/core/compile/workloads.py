@@ -9,6 +9,7 @@ from tulle.core.compile.hostname import Key
 from tulle.core.compile.mtls import Modes, modes
 from tulle.core.compile.objects import (
     CAPTURE,
+    IPV6,
     NODE,
     PROXY_PORTS,
     app_ports,
@@ -48,6 +49,7 @@ def workload(fetch: Fetch, key: Key) -> Workload | None:
         ports=json_note(entry, PROXY_PORTS, ProxyPorts) or ProxyPorts(),
         mtls=(fetch(modes, key) or Modes()).default,
         inbound=() if gateway else fetch(inbound, key) or (),
+        ipv6=notes.get(IPV6) == "true",
         listeners=fetch(gateway_listeners, key) or () if gateway else (),
         registry_only=not gateway and registry_only(fetch, sidecar_of(fetch, key)),
         callers=() if gateway else fetch(caller_labels, key) or (),

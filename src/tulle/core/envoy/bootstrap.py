@@ -72,7 +72,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     serves it. `xds_socket` and `admin_socket` are paths of Unix sockets. `health_port` and `metrics_port` are bound on
     `address`; 0 leaves the listener out. `mark` is the socket mark of the proxy's own connections, which exempts them from
     capture; 0: none (it takes CAP_NET_ADMIN). `dns_port` on the loopback is asked for names; 0: whom the host asks.
-    `heap_bytes` is where Envoy starts to refuse work instead of being killed.
+    `ipv6`: bind `::` beside 0.0.0.0. `heap_bytes` is where Envoy starts to refuse work instead of being killed.
     """
 
     node_id: str
@@ -85,6 +85,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     metrics_port: int = 15090
     mark: int = 0
     dns_port: int = 0
+    ipv6: bool = False
     heap_bytes: int = 1 << 30
 
 
@@ -95,6 +96,9 @@ def bootstrap(options: Options) -> dict[str, Any]:
         listeners.append(_to_admin("health", options.address, options.health_port, "/healthz/ready", "/ready"))
     if options.metrics_port:
         listeners.append(_to_admin("metrics", options.address, options.metrics_port, "/stats/prometheus", "/stats/prometheus"))
+    for listener in listeners if options.ipv6 else ():
+        port = listener["address"]["socket_address"]["port_value"]
+        listener["additional_addresses"] = [{"address": {"socket_address": {"address": "::", "port_value": port}}}]
     message: dict[str, Any] = {
         "node": {"id": options.node_id, "cluster": options.cluster, "metadata": options.metadata},
         "admin": {"address": {"pipe": {"path": options.admin_socket, "mode": 0o600}}, "ignore_global_conn_limit": True},

@@ -29,6 +29,8 @@ from tulle.pb.envoy.config.listener.v3 import listener_components_pb2, listener_
 
 ANY = "0.0.0.0"  # noqa: S104 - inside a workload's network, where capture decides what arrives
 LOOPBACK = "127.0.0.1"
+ANY6 = "::"
+_SIX = {ANY: ANY6, LOOPBACK: "::1"}
 
 _Chain = listener_components_pb2.FilterChain
 _Match = listener_components_pb2.FilterChainMatch
@@ -36,16 +38,36 @@ _Match = listener_components_pb2.FilterChainMatch
 
 def encode_outbound(outbound: Outbound) -> tuple[Encoded, ...]:
     """The listeners that the sidecars of a namespace share: one for every HTTP port, one for every TCP service."""
+    return _shared(outbound, tuple(service for service in outbound.tcp if ":" not in service.address))
+
+
+def encode_outbound_six(outbound: Outbound) -> tuple[Encoded, ...]:
+    """The same for calls by IPv6."""
+    found = _shared(outbound, tuple(service for service in outbound.tcp if not service.address or ":" in service.address))
+    return tuple(_at_six(one) for one in found)
+
+
+def _at_six(encoded: Encoded) -> Encoded:
+    """A listener for a port at all addresses, moved to those of IPv6."""
+    listener = listener_pb2.Listener.FromString(encoded.value)
+    if listener.address.socket_address.address != ANY:
+        return encoded
+    listener.address.socket_address.address = ANY6
+    listener.name = f"[{ANY6}]_{listener.address.socket_address.port_value}"
+    return encode(encoded.type_url, listener.name, listener.SerializeToString(deterministic=True), encoded.refs)
+
+
+def _shared(outbound: Outbound, services: tuple[OutboundTcp, ...]) -> tuple[Encoded, ...]:
     told: dict[int, tuple[RouteTableKey | None, bool]] = {table.port: (table, False) for table in outbound.http}
     told |= {table.port: (table, True) for table in outbound.sniffed}
     others: dict[int, list[OutboundTcp]] = {}
-    for service in outbound.tcp:
+    for service in services:
         if not service.address or "/" in service.address:
             others.setdefault(service.port, []).append(service)
     rest = BLACK_HOLE if outbound.registry_only else PASSTHROUGH
     return (
         *(_any_address(port, told.get(port, (None, False)), others.get(port, []), rest) for port in sorted({*told, *others})),
-        *(_tcp_service(service, outbound) for service in outbound.tcp if service.address and "/" not in service.address),
+        *(_tcp_service(service, outbound) for service in services if service.address and "/" not in service.address),
     )
 
 
@@ -59,7 +81,11 @@ def encode_workload(workload: Workload) -> tuple[Encoded, ...]:
             _encode(_forward_proxy(workload.ports.outbound, table), table.name),
             *(_encode(port_listener(workload, port)) for port in workload.inbound),
         )
-    return _encode(_virtual_outbound(workload)), _encode(virtual_inbound(workload))
+    captured = [_virtual_outbound(workload), virtual_inbound(workload)]
+    for listener in captured if workload.ipv6 else ():
+        bound = listener.address.socket_address
+        listener.additional_addresses.add(address=socket(_SIX[bound.address], bound.port_value))
+    return tuple(map(_encode, captured))
 
 
 def _any_address(port: int, told: tuple[RouteTableKey | None, bool], services: list[OutboundTcp], rest: str) -> Encoded:

@@ -69,7 +69,8 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
 
     A host of a ServiceEntry has that object's name in `entry`, and may have `networks` that stand for it beside an address.
     `export_to`: the namespaces that see it ("*": all; none written: all). `subject_alt_names`: whom its endpoints must prove to
-    be.
+    be. `address6` is its virtual IP of the
+    other family.
     """
 
     hostname: str
@@ -83,6 +84,7 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     networks: tuple[str, ...] = ()
     export_to: tuple[str, ...] = ()
     subject_alt_names: tuple[str, ...] = ()
+    address6: str = ""
 
     @property
     def ref(self) -> Ref:

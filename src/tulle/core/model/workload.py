@@ -103,6 +103,7 @@ class Workload(msgspec.Struct, frozen=True, omit_defaults=True):
     ports: ProxyPorts = ProxyPorts()
     mtls: MtlsMode = MtlsMode.PERMISSIVE  # for ports that no service declares
     inbound: tuple[InboundPort, ...] = ()
+    ipv6: bool = False  # its network has IPv6, and what comes that way is captured too
     listeners: tuple[GatewayListener, ...] = ()  # of a gateway
     registry_only: bool = False  # it calls nothing that the mesh does not know
     callers: tuple[tuple[str, str], ...] = ()  # the labels for which it has route tables of its own: see RouteTableKey

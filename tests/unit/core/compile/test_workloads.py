@@ -390,3 +390,30 @@ def test_what_is_wrong_in_an_annotation_of_istios_is_told() -> None:
     found = [one for one in wrong.problems() if one.reason == "BadAnnotation"]
     assert len(found) == 1
     assert "needed networks with commas between them" in found[0].message
+
+
+def test_both_families_of_a_service() -> None:
+    """Its second address would be nobody's: answered by DNS and refused by every sidecar, or a claim on another's."""
+    spec = {"clusterIP": "2001:db8::7", "clusterIPs": ["2001:db8::7", "240.240.0.7"], "selector": {"app": "cart"}}
+    ports = [{"port": 6379, "name": "redis"}, {"port": 8080, "name": "http"}]
+    raw: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "cart", "namespace": "default"},
+        "spec": {**spec, "ports": ports},
+    }
+    both = Mesh([obj(raw), entry("cart-1", "10.0.0.1", {"app": "cart"}), _noted("tulle.dev/ipv6", "true")])
+    assert dns(both, "cart.default.svc.cluster.local").addresses == ("240.240.0.7", "2001:db8::7")
+    assert not both.problems()
+    shared = both.pipeline.table("namespace/default", type_urls.LISTENER)
+    assert "240.240.0.7_6379" in shared
+    assert not [name for name in shared if ":" in name], "a host without IPv6 would refuse these"
+    six = both.pipeline.table("ipv6/default", type_urls.LISTENER)
+    assert set(six) == {"2001:db8::7_6379", "[::]_8080"}
+    assert [layer for layer in both.pipeline.layers("default/reviews-v1") if "ipv6" in layer] == ["ipv6/default"]
+    assert not [layer for layer in both.pipeline.layers("default/cart-1") if "ipv6" in layer]
+    younger = service("web", address="2001:db8::7", created="2026-01-01T00:00:00Z")
+    older = obj({**raw, "metadata": {"name": "cart", "namespace": "default", "creationTimestamp": "2025-01-01T00:00:00Z"}})
+    (problem,) = Mesh([older, younger]).problems()
+    assert problem.reason == "DuplicateAddress"
+    assert "default/cart" in problem.message

@@ -15,7 +15,7 @@ from tulle.core.compile.istio_tls import CIPHERS, CURVES
 from tulle.core.encoded import Encoded
 from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
 from tulle.core.envoy.endpoints import encode_endpoints
-from tulle.core.envoy.listeners import encode_outbound, encode_workload
+from tulle.core.envoy.listeners import encode_outbound, encode_outbound_six, encode_workload
 from tulle.core.envoy.routes import encode_host, encode_table
 from tulle.core.model.destination import Destination, DestinationKey, Endpoint, EndpointSet, Locality, Transport
 from tulle.core.model.gateway import GatewayChain, GatewayListener, SecretRef, ServerTls
@@ -276,6 +276,7 @@ def test_envoy_takes_whatever_the_model_can_say(tmp_path: Path) -> None:
         OutboundTcp("240.240.0.7", 3306 + at, REVIEWS, sniffed, routes)
         for at, (sniffed, routes) in enumerate(product((False, True), ((), half, (*half, TcpRoute()))))
     )
+    services += tuple(OutboundTcp("2001:db8::7", one.port, REVIEWS, one.sniffed, one.routes) for one in services)
     unaddressed = (
         OutboundTcp("", 443, REVIEWS, names=("*.example", "a.example")),
         OutboundTcp("", 443, REVIEWS, names=("b.example",)),
@@ -290,9 +291,8 @@ def test_envoy_takes_whatever_the_model_can_say(tmp_path: Path) -> None:
     outbound = [
         resource
         for registry_only, tcp in ((False, services), (True, unaddressed), (False, unaddressed))
-        for resource in encode_outbound(
-            Outbound("default", (TABLE,), tcp, (RouteTableKey(9081, "default"),), registry_only=registry_only)
-        )
+        for encode in (encode_outbound, encode_outbound_six)
+        for resource in encode(Outbound("default", (TABLE,), tcp, (RouteTableKey(9081, "default"),), registry_only=registry_only))
     ]
     tables.append(encode_table(RouteTableKey(9081, "default")))
     tables += [encode_table(RouteTableKey(port, "default", service=REVIEWS.hostname)) for port in range(3306, 3312)]
@@ -300,6 +300,8 @@ def test_envoy_takes_whatever_the_model_can_say(tmp_path: Path) -> None:
     for capture, mode, others in product(Capture, MtlsMode, MtlsMode):
         one = workload(capture, mode, others)
         groups.append([*tables, *encode_workload_clusters(one), *encode_workload(one)])
+        if capture in (Capture.CGROUP, Capture.NETNS):
+            groups.append([*tables, *encode_workload_clusters(one), *encode_workload(msgspec.structs.replace(one, ipv6=True))])
     assert validate(groups, tmp_path) == ""
 
 

@@ -85,7 +85,7 @@ def test_no_text_gets_into_the_rules(annotations: dict[str, str]) -> None:
     captured = cgroup_rules.Captured(10, "a/app", "a/proxy", (80,), 1, 2, 3, chosen)
     for rules in (
         nftables.workload_rules(ProxyPorts(), (80,), chosen),
-        cgroup_rules.rules("tulle-x", 3, [captured], ipv6=True),
+        cgroup_rules.rules("tulle-x", 3, [captured]),
     ):
         assert re.fullmatch(r'[A-Za-z0-9_.:/{}"@!=<>,*\- \n]*', rules)
         assert rules.count("{") == rules.count("}")
