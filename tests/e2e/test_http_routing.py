@@ -265,7 +265,11 @@ def test_filters_at_a_gateway(mesh: Mesh, echo: Echo) -> None:
     edit = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "x-env", "value": "50%"}]}}
     redirect = {"type": "RequestRedirect", "requestRedirect": {"hostname": "b.example", "port": 443, "scheme": "https"}}
     full = {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/full"}}}
+    cors = {"allowOrigins": ["https://*.example"], "allowMethods": ["*"], "allowHeaders": ["*"], "allowCredentials": True}
+    header = {"type": "Header", "header": {"name": "x-session"}}
     rules = [
+        {"matches": [{"path": {"value": "/cors"}}], "filters": [{"type": "CORS", "cors": cors}], "backendRefs": [backend]},
+        {"matches": [{"path": {"value": "/session"}}], "sessionPersistence": header, "backendRefs": [backend]},
         {"matches": [{"path": {"value": "/away"}}], "filters": [redirect]},
         {"matches": [{"path": {"value": "/in"}}], "filters": [rewrite, edit], "backendRefs": [backend]},
         {
@@ -284,3 +288,15 @@ def test_filters_at_a_gateway(mesh: Mesh, echo: Echo) -> None:
     assert (seen.json()["path"], seen.json()["headers"]["x-env"]) == ("/a", "50%")
     both = {(reply.json()["name"], reply.json()["path"]) for reply in fetch(f"{mesh.base}/split/a", 60, headers=host)}
     assert both == {("echo", "/full"), ("shadow", "/split/a")}
+    asked = {"origin": "https://a.example", "access-control-request-method": "PUT", "access-control-request-headers": "x-a, x-b"}
+    flags = [flag for name, value in asked.items() for flag in ("-H", f"{name}: {value}")]
+    preflight = subprocess.run(
+        ["curl", "-si", "-X", "OPTIONS", "-H", "host: echo.example", *flags, f"{mesh.base}/cors"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.lower()
+    assert "access-control-allow-origin: https://a.example" in preflight
+    assert "access-control-allow-headers: x-a, x-b" in preflight
+    (begun,) = fetch(f"{mesh.base}/session", headers=host)
+    assert {name.lower() for name in begun.headers} >= {"x-session"}

@@ -128,6 +128,7 @@ def _cors(said: CORS) -> Cors:
         max_age=float(said.max_age),
         credentials=bool(said.allow_credentials),
         forward_unmatched=False,
+        echo="*" in said.allow_headers and bool(said.allow_credentials),
     )
 
 

@@ -211,6 +211,7 @@ class Action:
             max_age=seconds(said.max_age) if said.max_age else None,
             credentials=bool(said.allow_credentials),
             forward_unmatched=said.unmatched_preflights != "IGNORE",
+            echo="*" in said.allow_headers and bool(said.allow_credentials),
         )
 
     def _fault(self, said: HTTPFaultInjection | None, path: str) -> tuple[Delay | None, Abort | None]:

@@ -8,7 +8,7 @@ nothing. Access logs and the metrics logger are added in `_manager` when telemet
 from __future__ import annotations
 
 from tulle.core.envoy.route_actions import PREVIOUS_HOSTS, UNREACHED
-from tulle.core.envoy.route_filters import CORS, FAULT, SESSION
+from tulle.core.envoy.route_filters import CORS, FAULT, HEADERS, SESSION
 from tulle.core.envoy.source import ADS, FALSE, TRUE, seconds, uint32
 from tulle.core.envoy.speaking import HTTP2_OPTIONS
 from tulle.pb import pack
@@ -18,18 +18,23 @@ from tulle.pb.envoy.config.listener.v3 import listener_components_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 from tulle.pb.envoy.extensions.filters.http.cors.v3 import cors_pb2
 from tulle.pb.envoy.extensions.filters.http.fault.v3 import fault_pb2
+from tulle.pb.envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from tulle.pb.envoy.extensions.filters.http.router.v3 import router_pb2
 from tulle.pb.envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from tulle.pb.envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 
 _Manager = http_connection_manager_pb2.HttpConnectionManager
 
-# What routes may ask for, in the order in which it happens. CORS is the first, so that the pages of other origins may read what
-# the others answer.
-_ROUTED = (
-    http_connection_manager_pb2.HttpFilter(name=CORS, typed_config=pack(cors_pb2.Cors())),
-    http_connection_manager_pb2.HttpFilter(name=FAULT, typed_config=pack(fault_pb2.HTTPFault())),
-    http_connection_manager_pb2.HttpFilter(name=SESSION, typed_config=pack(stateful_session_pb2.StatefulSession())),
+# What routes may ask for, in the order in which it happens. CORS is before the others, so that the pages of other origins may
+# read what they answer. All are off but for routes that configure them: no request pays for what it does not use.
+_ROUTED = tuple(
+    http_connection_manager_pb2.HttpFilter(name=name, typed_config=pack(message), disabled=True)
+    for name, message in (
+        (HEADERS, header_mutation_pb2.HeaderMutation()),
+        (CORS, cors_pb2.Cors()),
+        (FAULT, fault_pb2.HTTPFault()),
+        (SESSION, stateful_session_pb2.StatefulSession()),
+    )
 )
 _ROUTER = http_connection_manager_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=pack(router_pb2.Router()))
 

@@ -10,10 +10,12 @@ from tulle.core.envoy.route_matches import text_matcher
 from tulle.core.envoy.source import FALSE, TRUE, percent, seconds
 from tulle.core.model.route import Abort, Cors, Delay, Route, Session
 from tulle.pb import pack
-from tulle.pb.envoy.config.core.v3 import extension_pb2
+from tulle.pb.envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
+from tulle.pb.envoy.config.core.v3 import base_pb2, extension_pb2
 from tulle.pb.envoy.extensions.filters.common.fault.v3 import fault_pb2 as common_fault_pb2
 from tulle.pb.envoy.extensions.filters.http.cors.v3 import cors_pb2
 from tulle.pb.envoy.extensions.filters.http.fault.v3 import fault_pb2
+from tulle.pb.envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from tulle.pb.envoy.extensions.filters.http.stateful_session.v3 import stateful_session_pb2
 from tulle.pb.envoy.extensions.http.stateful_session.cookie.v3 import cookie_pb2
 from tulle.pb.envoy.extensions.http.stateful_session.header.v3 import header_pb2
@@ -22,13 +24,35 @@ from tulle.pb.google.protobuf import any_pb2
 
 CORS = "envoy.filters.http.cors"
 FAULT = "envoy.filters.http.fault"
+HEADERS = "envoy.filters.http.header_mutation"
 SESSION = "envoy.filters.http.stateful_session"
+
+
+# The answer to a preflight is the CORS filter's, which no route can change; a filter before it can.
+_ECHO = pack(
+    header_mutation_pb2.HeaderMutationPerRoute(
+        mutations=header_mutation_pb2.Mutations(
+            response_mutations=[
+                mutation_rules_pb2.HeaderMutation(
+                    append=base_pb2.HeaderValueOption(
+                        header=base_pb2.HeaderValue(
+                            key="access-control-allow-headers", value="%REQ(access-control-request-headers)%"
+                        ),
+                        append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS,
+                    )
+                )
+            ]
+        )
+    )
+)
 
 
 def filters(route: Route) -> Iterator[tuple[str, any_pb2.Any]]:
     """The configuration of each filter that the route uses, by the filter's name."""
     if route.cors:
         yield CORS, pack(_cors(route.cors))
+        if route.cors.echo:
+            yield HEADERS, _ECHO
     if route.delay or route.abort:
         yield FAULT, pack(_fault(route.delay, route.abort))
     if route.session and (route.session.cookie or route.session.header):

@@ -134,7 +134,8 @@ class Mirror(msgspec.Struct, frozen=True, omit_defaults=True):
 class Cors(msgspec.Struct, frozen=True, omit_defaults=True):
     """Which pages of other `origins` may call, and how. `max_age` in seconds.
 
-    `forward_unmatched`: a preflight of another origin is the application's to answer.
+    `forward_unmatched`: a preflight of another origin is the application's to answer. `echo`: allow the headers that a preflight
+    asks for, whatever they are; to callers with credentials a wildcard says nothing.
     """
 
     origins: tuple[TextMatch, ...] = ()
@@ -144,6 +145,7 @@ class Cors(msgspec.Struct, frozen=True, omit_defaults=True):
     max_age: float | None = None
     credentials: bool = False
     forward_unmatched: bool = True
+    echo: bool = False
 
 
 class Delay(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -96,6 +96,10 @@ def test_cors(mesh: Mesh) -> None:
     assert found.cors == Cors(texts, ("GET",), ("x-a",), (), 5.0, True, False)
     wide = made(mesh, of("CORS", allowOrigins=["*"], allowMethods=["*"])).cors
     assert wide is not None
+    assert not wide.echo
+    credentials = made(mesh, of("CORS", allowOrigins=["*"], allowHeaders=["*"], allowCredentials=True)).cors
+    assert credentials is not None
+    assert credentials.echo
     assert (wide.origins, len(wide.methods)) == ((TextMatch(MatchKind.EXACT, "*"),), 9)
 
 

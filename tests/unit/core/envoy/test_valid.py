@@ -254,7 +254,9 @@ def changes(one: tuple[WeightedDestination, ...], many: tuple[WeightedDestinatio
     yield Route(destinations=shares[:1])
     yield Route(destinations=shares, rewrite=Rewrite("b.example"), headers=headers, idle_timeout=3.0)
     origins = (TextMatch(MatchKind.EXACT, "https://a"), TextMatch(MatchKind.REGEX, ".*"), TextMatch(MatchKind.PREFIX, "http"))
-    yield Route(destinations=one, cors=Cors(origins, ("GET", "PUT"), ("x-a",), ("x-b",), 86400.5, True, False), headers=headers)
+    yield Route(
+        destinations=one, cors=Cors(origins, ("GET", "PUT"), ("x-a",), ("x-b",), 86400.5, True, False, True), headers=headers
+    )
     yield Route(destinations=one, cors=Cors(), mirrors=(Mirror(REVIEWS, 0.5), Mirror(DestinationKey("none", 1))))
     yield Route(destinations=one, session=Session(cookie="s", path="/a", lifetime=60.0))
     yield Route(destinations=one, session=Session(cookie="s"))
