@@ -290,6 +290,8 @@ class Agent:
     async def _maintain(self) -> None:
         while True:
             await asyncio.sleep(_MAINTENANCE)
+            with contextlib.suppress(TulleError, OSError):  # somebody may have flushed the rules of `cgroup` capture
+                await self.node.network.open()
             for workload in list(self.workloads.values()):
                 if workload.envoy is not None:
                     await asyncio.to_thread(workload.envoy.trim_log)

@@ -279,6 +279,15 @@ async def test_rules_outlive_the_agent_and_go_with_it(host: CgroupNetwork, folde
     assert not (folder / "cgroup").exists()
 
 
+async def test_flushed_rules_come_back(host: CgroupNetwork) -> None:
+    """A firewall service that is restarted flushes everything; without rules every connection would go past the sidecars."""
+    one = await host.create("default/one")
+    subprocess.run(["nft", "delete", "table", "inet", host.table], check=True)
+    await host.open()
+    async with listening(one, ("127.0.0.1", one.proxy_ports.outbound)):
+        assert await said(inside(one, connecting(SOMEWHERE, 80))) == f"{one.proxy_ports.outbound} {SOMEWHERE}:80"
+
+
 async def test_a_removed_workload_is_no_more(host: CgroupNetwork) -> None:
     """Its port is the host's again, and its neighbours go on."""
     first, second = free_ports(2)
