@@ -314,10 +314,12 @@ listener_sets: Input[Key, ListenerSet] = Input("listener_sets", gateway=_set_par
 http_routes: Input[Key, HTTPRoute] = Input(
     "http_routes", parent=_route_parents, parent_host=_route_parent_hosts, backend=_route_backends
 )
-grpc_routes: Input[Key, GRPCRoute] = Input("grpc_routes", parent=_route_parents, parent_host=_route_parent_hosts)
-tls_routes: Input[Key, TLSRoute] = Input("tls_routes", parent=_route_parents)
-tcp_routes: Input[Key, TCPRoute] = Input("tcp_routes", parent=_route_parents)
-udp_routes: Input[Key, UDPRoute] = Input("udp_routes", parent=_route_parents)
+grpc_routes: Input[Key, GRPCRoute] = Input(
+    "grpc_routes", parent=_route_parents, parent_host=_route_parent_hosts, backend=_route_backends
+)
+tls_routes: Input[Key, TLSRoute] = Input("tls_routes", parent=_route_parents, backend=_route_backends)
+tcp_routes: Input[Key, TCPRoute] = Input("tcp_routes", parent=_route_parents, backend=_route_backends)
+udp_routes: Input[Key, UDPRoute] = Input("udp_routes", parent=_route_parents, backend=_route_backends)
 backend_tls_policies: Input[Key, BackendTLSPolicy] = Input("backend_tls_policies", target=_policy_targets)
 reference_grants: Input[Key, ReferenceGrant] = Input("reference_grants", namespace=lambda key, _row: [key[0]])
 secrets: Input[Key, Certificates] = Input("secrets")

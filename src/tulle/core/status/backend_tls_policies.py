@@ -13,7 +13,7 @@ from tulle.core.compile.backend_tls import SOURCES
 from tulle.core.compile.gateway_workloads import CONTROLLER
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.listeners import Fault
-from tulle.core.compile.objects import age, backend_tls_policies, http_routes, services
+from tulle.core.compile.objects import ROUTES, age, backend_tls_policies, services
 from tulle.core.flow import Fetch, table
 from tulle.core.status.routes import gateways_of
 from tulle.core.status.rows import Condition, Part, Status, false, refused, true
@@ -41,8 +41,9 @@ def _gateways(fetch: Fetch, key: Key, row: BackendTLSPolicy) -> Iterator[dict[st
     """The Gateways whose routes lead to a target."""
     found: set[Key] = set()
     for target in row.spec.target_refs:
-        for route in fetch.keys(http_routes, "backend", (key[0], target.name)):
-            found |= gateways_of(fetch, "HTTPRoute", route)
+        for kind, rows in ROUTES.items():
+            for route in fetch.keys(rows, "backend", (key[0], target.name)):
+                found |= gateways_of(fetch, kind, route)
     for namespace, name in sorted(found):
         yield {"group": GROUP_NAME, "kind": "Gateway", "namespace": namespace, "name": name}
 
