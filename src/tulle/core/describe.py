@@ -16,6 +16,7 @@ from tulle.core.compile.objects import destination_rules
 from tulle.core.compile.services import service
 from tulle.core.compile.speakers import speakers
 from tulle.core.evaluate import choose_host
+from tulle.core.evaluate.hosts import without_port
 from tulle.core.evaluate.texts import in_words
 from tulle.core.model.destination import DestinationKey, EndpointSet
 from tulle.core.model.route import Redirect, Route, RouteMatch, RouteTableKey, VirtualHost
@@ -124,13 +125,16 @@ def heard(pipeline: Pipeline, proxy: str, authority: str, port: int) -> Heard | 
         return None
     tables = _tables(pipeline.rows(layers))
     at = 0 if workload.capture is Capture.PROXY and not workload.is_gateway else port
-    fitting = [table for table in tables if table.port == at]
+    named = {full_name(key) for key in meanings(without_port(authority.lower()), workload.namespace)}
+    # A table of one service has what is called at its address: nobody else's requests come there.
+    fitting = [table for table in tables if table.port == at and (not table.service or table.service in named)]
+    fitting.sort(key=lambda table: not table.service)
     if not fitting:
-        return Heard(ports=tuple(sorted({table.port for table in tables if table.port})))
+        return Heard(ports=tuple(sorted({table.port for table in tables if table.port and not table.service})))
     chosen = [(table, found) for table in fitting if (found := choose_host(table, tables[table], authority))]
     if not chosen:
         return Heard(fitting[0])
-    table, (host, domain) = min(chosen, key=lambda one: one[1][1] == "*")
+    table, (host, domain) = min(chosen, key=lambda one: one[1][1] == "*" and not one[0].service)
     goals = {share.destination for route in host.routes for share in route.destinations}
     return Heard(table, host, domain, destinations=_goals(pipeline, goals))
 
@@ -156,8 +160,8 @@ def _routes_for(table: RouteTableKey, hosts: list[VirtualHost], name: str, known
     if table.gateway and known:
         found = (route for host in hosts for route in host.routes)
         return tuple(route for route in found if any(share.destination.hostname == name for share in route.destinations))
-    chosen = choose_host(table, hosts, name)
-    return chosen[0].routes if chosen and chosen[1] != "*" else ()
+    chosen = choose_host(table, hosts, name) if table.service in ("", name) else None
+    return chosen[0].routes if chosen and (chosen[1] != "*" or table.service) else ()
 
 
 def _callers(table: RouteTableKey) -> str:

@@ -110,6 +110,11 @@ def test_one_request_is_followed_from_the_proxy_that_gets_it() -> None:
     unknown = heard(mesh.pipeline, "default/curl", "else.where", 9080)
     assert unknown is not None
     assert unknown.domain == "*"
+    undeclared = Mesh([*bookinfo(), service("thing", ports=({"port": 7777},), address="240.240.7.7")])
+    for authority, wanted in (("thing:7777", "thing.default.svc.cluster.local:7777"), ("else.where:7777", "")):
+        at = heard(undeclared.pipeline, "default/curl", authority, 7777)
+        assert at is not None
+        assert (at.host.name if at.host else "") == wanted, at
     nowhere = heard(mesh.pipeline, "default/curl", "reviews", 7)
     assert nowhere is not None
     assert (nowhere.table, nowhere.ports[-1]) == (None, 9080)

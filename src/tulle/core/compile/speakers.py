@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tulle.core.compile.hostname import Key, covers, full_name
-from tulle.core.compile.objects import destination_rules, http_routes, virtual_services
+from tulle.core.compile.objects import ROUTES, destination_rules, virtual_services
 from tulle.core.flow import Fetch, table
 from tulle.kit.problem import Ref
 
@@ -18,7 +18,8 @@ def speakers(fetch: Fetch, key: Key) -> tuple[Ref, ...]:
 
 def _speakers(fetch: Fetch, key: Key) -> Iterator[Ref]:
     parent = ("", "Service", *key)
-    yield from sorted(row.ref for row in fetch.rows(http_routes, "parent", parent))
+    for source in (ROUTES["HTTPRoute"], ROUTES["GRPCRoute"]):
+        yield from sorted(row.ref for row in fetch.rows(source, "parent", parent))
     name = full_name(key)
     wide = (row for row in fetch.rows(virtual_services, "host", "*") if any(covers(host, name) for host in row.spec.hosts))
     yield from sorted(row.ref for row in (*fetch.rows(virtual_services, "host", key), *wide))
