@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -266,6 +267,52 @@ async def _renew(gateways: Gateways, port: int, pairs: list[tuple[bytes, bytes]]
         await asyncio.gather(*workers)
     assert set(statuses) == {200}, [one for one in statuses if one != 200][:5]
     assert len(statuses) > 600
+
+
+def test_certificates_from_files(gateways: Gateways, tmp_path: Path) -> None:
+    """A certificate on the gateway's disk would not be served, or not the renewed one; a missing one would block the others."""
+    port = free_port()
+    folder = tmp_path
+    for above in (folder, *folder.parents[:3]):
+        if above.stat().st_uid == os.getuid() and above != Path("/tmp"):
+            above.chmod(above.stat().st_mode | 0o055)
+
+    def write(pair: tuple[bytes, bytes]) -> None:
+        for name, data in zip(("tls.crt", "tls.key"), pair, strict=True):
+            (folder / f"new-{name}").write_bytes(data)
+            (folder / f"new-{name}").chmod(0o644)
+            (folder / f"new-{name}").rename(folder / name)
+
+    first, second = ROOTS.server("shop.example"), ROOTS.server("shop.example")
+    write(first)
+    servers = [
+        {
+            "port": {"number": port, "name": name, "protocol": "HTTPS"},
+            "hosts": [host],
+            "tls": {"mode": "SIMPLE", "serverCertificate": f"{where}/tls.crt", "privateKey": f"{where}/tls.key"},
+        }
+        for name, host, where in (("shop", "shop.example", folder), ("missing", "missing.example", "/nowhere"))
+    ]
+    http = [{"route": [{"destination": {"host": "productpage", "port": {"number": 9080}}}]}]
+    gateways.apply(
+        object_("Gateway", "files", {"selector": {"istio": "ingressgateway"}, "servers": servers}, "networking.istio.io"),
+        object_(
+            "VirtualService", "files", {"hosts": ["shop.example"], "gateways": ["files"], "http": http}, "networking.istio.io"
+        ),
+    )
+
+    async def served(pair: tuple[bytes, bytes]) -> None:
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    if number(await shaken(port, "shop.example", context())) == serial(pair):
+                        return
+                except (OSError, asyncio.IncompleteReadError):
+                    await asyncio.sleep(0.05)
+
+    asyncio.run(served(first))
+    write(second)
+    asyncio.run(served(second))
 
 
 def test_a_gateway_of_ones_own(gateways: Gateways) -> None:

@@ -253,15 +253,26 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "networking.istio.io Gateway": [
         {
             "selector": {"istio": "ingressgateway"},
-            "servers": [{"port": {"number": 80, "name": "https", "protocol": "HTTPS"}, "hosts": ["*"], "tls": tls}],
-        }
-        for tls in (
-            {"mode": "SIMPLE", **FILES},
-            {"mode": "SIMPLE", "credentialName": "a"},
-            {"mode": "SIMPLE", "credentialNames": ["a"]},
-            {"mode": "SIMPLE", "tlsCertificates": [FILES]},
-            {"mode": "PASSTHROUGH"},
-        )
+            "servers": [
+                {"port": {"number": 80, "name": "http", "protocol": "HTTP"}, "hosts": ["*"], "tls": {"httpsRedirect": True}},
+            ],
+        },
+        *(
+            {
+                "selector": {"istio": "ingressgateway"},
+                "servers": [{"port": {"number": 80, "name": "https", "protocol": "HTTPS"}, "hosts": ["*"], "tls": tls}],
+            }
+            for tls in (
+                {"mode": "SIMPLE", **FILES},
+                {"mode": "SIMPLE", "credentialName": "a"},
+                {"mode": "SIMPLE", "credentialNames": ["a"]},
+                {"mode": "SIMPLE", "tlsCertificates": [FILES]},
+                {"mode": "PASSTHROUGH"},
+                {"mode": "MUTUAL", **FILES},
+                {"mode": "MUTUAL", "credentialName": "a"},
+                {"mode": "MUTUAL", "tlsCertificates": [FILES]},
+            )
+        ),
     ],
     "ServiceEntry": [
         {
@@ -405,6 +416,11 @@ MEANINGLESS: dict[tuple[str, str], str] = {
         "ListenerSet",
         "selector.matchExpressions.[].operator",
     ): "has an effect; the schema does not say its words, so no other is found",
+    ("Gateway", "servers.[].port.protocol"): "has an effect; the schema does not say its words, so no other is found",
+    ("Gateway", "servers.[].name"): "a name for people",
+    ("Gateway", "tls.httpsRedirect"): "has an effect; beside HTTP no other value is taken",
+    ("Gateway", "tls.verifyCertificateHash"): "has an effect; no right hash is found by chance",
+    ("Gateway", "tls.verifyCertificateSpki"): "has an effect; no right hash is found by chance",
     ("Service", "externalName"): "belongs to the type ExternalName, of which a warning speaks",
     ("Service", "allocateLoadBalancerNodePorts"): "belongs to the type LoadBalancer, of which a warning speaks",
     ("Service", "sessionAffinityConfig.clientIP.timeoutSeconds"): "belongs to sessionAffinity, of which a warning speaks",

@@ -40,6 +40,8 @@ def _istio(fetch: Fetch, row: IstioGateway) -> Iterator[Problem]:
             yield not_yet(row.ref, f"{path}.tls", server.tls.mode)
         else:
             yield from istio_tls.problems(fetch, row.ref, server, f"{path}.tls", spaces)
+        yield from unsaid(row.ref, server, path, ("port", "hosts", "tls", "bind", "name"))
+        yield from unsaid(row.ref, server.port, f"{path}.port", ("number", "protocol", "name"))
         if server.bind.startswith("unix://"):
             yield not_yet(row.ref, f"{path}.bind", "a Unix socket")
     if not chosen:

@@ -40,6 +40,11 @@ _SAID = (
     "mode",
     "credential_name",
     "credential_names",
+    "server_certificate",
+    "private_key",
+    "ca_certificates",
+    "ca_crl",
+    "tls_certificates",
     "ca_cert_credential_name",
     "subject_alt_names",
     "verify_certificate_spki",
@@ -74,10 +79,14 @@ def server_tls(fetch: Fetch, server: Server, namespace: str) -> ServerTls | None
     if said.mode == "ISTIO_MUTUAL":
         return ServerTls(mesh=True, require=True, alpn=(*alpn, "istio"), minimum=low, maximum=high)
     pairs = [pair_ref((namespace, name)) for name in names(said) if not pair_fault(fetch, (namespace, name))]
+    pairs += (_files(*paths) for paths in _pairs_of_files(said))
     authorities = None
     if said.mode in ("MUTUAL", "OPTIONAL_MUTUAL"):
-        found = _authorities(fetch, said, namespace)
-        authorities = found if isinstance(found, SecretRef) else None
+        if files := _authority_files(said):
+            authorities = _files(*files, authorities=True)
+        else:
+            found = _authorities(fetch, said, namespace)
+            authorities = found if isinstance(found, SecretRef) else None
         if authorities is None:
             return None
     if not pairs:
@@ -95,6 +104,25 @@ def server_tls(fetch: Fetch, server: Server, namespace: str) -> ServerTls | None
         curves=tuple(one for one in said.ecdh_curves if one in CURVES),
         alpn=alpn,
     )
+
+
+def _files(*paths: str, authorities: bool = False) -> SecretRef:
+    return SecretRef(tuple(("File", "", path) for path in paths), authorities)
+
+
+def _pairs_of_files(said: ServerTLS) -> Iterator[tuple[str, str]]:
+    if said.server_certificate and said.private_key:
+        yield said.server_certificate, said.private_key
+    for one in said.tls_certificates or ():
+        if one.server_certificate and one.private_key:
+            yield one.server_certificate, one.private_key
+
+
+def _authority_files(said: ServerTLS) -> tuple[str, ...]:
+    """The file with the authorities of clients, and the one with what they revoked."""
+    named = (said.ca_certificates, *(one.ca_certificates for one in said.tls_certificates or ()))
+    file = next(filter(None, named), "")
+    return tuple(filter(None, (file, said.ca_crl))) if file else ()
 
 
 def names(said: ServerTLS) -> tuple[str, ...]:
@@ -127,10 +155,9 @@ def problems(fetch: Fetch, ref: Ref, server: Server, path: str, namespaces: tupl
     said = server.tls
     if said is None:
         return
-    if said.server_certificate or said.tls_certificates:
-        yield not_yet(ref, path, "a certificate from files")
-        return
     yield from unsaid(ref, said, path, _SAID)
+    if said.ca_crl and not _authority_files(said):
+        yield not_yet(ref, f"{path}.caCrl", "caCrl without caCertificates")
     if not ends(server) or said.mode == "ISTIO_MUTUAL":
         return
     for namespace in namespaces or (ref.namespace,):

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import cast
 
-from tulle.core.envoy.source import ADS, TRUE
+from tulle.core.envoy.source import ADS, TRUE, seconds
 from tulle.core.model.destination import DestinationKey
-from tulle.core.model.gateway import ServerTls
+from tulle.core.model.gateway import SecretRef, ServerTls
 from tulle.core.model.traffic import ProxyProtocol
 from tulle.pb import pack
-from tulle.pb.envoy.config.core.v3 import base_pb2, proxy_protocol_pb2
+from tulle.pb.envoy.config.core.v3 import base_pb2, config_source_pb2, proxy_protocol_pb2
 from tulle.pb.envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
 from tulle.pb.envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from tulle.pb.envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
@@ -44,6 +44,13 @@ _CERTIFICATE = secret_pb2.SdsSecretConfig(name=CERTIFICATE, sds_config=ADS)
 _ROOTS = secret_pb2.SdsSecretConfig(name=ROOTS, sds_config=ADS)
 
 PLAINTEXT = base_pb2.TransportSocket(name="envoy.transport_sockets.raw_buffer", typed_config=pack(raw_buffer_pb2.RawBuffer()))
+
+
+_FILES = config_source_pb2.ConfigSource(
+    ads=config_source_pb2.AggregatedConfigSource(),
+    initial_fetch_timeout=seconds(2.0),
+    resource_api_version=config_source_pb2.ApiVersion.V3,
+)
 
 
 def upstream(server_name: str, identities: Iterable[str], offer: Iterable[str]) -> base_pb2.TransportSocket:
@@ -86,9 +93,7 @@ def gateway(row: ServerTls, trust_domain: str) -> base_pb2.TransportSocket:
     )
     common = tls_pb2.CommonTlsContext(
         tls_params=parameters if row.minimum or row.maximum or row.ciphers or row.curves else None,
-        tls_certificate_sds_secret_configs=[
-            secret_pb2.SdsSecretConfig(name=one.resource, sds_config=ADS) for one in row.certificates
-        ],
+        tls_certificate_sds_secret_configs=[_named(one) for one in row.certificates],
         alpn_protocols=row.alpn,
     )
     if row.authorities is not None:
@@ -102,13 +107,18 @@ def gateway(row: ServerTls, trust_domain: str) -> base_pb2.TransportSocket:
         common.combined_validation_context.CopyFrom(
             tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
                 default_validation_context=check,
-                validation_context_sds_secret_config=secret_pb2.SdsSecretConfig(name=row.authorities.resource, sds_config=ADS),
+                validation_context_sds_secret_config=_named(row.authorities),
             )
         )
     context = tls_pb2.DownstreamTlsContext(common_tls_context=common)
     if row.authorities is not None:
         context.require_client_certificate.value = row.require
     return base_pb2.TransportSocket(name=TLS, typed_config=pack(context))
+
+
+def _named(ref: SecretRef) -> secret_pb2.SdsSecretConfig:
+    """Where a secret comes from. A file that is not there must not keep the listener from opening for all others."""
+    return secret_pb2.SdsSecretConfig(name=ref.resource, sds_config=_FILES if ref.is_file else ADS)
 
 
 def _version(name: str) -> common_pb2.TlsParameters.TlsProtocol:

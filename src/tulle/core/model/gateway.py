@@ -12,6 +12,8 @@ class SecretRef(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     """What a secret of a gateway is made of: `objects` are (kind, namespace, name) of Secrets and ConfigMaps.
 
     `authorities`: the certificates in all of them that clients are checked with; else the certificate of the one, and its key.
+    The kind "File" is a path on the gateway's host, which its node reads: a certificate and its key, or authorities and what they
+    revoked.
     """
 
     objects: tuple[tuple[str, str, str], ...]
@@ -20,8 +22,15 @@ class SecretRef(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     @property
     def resource(self) -> str:
         """The name by which Envoy asks for it, in Istio's form: `kubernetes://shop/cert`, `kubernetes://shop/cert-cacert`."""
+        if self.is_file:
+            return f"file-{'root' if self.authorities else 'cert'}:{'~'.join(path for _kind, _none, path in self.objects)}"
         names = (f"{'' if kind == 'Secret' else f'{kind}:'}{namespace}/{name}" for kind, namespace, name in self.objects)
         return f"kubernetes://{','.join(names)}{'-cacert' if self.authorities else ''}"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the gateway's node has it, and not the mesh."""
+        return self.objects[0][0] == "File"
 
 
 class ServerTls(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
@@ -80,14 +89,14 @@ class GatewayListener(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def secrets(self) -> tuple[SecretRef, ...]:
-        """The secrets that its TLS needs, each once."""
+        """The secrets of the mesh that its TLS needs, each once."""
         found: dict[SecretRef, None] = {}
         for chain in self.chains:
             if chain.tls is not None:
                 found |= dict.fromkeys(chain.tls.certificates)
                 if chain.tls.authorities is not None:
                     found[chain.tls.authorities] = None
-        return tuple(found)
+        return tuple(ref for ref in found if not ref.is_file)
 
 
 class GatewaySecret(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -68,9 +68,11 @@ GATEWAY = RouteTableKey(8080, "tulle-system", "tulle-system/ingressgateway")
 SECTION = RouteTableKey(8443, "tulle-system", "tulle-system/ingressgateway", section="https~shop~default")
 PAIR, OTHER = SecretRef((("Secret", "default", "shop"),)), SecretRef((("Secret", "default", "other"),))
 ROOTS = SecretRef((("ConfigMap", "default", "roots"), ("Secret", "default", "roots")), authorities=True)
+FILES = SecretRef((("File", "", "/a/chain.pem"), ("File", "", "/a/key.pem")))
 SPKI = "NvqYIYSbgK2vCJpQhObf77vv+bQWtc5ek5RIOwPiC9A="
 TLS = (
     ServerTls((PAIR,)),
+    ServerTls((FILES,), SecretRef((("File", "", "/a/ca.pem"), ("File", "", "/a/crl.pem")), authorities=True), require=True),
     ServerTls((PAIR, OTHER), ROOTS, require=True),
     ServerTls((PAIR,), ROOTS, fallback=True),
     ServerTls((PAIR,), ROOTS, names=("spiffe://a/b", "a.example"), spki=(SPKI,), hashes=("ab" * 32, ":".join(["AB"] * 32))),
