@@ -62,3 +62,13 @@ def test_nothing_is_left(host: Host, killed: bool) -> None:
         assert ECHO.name not in host.run("get", "workloadentries", "-o", "name").stdout
     again = uninstall(host)
     assert again.returncode == 0, again.stderr
+
+
+def test_an_application_as_another_user(host: Host) -> None:
+    """A service that systemd starts through `tulle run` must not be root because its sidecar's agent is."""
+    script = "id -u; echo $USER $HOME; grep CapEff /proc/self/status"
+    ran = host.run("run", "--service", "job", "--user", "nobody", "--", "sh", "-c", script)
+    uid, environment, capabilities = ran.stdout.splitlines()
+    assert (uid, environment) == ("65534", "nobody /nonexistent")
+    assert capabilities.split() == ["CapEff:", "0" * 16]
+    assert host.run("run", "--service", "job", "--user", "no-such-user", "--", "true").returncode == 64
