@@ -219,6 +219,13 @@ def test_headers_are_the_callers(mesh: Mesh, web: str) -> None:
     }
 
 
+def until_both(mesh: Mesh, *words: str) -> None:
+    """Until connections to a service are answered by both of its versions: the first alone answers before the second is there."""
+    deadline = time.monotonic() + 30
+    while len(call(mesh, "greet", *words[:2], "20", *words[2:])["greeted"]) < 2:
+        assert time.monotonic() < deadline, words
+
+
 @contextmanager
 def two_versions(mesh: Mesh, port: str, certificate: str = "") -> Iterator[None]:
     """`line` in two versions, and rules that share its connections."""
@@ -229,6 +236,7 @@ def two_versions(mesh: Mesh, port: str, certificate: str = "") -> Iterator[None]
         serving(mesh, "line", port, "serve-greeting", ready, "v1", *secured),
         serving(mesh, "line", port, "serve-greeting", ready, "v2", *secured, version="v2"),
     ):
+        until_both(mesh, "line", number, *(["x"] if certificate else []))
         mesh.kubectl("apply", "-f", "-", stdin=SHARES)
         try:
             mesh.synced()
