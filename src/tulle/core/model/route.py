@@ -77,7 +77,8 @@ UNCHANGED = Headers()
 class WeightedDestination(msgspec.Struct, frozen=True, omit_defaults=True):
     """A share of a route's requests: `weight` relative to the sum over the route.
 
-    `headers` and `authority` (a new `:authority`) are for the requests that go there, after those of the route.
+    `headers` and `authority` (a new `:authority`) are for the requests that go there. Envoy edits by them first and by the
+    route's after that, as under Istio: where both set a header, the route's value stands.
     """
 
     destination: DestinationKey
