@@ -130,20 +130,6 @@ def test_a_port_in_use_is_named_before_anything_starts(mesh: Mesh) -> None:
         other.remove()
 
 
-def test_a_capture_that_is_not_possible_is_named_before_anything_starts() -> None:
-    """What is missing and what to do, and no folder, process or port behind it."""
-    none = Mesh(capture="cgroup")
-    try:
-        ran = none.up(check=False)
-        assert ran.code == 1
-        assert "cgroup" in ran.err
-        assert "netns" in ran.err, "what to use instead"
-        assert not (none.home / "run" / "demo" / "state.json").exists()
-        assert not (none.home / "state" / "demo").exists()
-    finally:
-        none.remove()
-
-
 def test_commands_without_a_mesh_say_how_to_get_one(tmp_path: Path) -> None:
     """No control plane: a sentence and a hint, not a stack of exceptions."""
     none = Mesh()

@@ -48,3 +48,17 @@ def test_demo_as_an_ordinary_user(user: str | None, capture: str) -> None:
         assert not left, left
     finally:
         mesh.remove()
+
+
+def test_a_capture_that_is_not_possible_is_named_before_anything_starts(user: str | None) -> None:
+    """What is missing and what to do, and no folder, process or port behind it."""
+    none = Mesh(capture="cgroup", user=user)
+    try:
+        ran = none.up(check=False)
+        assert ran.code == 1
+        assert "capture cgroup is not possible here: it takes root" in ran.err
+        assert "auto" in ran.err, "what to use instead"
+        assert not (none.home / "run" / "demo" / "state.json").exists()
+        assert not (none.home / "state" / "demo").exists()
+    finally:
+        none.remove()
