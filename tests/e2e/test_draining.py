@@ -132,7 +132,8 @@ def test_a_dead_instance_is_out_of_rotation_below_a_second(web: Web) -> None:
     web.until(lambda: name not in web.names(40), "the victim is out")
     web.children.pop(name).wait(60)
     found = load.done()
-    assert failures(found) == []
+    # What the instance had taken when it died may have been acted on: only that is not asked again.
+    assert [one for one in failures(found) if one[0] > killed + 0.1 or "connection termination" not in one[3]] == []
     assert [one for one in found if one[3] == name and one[0] > killed + 1] == []
     assert max(one[1] for one in found if one[0] > killed - 1) < 1, "a request waited for a dead instance"
 
