@@ -12,7 +12,7 @@ from tulle.core.compile.services import called as meant_by
 from tulle.core.compile.services import service
 from tulle.core.flow import Fetch
 from tulle.core.model.destination import DestinationKey
-from tulle.core.model.service import Protocol
+from tulle.core.model.service import Protocol, ServicePort
 from tulle.kit.problem import Problem, Ref
 
 # A destination, or what is wrong with it.
@@ -52,15 +52,10 @@ def find(fetch: Fetch, ref: Ref, path: str, host: str, port: int | None, subset:
 
 def refer(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Found:
     """The destination that a backendRef at `path` of an HTTPRoute means."""
-    key = target(fetch, ref, backend, path)
-    if isinstance(key, Problem):
-        return key
-    row = fetch(service, key)
-    if row is None:
-        return error(ref, f"{path}.name", "BackendNotFound", no_service(fetch, key))
-    port = row.port(backend.port) if backend.port is not None else None
-    if port is None:
-        return error(ref, f"{path}.port", "PortNotFound", no_port(key, backend.port or 0, [one.number for one in row.ports]))
+    found = _port(fetch, ref, backend, path)
+    if isinstance(found, Problem):
+        return found
+    key, port = found
     if port.protocol is Protocol.TLS and not _originated(fetch, (key, port.number)):
         message = f"port {port.number} of Service {key[0]}/{key[1]} is declared as TLS, and nothing says how to speak it"
         return error(ref, f"{path}.port", "UnsupportedProtocol", f"{message}; needed a BackendTLSPolicy, or a port of HTTP")
@@ -75,6 +70,12 @@ def _originated(fetch: Fetch, key: tuple[Key, int]) -> bool:
 
 def tcp(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Found:
     """The destination that a backendRef at `path` of a TLSRoute or TCPRoute means: bytes go to a port of any protocol."""
+    found = _port(fetch, ref, backend, path)
+    return found if isinstance(found, Problem) else DestinationKey(full_name(found[0]), found[1].number)
+
+
+def _port(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> tuple[Key, ServicePort] | Problem:
+    """The Service and its port that a backendRef names and may name."""
     key = target(fetch, ref, backend, path)
     if isinstance(key, Problem):
         return key
@@ -84,7 +85,7 @@ def tcp(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Found:
     port = row.port(backend.port) if backend.port is not None else None
     if port is None:
         return error(ref, f"{path}.port", "PortNotFound", no_port(key, backend.port or 0, [one.number for one in row.ports]))
-    return DestinationKey(full_name(key), port.number)
+    return key, port
 
 
 def target(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Key | Problem:
