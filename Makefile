@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Processes are spawned beside gRPC servers.
 export GRPC_ENABLE_FORK_SUPPORT := 0
 
-# What may run side by side, and what wants the machine for itself.
+# What needs no mesh, and what brings one.
 FAST := $(wildcard tests/unit tests/playbook tests/property tests/conformance tests/golden)
 SLOW := $(wildcard tests/e2e)
 
@@ -52,16 +52,17 @@ test-fast: $(DEV)  ## unit, playbook, property, conformance and golden tests
 	@$(BIN)/python -m pytest -q $(FAST) -n 2 --dist loadfile
 
 test-e2e: $(DEV) system  ## real control plane, real Envoys, real processes
-	@$(BIN)/python -m pytest -q $(SLOW)
+	@$(BIN)/python -m pytest -q $(SLOW) -n 2 --dist loadfile
 
 test-pythons: $(DEV)  ## the unit tests on every other Python 3.11 to 3.14 that this machine has
 	@sh packaging/pythons.sh $(VENV)
 
-check: $(DEV) $(STUBS)  ## format, lint, types, layers, unit tests: a developer's minute
+check: $(DEV) $(STUBS)  ## format, lint, types, layers, known vulnerabilities, unit tests: a developer's minute
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@out=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$out"; exit 1; }
 	@$(BIN)/mypy
+	@$(BIN)/python packaging/audit.py $(VENV)
 	@$(BIN)/python -m pytest -q tests/unit -n 2 --dist loadfile
 
 format: $(DEV)  ## rewrite files as ruff formats them

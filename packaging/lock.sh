@@ -5,6 +5,7 @@ set -eu
 uv=$1
 cd "$(dirname "$0")/.."
 flags="--quiet --universal --generate-hashes --no-header --no-annotate --no-emit-find-links --python-version 3.11 --upgrade"
+flags="$flags --overrides packaging/overrides.txt"
 
 # The development set first; the runtime set then takes the same versions.
 # shellcheck disable=SC2086 - flags are words

@@ -17,9 +17,9 @@ suite() { # suite NAME COMMAND...
     [ "$(cat "$logs/$name.status")" = 0 ] || failed=1
 }
 
-# These may run side by side; the next ones want the machine for themselves.
+# Two at a time: each of the end-to-end workers has a mesh of its own, and its files share it one after the other.
 suite "fast" "$python" -m pytest -q tests/unit tests/playbook tests/property tests/conformance tests/golden -n 2 --dist loadfile
-suite "end-to-end" "$python" -m pytest -q tests/e2e
+suite "end-to-end" "$python" -m pytest -q tests/e2e -n 2 --dist loadfile
 suite "other-pythons" sh packaging/pythons.sh "$1"
 
 echo

@@ -107,6 +107,21 @@ class Event:
         self._body, self._previous = body, previous
 
     @property
+    def created(self) -> bool:
+        """Whether there was no object before."""
+        return self._previous is None
+
+    @property
+    def deleted(self) -> bool:
+        """Whether there is none now."""
+        return self._body is None
+
+    @property
+    def json(self) -> bytes | None:
+        """The object as JSON; None where it was deleted."""
+        return self._body if self._body is None or isinstance(self._body, bytes) else _encode(self._body)
+
+    @property
     def body(self) -> dict[str, Any] | None:
         """The object as it was written; None where it was deleted."""
         if isinstance(self._body, bytes):
@@ -269,8 +284,19 @@ class Clock(Protocol):
         ...
 
 
+class KeyPair(msgspec.Struct, frozen=True):
+    """A private key and its certificate chain, leaf first, in PEM. Never print it."""
+
+    key: bytes
+    chain: bytes
+
+    def __repr__(self) -> str:
+        """Without the key."""
+        return "KeyPair(...)"
+
+
 class Signer(Protocol):
-    """A certificate authority as the control plane and its API server see it."""
+    """A certificate authority as the control plane sees it: its own (`control.ca.authority`), or one elsewhere."""
 
     @property
     def trust_domain(self) -> str:
@@ -279,9 +305,32 @@ class Signer(Protocol):
 
     @property
     def bundle(self) -> bytes:
-        """The PEM certificates that peers are to trust: one root, or two while rotating."""
+        """The PEM certificates that peers are to trust: those of what signs first, and others while rotating."""
         ...
 
-    def sign(self, csr_pem: bytes, identity: str, lifetime: float) -> bytes:
-        """A PEM chain (leaf first) for the CSR's key, with `identity` as its one URI SAN; raises `Refused`."""
+    @property
+    def pin(self) -> str:
+        """SHA-256 (hex) of the root certificate's DER that what signs chains to: what a join token carries."""
+        ...
+
+    @property
+    def signs(self) -> str:
+        """What signs now, as a text that becomes another with it."""
+        ...
+
+    @property
+    def not_after(self) -> float:
+        """When what signs ends (seconds since the epoch)."""
+        ...
+
+    async def sign(self, csr_pem: bytes, identity: str, lifetime: float) -> bytes:
+        """A PEM chain (leaf first) for the CSR's key, with `identity` as its one URI SAN; raises `Refused`, `Unavailable`."""
+        ...
+
+    async def issue_server(self, names: Sequence[str], lifetime: float, identity: str = "") -> KeyPair:
+        """A new key and a server certificate for DNS names and IP addresses; raises as `sign`."""
+        ...
+
+    async def issue_client(self, name: str, groups: Sequence[str], lifetime: float) -> KeyPair:
+        """A new key and a client certificate for a person: CN `name`, O `groups`; raises as `sign`."""
         ...

@@ -1,7 +1,8 @@
 """`make bench`: measures, prints one table with the figures that were to be reached beside those that were, and writes JSON.
 
-`python -m tests.bench [latency] [scale] [routes] [api] [--rounds 9]`; without names, all. Never a test: figures are
-reported, not asserted.
+`python -m tests.bench [latency] [handshakes] [scale] [routes] [policies] [api] [ca] [calls] [--rounds 9]`; without names, all.
+`--against REVISION` compares this build with an older one, and measures nothing else unless it is named too. Never a test:
+figures are reported, not asserted.
 """
 
 from __future__ import annotations
@@ -17,28 +18,41 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import api, latency, routes, scale
+from tests.bench import against, api, ca, calls, latency, policed, policies, routes, scale
+from tests.bench.scene import Taken
 
 OUT = Path("build/bench.json")
+EVERYTHING = ["latency", "handshakes", "scale", "routes", "policies", "api", "ca", "calls"]
 
 
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="*", choices=["latency", "scale", "routes", "api", []], default=[])
+    parser.add_argument("what", nargs="*", choices=[*EVERYTHING, []], default=[])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--against", metavar="REVISION", help="an older build, for traffic that uses no feature")
     arguments = parser.parse_args()
     console = Console(width=110)
     table = Table("", "measured", "to reach", title=f"tulle, medians of {arguments.rounds} rounds")
     found: dict[str, Any] = {}
-    what = arguments.what or ["latency", "scale", "routes", "api"]
+    what = arguments.what or ([] if arguments.against else EVERYTHING)
+    if arguments.against and os.geteuid():
+        console.print("against: needs root, for the network namespaces; left out")
+    elif arguments.against:
+        compared = against.measure(arguments.against, arguments.rounds, arguments.seconds)
+        found["against"] = msgspec.to_builtins(compared)
+        _against(table, compared)
     if "latency" in what and os.geteuid():
         console.print("latency: needs root, for the network namespaces that all four variants share; left out")
     elif "latency" in what:
         measured = latency.measure(arguments.rounds, arguments.seconds)
         found["latency"] = msgspec.to_builtins(measured)
         _latency(table, measured)
+    if "handshakes" in what and not os.geteuid():
+        shaken = latency.handshakes(arguments.rounds, arguments.seconds)
+        found["handshakes"] = msgspec.to_builtins(shaken)
+        _handshakes(table, shaken)
     if "scale" in what:
         grown = asyncio.run(scale.measure(arguments.rounds))
         found["scale"] = msgspec.to_builtins(grown)
@@ -47,10 +61,25 @@ def main() -> None:
         compiled = routes.measure(arguments.rounds)
         found["routes"] = msgspec.to_builtins(compiled)
         _routes(table, compiled)
+    if "policies" in what:
+        judged = policies.measure(arguments.rounds)
+        found["policies"] = msgspec.to_builtins(judged)
+        _policies(table, judged)
+        kept = asyncio.run(policed.measure(arguments.rounds))
+        found["policed"] = msgspec.to_builtins(kept)
+        _policed(table, kept)
     if "api" in what:
         served = asyncio.run(api.measure(arguments.rounds))
         found["api"] = msgspec.to_builtins(served)
         _api(table, served)
+    if "ca" in what:
+        signed = asyncio.run(ca.measure(arguments.rounds))
+        found["ca"] = msgspec.to_builtins(signed)
+        _ca(table, signed)
+    if "calls" in what and not os.geteuid():
+        recorded = calls.measure(arguments.rounds, arguments.seconds)
+        found["calls"] = msgspec.to_builtins(recorded)
+        _calls(table, recorded)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(found, indent=2) + "\n")
     console.print(table)
@@ -61,12 +90,48 @@ def _latency(table: Table, measured: latency.Latency) -> None:
     load = f"{measured.rate} requests/s over {measured.connections} connections"
     table.add_row(f"[bold]{load}[/]", "[dim]p50, p90, p99; CPU a 1,000 requests[/]", "")
     for name, row in measured.rows.items():
-        failed = f", {row.failed} failed" if row.failed else ""
-        table.add_row(name, f"{row.p50:.2f}, {row.p90:.2f}, {row.p99:.2f} ms; {row.cpu:.0f} ms{failed}", "")
+        table.add_row(name, _figures(row), "")
     goals = {"features": "p50 and CPU at most x1.05", "minimal": "p50 and CPU at most x1.20"}
     for base, ratios in measured.ratios.items():
-        latencies = ", ".join(f"x{ratios[key]:.2f}" for key in ("p50", "p90", "p99"))
-        table.add_row(f"mesh / {base}", f"{latencies}; x{ratios['cpu']:.2f}", goals[base])
+        table.add_row(f"mesh / {base}", _times(ratios), goals[base])
+    table.add_section()
+
+
+def _handshakes(table: Table, shaken: latency.Latency) -> None:
+    load = f"{shaken.rate} requests/s, each with a handshake of mutual TLS"
+    table.add_row(f"[bold]{load}[/]", "[dim]p50, p90, p99; CPU a 1,000 requests[/]", "")
+    for name, row in shaken.rows.items():
+        table.add_row(name, f"{_figures(row)}; {1e6 / row.cpu:.0f} handshakes/s and core of the pair", "")
+    for base, ratios in shaken.ratios.items():
+        table.add_row(f"mesh / {base}", _times(ratios), "p99 and CPU at most x1.05")
+    table.add_section()
+
+
+def _calls(table: Table, recorded: calls.Calls) -> None:
+    table.add_row(f"[bold]{recorded.rate} requests/s[/]", "[dim]p50, p90, p99; CPU a 1,000 requests; the node agent[/]", "")
+    for name, row in recorded.rows.items():
+        goal = "agent below 3% of a core" if name == "on" else ""
+        table.add_row(f"recording {name}", f"{_figures(row)}; {recorded.agent[name]:.2f}% of a core", goal)
+    table.add_row("on / off", f"{_times(recorded.ratios)}; {recorded.recorded} calls recorded", "")
+    table.add_section()
+
+
+def _figures(row: Taken) -> str:
+    failed = f", {row.failed} failed" if row.failed else ""
+    return f"{row.p50:.2f}, {row.p90:.2f}, {row.p99:.2f} ms; {row.cpu:.0f} ms{failed}"
+
+
+def _times(ratios: dict[str, float]) -> str:
+    latencies = ", ".join(f"x{ratios[key]:.2f}" for key in ("p50", "p90", "p99"))
+    return f"{latencies}; x{ratios['cpu']:.3f}"
+
+
+def _against(table: Table, compared: against.Compared) -> None:
+    table.add_row(f"[bold]against {compared.revision}[/]", "[dim]p50, p90, p99; CPU a 1,000 requests[/]", "")
+    for way, rows in compared.rows.items():
+        for name in ("old", "new"):
+            table.add_row(f"{way}, {name}", _figures(rows[name]), "")
+        table.add_row(f"{way}, new / old", _times(compared.ratios[way]), "p50, p99 and CPU at most x1.03")
     table.add_section()
 
 
@@ -96,6 +161,25 @@ def _routes(table: Table, compiled: routes.Routes) -> None:
     table.add_section()
 
 
+def _policies(table: Table, judged: policies.Policies) -> None:
+    table.add_row(f"[bold]{judged.policies} AuthorizationPolicies, objects to bytes[/]", "[dim]CPU seconds[/]", "")
+    for place, cold, one in (
+        ("each for a workload of its own", judged.apart_cold, judged.apart_change),
+        ("all for one workload", judged.together_cold, judged.together_change),
+    ):
+        table.add_row(f"{place}, from cold", f"{cold:.2f} s", "< 1 s")
+        table.add_row(f"{place}, one changed", f"{one * 1000:.1f} ms", "< 20 ms")
+    table.add_section()
+
+
+def _policed(table: Table, kept: policed.Policed) -> None:
+    table.add_row(f"[bold]A request under {kept.policies} AuthorizationPolicies[/]", "[dim]ratio to one policy[/]", "")
+    table.add_row("one policy, p50 and p99", f"{kept.one_p50:.2f} ms, {kept.one_p99:.2f} ms", "")
+    table.add_row("each for a workload of its own", f"p50 {kept.apart_p50:.2f}, p99 {kept.apart_p99:.2f}", "p99 < 1.05")
+    table.add_row("all for the one that is called", f"p50 {kept.together_p50:.2f}, p99 {kept.together_p99:.2f}", "p99 < 1.05")
+    table.add_section()
+
+
 def _api(table: Table, served: api.Api) -> None:
     table.add_row(f"[bold]API server, {served.objects} objects[/]", "", "")
     rows = (
@@ -115,6 +199,13 @@ def _api(table: Table, served: api.Api) -> None:
     )
     for row in rows:
         table.add_row(*row)
+
+
+def _ca(table: Table, signed: ca.Ca) -> None:
+    rate = f"{signed.rate:.0f}/s (worst round {signed.worst_rate:.0f}/s, p99 {signed.p99 * 1000:.0f} ms)"
+    table.add_row("[bold]Certificate authority[/]", "", "")
+    table.add_row("signing requests", rate, "> 500/s")
+    table.add_row(f"{signed.proxies} proxies start at once", f"{signed.start_seconds:.1f} s", "< 10 s")
 
 
 if __name__ == "__main__":

@@ -6,23 +6,18 @@ round. The mesh's two are its workloads; the others share two plain namespaces w
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import os
-import signal
-import statistics
 import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from tests.bench import handwritten
-from tests.support.mesh import TULLE, Mesh
+from tests.bench.scene import Scene, Taken, load, medians, ratios
+from tests.support.mesh import Mesh
 from tulle.control.ca.authority import Authority
 from tulle.pb.descriptors import envoy_path
 
@@ -30,108 +25,26 @@ VARIANTS = ("direct", "minimal", "features", "mesh")
 _APP, _MINIMAL, _FEATURES = 8080, 7001, 7002
 _CLIENT_ID = "spiffe://cluster.local/ns/default/sa/bench-client"
 _SERVER_ID = "spiffe://cluster.local/ns/default/sa/bench-server"
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Row(msgspec.Struct):
-    """Medians over the rounds: milliseconds, and CPU milliseconds of both proxies per 1,000 requests."""
-
-    p50: float
-    p90: float
-    p99: float
-    cpu: float
-    failed: int
+_ANEW = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: bench-server, namespace: default}
+spec:
+  host: bench-server
+  trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}
+"""
 
 
 class Latency(msgspec.Struct):
-    """The four rows, and the paired ratios (medians of per-round ratios) that the issue asks for."""
+    """The four rows (medians over the rounds), and medians of the ratios within each round."""
 
     rounds: int
     rate: int
     connections: int
-    rows: dict[str, Row]
+    rows: dict[str, Taken]
     ratios: dict[str, dict[str, float]]
-
-
-def _cpu(pids: list[int]) -> float:
-    """Milliseconds of CPU that these processes have used."""
-    total = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total * 1000 / _TICKS
-
-
-class _Scene:
-    """The two workloads and everything that is started inside them; `stop` ends it all."""
-
-    def __init__(self, mesh: Mesh, folder: Path) -> None:
-        self.mesh, self.folder = mesh, folder
-        self.children: list[subprocess.Popen[bytes]] = []
-
-    def workload(self, name: str, *argv: str, port: str = "") -> int:
-        """`tulle run`, until its proxy is ready; the pid of its Envoy."""
-        declared = ["--port", port] if port else []
-        self.spawn([*TULLE, "run", "--service", name, "--version", "v1", *declared, "--service-account", name, "--", *argv])
-        pid: int = self.until(lambda: self._envoy(f"{name}-v1") or self._envoy(name), f"the proxy of {name}")
-        return pid
-
-    def spawn(self, argv: list[str]) -> subprocess.Popen[bytes]:
-        with (self.folder / "spawned.log").open("ab") as log:
-            child = subprocess.Popen(argv, env=self.mesh.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.children.append(child)
-        return child
-
-    def _envoy(self, name: str) -> int:
-        from tests.support.mesh import envoy_of
-
-        return envoy_of(self.mesh, f"default/{name}")
-
-    def until(self, ask: Callable[[], Any], what: str) -> Any:
-        deadline = time.monotonic() + 30
-        while not (found := ask()):
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{what} did not come up")
-            time.sleep(0.1)
-        return found
-
-    def envoy(self, inside: int, name: str, bootstrap: dict[str, Any]) -> int:
-        """A hand-written Envoy in the network namespace of process `inside`."""
-        file = self.folder / f"{name}.json"
-        file.write_text(json.dumps(bootstrap))
-        argv = [str(envoy_path()), "-c", str(file), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
-        return self.spawn(["nsenter", "-t", str(inside), "-n", *argv]).pid
-
-    def namespace(self, near: str, last: int) -> tuple[int, str]:
-        """A plain namespace on the bridge that leads to the workload at `near`; a process inside, and its address."""
-        bridge = json.loads(_out("ip", "-j", "route", "get", near))[0]["dev"]
-        info = json.loads(_out("ip", "-j", "addr", "show", "dev", bridge))[0]["addr_info"][0]
-        network = ipaddress.ip_interface(f"{info['local']}/{info['prefixlen']}").network
-        address = str(network.broadcast_address - last)
-        holder = self.spawn(["unshare", "-n", "sleep", "infinity"]).pid
-        self.until(lambda: os.readlink(f"/proc/{holder}/ns/net") != os.readlink("/proc/self/ns/net"), "a namespace")
-        link = f"tlb{holder % 100000}"
-        _out("ip", "link", "add", link, "master", bridge, "type", "veth", "peer", "name", "eth0", "netns", str(holder))
-        _out("ip", "link", "set", link, "up")
-        inside = ("nsenter", "-t", str(holder), "-n", "ip")
-        _out(*inside, "link", "set", "lo", "up")
-        _out(*inside, "addr", "add", f"{address}/{network.prefixlen}", "dev", "eth0")
-        _out(*inside, "link", "set", "eth0", "up")
-        return holder, address
-
-    def stop(self) -> None:
-        for child in self.children:
-            child.send_signal(signal.SIGTERM)
-        for child in self.children:
-            try:
-                child.wait(30)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
-
-def _out(*argv: str) -> str:
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
 def _certificates(folder: Path) -> None:
@@ -143,21 +56,38 @@ def _certificates(folder: Path) -> None:
         (folder / f"{name}.pem").write_bytes(pair.chain)
 
 
-def measure(rounds: int = 9, seconds: float = 5, rate: int = 1000, connections: int = 16) -> Latency:
-    """Start the scene, measure the four in turn so many times, stop everything. Needs root, for the namespaces."""
+def measure(
+    rounds: int = 9, seconds: float = 5, rate: int = 1000, connections: int = 16, variants: Sequence[str] = VARIANTS
+) -> Latency:
+    """Start the scene, measure the variants in turn so many times, stop everything. Needs root, for the namespaces."""
+    return _staged(rounds, seconds, rate, connections, variants, anew=False)
+
+
+def handshakes(rounds: int = 9, seconds: float = 5, rate: int = 200, connections: int = 16) -> Latency:
+    """The hand-written pair with the mesh's features and the mesh, with a handshake for every request."""
+    return _staged(rounds, seconds, rate, connections, ("features", "mesh"), anew=True)
+
+
+def _staged(rounds: int, seconds: float, rate: int, connections: int, variants: Sequence[str], *, anew: bool) -> Latency:
     mesh = Mesh(capture="netns")
     with tempfile.TemporaryDirectory(prefix="tulle-bench-") as name:
         folder = Path(name)
-        scene = _Scene(mesh, folder)
+        scene = Scene(mesh, folder)
         try:
             mesh.up()
-            return _measure(scene, rounds, seconds, rate, connections)
+            return _measure(scene, rounds, seconds, rate, connections, variants, anew=anew)
         finally:
             scene.stop()
             mesh.remove()
 
 
-def _measure(scene: _Scene, rounds: int, seconds: float, rate: int, connections: int) -> Latency:
+def _succeeds(argv: list[str]) -> bool:
+    return subprocess.run(argv, check=False).returncode == 0
+
+
+def _measure(
+    scene: Scene, rounds: int, seconds: float, rate: int, connections: int, variants: Sequence[str], *, anew: bool
+) -> Latency:
     folder, mesh = scene.folder, scene.mesh
     _certificates(folder)
     app = folder / "app.json"
@@ -173,9 +103,11 @@ def _measure(scene: _Scene, rounds: int, seconds: float, rate: int, connections:
     scene.envoy(there, "app-plain", handwritten.server("0.0.0.0", _APP, folder / "plain.sock"))
     pids: dict[str, list[int]] = {"direct": [], "mesh": [client, server]}
     for variant, port, features in (("minimal", _MINIMAL, False), ("features", _FEATURES, True)):
-        inbound = handwritten.server_side("0.0.0.0", port, _APP, folder, _CLIENT_ID, folder / f"{variant}-in", features=features)
+        inbound = handwritten.server_side(
+            "0.0.0.0", port, _APP, folder, _CLIENT_ID, folder / f"{variant}-in", features=features, anew=anew
+        )
         outbound = handwritten.client_side(
-            port, (address, port), folder, _SERVER_ID, folder / f"{variant}-out", features=features
+            port, (address, port), folder, _SERVER_ID, folder / f"{variant}-out", features=features, anew=anew
         )
         pids[variant] = [
             scene.envoy(there, f"{variant}-in", inbound),
@@ -188,51 +120,40 @@ def _measure(scene: _Scene, rounds: int, seconds: float, rate: int, connections:
         "mesh": f"http://{virtual}:{_APP}/",
     }
 
-    def load(variant: str, seconds: float) -> tuple[dict[str, Any], float]:
-        before = _cpu(pids[variant])
+    def once(variant: str, seconds: float) -> Taken:
         inside = client if variant == "mesh" else here
-        argv = ["nsenter", "-t", str(inside), "-n", sys.executable, "-m", "tests.bench.load", urls[variant]]
-        argv += [
-            "--host",
-            f"bench-server:{_APP}",
-            "--rate",
-            str(rate),
-            "--connections",
-            str(connections),
-            "--seconds",
-            str(seconds),
-        ]
-        ran = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if ran.returncode:
-            words = (folder / "spawned.log").read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"{variant}: {ran.stderr[-500:]}\n{words}")
-        result: dict[str, Any] = json.loads(ran.stdout)
-        return result, (_cpu(pids[variant]) - before) / result["requests"] * 1000
+        host = f"bench-server:{_APP}"
+        return load(urls[variant], host, pids[variant], inside=inside, rate=rate, connections=connections, seconds=seconds)
 
-    for variant in VARIANTS:  # warm: connections, caches, the first handshake
-        load(variant, 1)
-    taken: dict[str, list[tuple[dict[str, Any], float]]] = {variant: [] for variant in VARIANTS}
+    if anew:
+        mesh.kubectl("apply", "-f", "-", stdin=_ANEW)
+        mesh.synced()
+    for variant in variants:  # warm: connections, caches, the first handshake
+        inside = client if variant == "mesh" else here
+        ask = [
+            "nsenter",
+            "-t",
+            str(inside),
+            "-n",
+            "curl",
+            "-s",
+            "-o",
+            "/dev/null",
+            "-H",
+            f"host: bench-server:{_APP}",
+            urls[variant],
+        ]
+        scene.until(partial(_succeeds, ask), variant)
+        once(variant, 1)
+    taken: dict[str, list[Taken]] = {variant: [] for variant in variants}
     for turn in range(rounds):
-        order = VARIANTS[turn % len(VARIANTS) :] + VARIANTS[: turn % len(VARIANTS)]
+        order = [*variants[turn % len(variants) :], *variants[: turn % len(variants)]]
         for variant in order:
-            taken[variant].append(load(variant, seconds))
+            taken[variant].append(once(variant, seconds))
     return Latency(
         rounds=rounds,
         rate=rate,
         connections=connections,
-        rows={variant: _row(taken[variant]) for variant in VARIANTS},
-        ratios={base: _ratios(taken["mesh"], taken[base]) for base in ("minimal", "features")},
+        rows={variant: medians(taken[variant]) for variant in variants},
+        ratios={base: ratios(taken["mesh"], taken[base]) for base in ("minimal", "features") if base in variants},
     )
-
-
-def _row(taken: list[tuple[dict[str, Any], float]]) -> Row:
-    middle = {key: statistics.median(result[key] for result, _ in taken) for key in ("p50", "p90", "p99")}
-    failed = sum(result["failed"] for result, _ in taken)
-    return Row(**middle, cpu=statistics.median(cpu for _, cpu in taken), failed=failed)
-
-
-def _ratios(ours: list[tuple[dict[str, Any], float]], theirs: list[tuple[dict[str, Any], float]]) -> dict[str, float]:
-    """Medians of the ratios within each round, which is what a shared machine can tell."""
-    paired = list(zip(ours, theirs, strict=True))
-    found = {key: statistics.median(a[key] / b[key] for (a, _), (b, _) in paired) for key in ("p50", "p90", "p99")}
-    return {**found, "cpu": statistics.median(a / b for (_, a), (_, b) in paired if b)}

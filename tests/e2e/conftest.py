@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.gateways import Gateways
 from tests.support.mesh import Mesh
 
 
@@ -19,6 +20,15 @@ def mesh() -> Iterator[Mesh]:
     running.remove()
 
 
+@pytest.fixture(autouse=True)
+def nothing_refused(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test in which an Envoy refuses its configuration fails, though it may take the next one."""
+    yield
+    if "mesh" in request.fixturenames:
+        mesh = request.getfixturevalue("mesh")
+        assert mesh.refused() == []
+
+
 @pytest.fixture
 def own_mesh() -> Iterator[Mesh]:
     """A running demo for one test that breaks it."""
@@ -26,3 +36,11 @@ def own_mesh() -> Iterator[Mesh]:
     running.up()
     yield running
     running.remove()
+
+
+@pytest.fixture
+def gateways(mesh: Mesh) -> Iterator[Gateways]:
+    """The demo's ingress, for objects of this test's own."""
+    objects = Gateways(mesh)
+    yield objects
+    objects.remove()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.test_workload_api import ASK
 from tests.support.corpora import corpora
 from tests.support.mesh import Mesh, fetch
 
@@ -43,6 +45,8 @@ def test_demo_as_an_ordinary_user(user: str | None, capture: str) -> None:
         assert all(reply.status == 200 and "red" in reply.body for reply in replies)
         ran = mesh.inside("curl", "-sS", "http://reviews:9080/reviews/0")
         assert '"red"' in ran.out
+        python = mesh.command[mesh.command.index("--") + 1 : -2] if "--" in mesh.command else [sys.executable]
+        assert mesh.inside(*python, "-c", ASK).out.strip() == "spiffe://cluster.local/ns/default/sa/curl", "the Workload API"
         assert mesh.down().code == 0
         left = subprocess.run(["pgrep", "-f", str(mesh.home)], capture_output=True, text=True, check=False).stdout
         assert not left, left

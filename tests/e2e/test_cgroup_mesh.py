@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_outages import load, pid_of, supervisor_stopped, until
+from tests.e2e.test_outages import instance_of, load, network, pid_of, supervisor_stopped, until
 from tests.support.corpora import corpora
 from tests.support.mesh import Mesh, envoy_of, fetch
 from tulle.node.host_network import has_ipv6
@@ -32,11 +32,12 @@ def host() -> Iterator[Mesh]:
         if "capture cgroup is not possible here" in started.text:
             pytest.skip(started.text)
         assert started.code == 0, started.text + made.logs()
+        instance = instance_of(made)
         yield made
+        made.down()
+        assert network(instance) == set()
     finally:
         made.remove()
-        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=False).stdout
-        assert "table inet tulle-" not in tables
 
 
 def test_six_workloads_share_a_network(host: Mesh) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.mesh import TULLE, Mesh, fetch
+from tests.support.mesh import TULLE, Mesh, ended, fetch
 
 # Tells what it was asked, and keeps a list of it.
 SERVER = """
@@ -37,6 +37,9 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
 """
 
 
+AUTHORIZER = Path(__file__).parents[1] / "support" / "authorizer.py"
+
+
 class Echo:
     """Two services, `echo` and `shadow`, a caller of each kind, and rules for `echo`."""
 
@@ -47,7 +50,7 @@ class Echo:
         for name in ("echo", "shadow"):
             program = [sys.executable, str(folder / "server.py"), name, str(folder / f"{name}.txt")]
             self.run("--service", name, "--port", "8000:http", "--", *program)
-        self.run("--service", "canary", "--", "sleep", "1000")
+        self.run("--service", "canary", "--", "sleep", "infinity")
         for caller in ("curl", "canary"):
             for called in ("echo", "shadow"):
                 self.until(lambda: self.asks(f"http://{called}:8000/", caller=caller)[0] == 200, f"{caller} reaches {called}")  # noqa: B023
@@ -55,11 +58,16 @@ class Echo:
     def run(self, *words: str) -> None:
         self.children.append(subprocess.Popen([*TULLE, "run", *words], env=self.mesh.env, stderr=subprocess.PIPE, text=True))
 
+    def authorized(self) -> None:
+        """There is somebody to ask: the service `gate`, over HTTP and gRPC."""
+        program = [sys.executable, "-P", str(AUTHORIZER), "8000", "9000"]
+        self.run("--service", "gate", "--port", "8000:http", "--port", "9000:grpc", "--", *program)
+
     def stop(self) -> None:
         for child in self.children:
             child.send_signal(signal.SIGTERM)
-        for child in self.children:
-            child.wait(60)
+        late = [child.args for child in self.children if not ended(child)]
+        assert late == []
 
     @staticmethod
     def until(holds: Callable[[], bool], what: str) -> None:
@@ -251,7 +259,7 @@ def test_an_application_that_does_not_listen_is_passed_over(echo: Echo) -> None:
     """Requests that reached a sidecar, and nothing behind it, would fail although another instance is there."""
     program = [sys.executable, str(echo.folder / "server.py"), "half", str(echo.folder / "half.txt")]
     echo.run("--service", "half", "--version", "alive", "--port", "8000:http", "--", *program)
-    echo.run("--service", "half", "--version", "deaf", "--port", "8000:http", "--", "sleep", "1000")
+    echo.run("--service", "half", "--version", "deaf", "--port", "8000:http", "--", "sleep", "infinity")
     echo.until(lambda: echo.asks("http://half:8000/")[0] == 200, "one instance answers")
     statuses = [echo.asks(f"http://half:8000/order/{number}", "-d", "one")[0] for number in range(12)]
     assert statuses == [200] * 12
@@ -300,3 +308,129 @@ def test_filters_at_a_gateway(mesh: Mesh, echo: Echo) -> None:
     assert "access-control-allow-headers: x-a, x-b" in preflight
     (begun,) = fetch(f"{mesh.base}/session", headers=host)
     assert {name.lower() for name in begun.headers} >= {"x-session"}
+
+
+def test_policies_ask_somebody(mesh: Mesh, echo: Echo) -> None:
+    """Broken: what a policy makes depend on somebody's word would pass without it, between workloads or from outside."""
+    host, port = "gate.default.svc.cluster.local", 9000
+    asked = [
+        {"name": "http", "envoyExtAuthzHttp": {"service": host, "port": 8000, "headersToUpstreamOnAllow": ["x-user"]}},
+        {"name": "grpc", "envoyExtAuthzGrpc": {"service": host, "port": port}},
+    ]
+    config = {"apiVersion": "tulle.dev/v1alpha1", "kind": "MeshConfig", "metadata": {"name": "mesh"}}
+    security = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy"}
+    inside = {"selector": {"matchLabels": {"app": "echo"}}, "action": "CUSTOM", "provider": {"name": "http"}}
+    outside = {"action": "CUSTOM", "provider": {"name": "grpc"}}
+    objects = [
+        {**config, "spec": {"extensionProviders": asked}},
+        {**security, "metadata": {"name": "ask"}, "spec": {**inside, "rules": [{"to": [{"operation": {"paths": ["/in*"]}}]}]}},
+        {
+            **security,
+            "metadata": {"name": "ask", "namespace": "tulle-system"},
+            "spec": {
+                **outside,
+                "selector": {"matchLabels": {"istio": "ingressgateway"}},
+                "rules": [{"to": [{"operation": {"hosts": ["echo.example"], "paths": ["/out*"]}}]}],
+            },
+        },
+    ]
+    route = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "echo"},
+        "spec": {
+            "parentRefs": [{"name": "demo"}],
+            "hostnames": ["echo.example"],
+            "rules": [{"backendRefs": [{"name": "echo", "port": 8000}]}],
+        },
+    }
+    friend = ("-H", "authorization: Bearer friend")
+    host_header = {"host": "echo.example"}
+    echo.authorized()
+    echo.apply(route)
+    try:
+        echo.until(lambda: mesh.kubectl("get", "service", "gate", check=False).code == 0, "there is somebody to ask")
+        echo.apply({"apiVersion": "v1", "kind": "List", "items": objects})
+        echo.until(lambda: echo.asks("http://echo:8000/in", *friend)[0] == 200, "friends pass inside")
+        echo.until(
+            lambda: fetch(f"{mesh.base}/out", headers={**host_header, "authorization": "Bearer friend"})[0].status == 200,
+            "friends pass from outside",
+        )
+        assert echo.sees("/in", *friend)["headers"]["x-user"] == "kate"
+        assert [echo.asks(f"http://echo:8000{path}")[0] for path in ("/", "/in", "//in", "/out")] == [200, 401, 401, 200]
+        assert [fetch(f"{mesh.base}{path}", headers=host_header)[0].status for path in ("/", "/out", "/in")] == [200, 401, 401]
+        workload = mesh.kubectl("get", "workloadentry", "-l", "app=echo", "-o", "jsonpath={.items[0].metadata.name}").out
+        told = mesh.tulle("authz", "check", workload, "--from", "curl", "--path", "/in", check=False)
+        assert (told.code, told.out.startswith("undecided: http is asked")) == (2, True), told.text
+        gate = echo.children.pop()
+        gate.kill()
+        gate.wait(60)
+        assert echo.asks("http://echo:8000/in", *friend)[0] == 403, "nobody answers"
+    finally:
+        mesh.kubectl("delete", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": [*objects, route]}))
+        mesh.synced()
+
+
+def test_another_service_is_asked_first(mesh: Mesh, echo: Echo) -> None:
+    """Requests would pass that the authorizer did not allow, in the mesh or at a gateway; or it would not know what to judge."""
+
+    def asks(protocol: str, port: int, name: str = "gate", **more: Any) -> list[dict[str, Any]]:
+        said = {"protocol": protocol, "backendRef": {"name": name, "port": port}, protocol.lower(): {}, **more}
+        return [{"type": "ExternalAuth", "externalAuth": said}]
+
+    http = {"path": "/check", "allowedHeaders": ["x-team"], "allowedResponseHeaders": ["x-user", "x-told"]}
+    filters = {
+        "/http": asks("HTTP", 8000, http=http, forwardBody={"maxSize": 8}),
+        "/all": asks("HTTP", 8000),
+        "/grpc": asks("GRPC", 9000, forwardBody={"maxSize": 8}),
+        "/nobody": asks("HTTP", 8000, "nobody"),
+        "/open": [],
+    }
+    backends = [{"name": "echo", "port": 8000}]
+    rules = [{"matches": [{"path": {"value": one}}], "filters": some, "backendRefs": backends} for one, some in filters.items()]
+    parents = [{"name": "demo"}, {"group": "", "kind": "Service", "name": "echo"}]
+    spec = {"parentRefs": parents, "hostnames": ["echo.example"], "rules": rules}
+    route = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "echo"}, "spec": spec}
+    friend = {"authorization": "Bearer friend", "x-team": "a", "x-else": "b"}
+
+    def seen(path: str, *flags: str, **headers: str) -> dict[str, Any]:
+        words = [word for name, value in headers.items() for word in ("-H", f"{name}: {value}")]
+        return echo.sees(path, *words, *flags)
+
+    echo.authorized()
+    echo.apply(route)
+    echo.until(lambda: echo.asks("http://echo:8000/http", "-H", "authorization: Bearer friend")[0] == 200, "friends pass")
+    echo.until(lambda: echo.asks("http://echo:8000/grpc", "-H", "authorization: Bearer friend")[0] == 200, "friends pass")
+
+    by_http = seen("/http/a?b=c", "-d", "body", **friend)["headers"]
+    told = json.loads(by_http["x-told"])
+    assert (told["path"], told["body"]) == ("/check/http/a?b=c", "body")
+    assert {"authorization", "content-length", "host", "x-team"} <= set(told["headers"])
+    assert "x-else" not in told["headers"]
+    assert (by_http["x-user"], by_http.get("x-other"), by_http["content-length"]) == ("kate", None, "4")
+    whole = seen("/all", **friend)["headers"]
+    assert (whole["x-user"], whole["x-other"]) == ("kate", "o")
+    assert "x-team" not in json.loads(whole["x-told"])["headers"]
+    by_grpc = seen("/grpc/a", "-d", "body", **friend)["headers"]
+    told = json.loads(by_grpc["x-told"])
+    assert (told["path"], told["body"], by_grpc["x-user"]) == ("/grpc/a", "body", "kate")
+    assert {"x-team", "x-else"} <= set(told["headers"])
+
+    for path in ("/http", "/all", "/grpc"):
+        assert echo.asks(f"http://echo:8000{path}")[::2] == (401, "who are you?")
+        (refused,) = fetch(f"{mesh.base}{path}", headers={"host": "echo.example"})
+        (passed,) = fetch(f"{mesh.base}{path}", headers={"host": "echo.example", **friend})
+        assert (refused.status, passed.status, passed.json()["headers"]["x-user"]) == (401, 200, "kate")
+    assert echo.asks("http://echo:8000/http", "-H", "authorization: Bearer friend", "-d", "longer than 8")[0] == 413
+    assert echo.asks("http://echo:8000/nobody", "-H", "authorization: Bearer friend")[0] == 500
+    assert echo.asks("http://echo:8000/open")[0] == 200
+    allowed = mesh.tulle("describe", "request", "GET", "http://echo:8000/grpc", "--from", "curl")
+    assert "gate.default.svc.cluster.local:9000 would be asked first" in allowed.out
+
+    gate = echo.children.pop()
+    gate.send_signal(signal.SIGTERM)
+    gate.wait(60)
+    # 403 while nobody answers, 500 once its Service went with it.
+    friendly = ("-H", "authorization: Bearer friend")
+    assert {echo.asks(f"http://echo:8000{path}", *friendly)[0] for path in ("/http", "/grpc")} <= {403, 500}
+    assert echo.asks("http://echo:8000/open")[0] == 200

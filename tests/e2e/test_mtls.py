@@ -9,6 +9,7 @@ from cryptography import x509
 
 from tests.support.mesh import Mesh, run
 from tulle.control.ca.authority import Authority
+from tulle.control.store.sealed import Keys
 
 PERMISSIVE = """
 apiVersion: security.istio.io/v1
@@ -60,7 +61,8 @@ def test_a_certificate_of_another_authority_is_refused(mesh: Mesh, tmp_path: Pat
     )
     own = tmp_path / "foreign.pem"
     own.write_bytes(foreign.key + foreign.chain)
-    real = Authority.open(mesh.home / "state" / "demo" / "ca").issue_server(
+    state = mesh.home / "state" / "demo"
+    real = Authority.open(state / "ca", seal=Keys.of_folder(state)).issue_server(
         ["localhost"], 3600, "spiffe://cluster.local/ns/default/sa/bookinfo-productpage"
     )
     good = tmp_path / "good.pem"

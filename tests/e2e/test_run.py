@@ -45,7 +45,7 @@ def test_a_service_of_ones_own(mesh: Mesh, tmp_path: Path) -> None:
     argv = [*TULLE, "run", "--service", "echo", "--version", "v1", "--port", "8000:http", "--", sys.executable, str(server)]
     child = subprocess.Popen(argv, env=mesh.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             ran = mesh.inside("curl", "-sS", "-m", "5", "--fail", "http://echo:8000/hello", check=False)
             if ran.code == 0:

@@ -63,7 +63,7 @@ def apply(mesh: Mesh, gone: list[str], *documents: str) -> None:
 def wait(mesh: Mesh, what: str, *, condition: str = "", path: str = "", namespace: str = "default") -> None:
     """`kubectl wait` until it is so."""
     what_for = f"condition={condition}" if condition else f"jsonpath={path}"
-    mesh.kubectl("wait", f"--for={what_for}", what, "-n", namespace, "--timeout=20s")
+    mesh.kubectl("wait", f"--for={what_for}", what, "-n", namespace, "--timeout=60s")
 
 
 def parent(kind: str) -> str:
@@ -145,6 +145,9 @@ def test_a_port_that_envoy_cannot_open(mesh: Mesh, gone: list[str]) -> None:
         assert programmed["status"] == "False"
         assert "ddress already in use" in programmed["message"]
         wait(mesh, "gateway.gateway.networking.k8s.io/demo", condition="Programmed")
+    refused = mesh.refused()
+    assert refused
+    assert all("ddress already in use" in line for line in refused), "nothing else was"
     free = free_port()
     apply(mesh, gone, gateway("taken", f"http {free} HTTP"))
     wait(mesh, what, condition="Programmed")

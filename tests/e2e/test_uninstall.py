@@ -10,10 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.test_node_agent import ECHO, SERVE, Host, until
-from tests.e2e.test_outages import traces
+from tests.e2e.test_outages import network
 from tests.support.mesh import TULLE
-from tulle.node.cgroup import CgroupNetwork
-from tulle.node.netns import NetnsNetwork
 from tulle.node.process import process
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes the host's network")
@@ -42,11 +40,11 @@ def test_nothing_is_left(host: Host, killed: bool) -> None:
     words = ["run", "--service", ECHO.service, "--version", ECHO.version, "--port=8000:http", "--exclude-outbound-ports=3306"]
     app = subprocess.Popen([*TULLE, *words, "--", *SERVE], env=host.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     before = host.ready()
+    assert host.run("wait", "--for=synced").returncode == 0
     assert host.call() == "200"
     noted = host.run("get", "workloadentries", ECHO.name, "-o", "yaml").stdout
     assert "traffic.sidecar.istio.io/excludeOutboundPorts: '3306'" in noted
-    names = (NetnsNetwork(host.instance, host.home, rootless=False)._bridge, CgroupNetwork(host.instance, host.home).table)
-    assert [line for line in traces() if any(name in line for name in names)]
+    assert network(host.instance)
     if killed:
         host.kill(host.agent)
         assert process(before.envoy_pid) is not None
@@ -55,7 +53,7 @@ def test_nothing_is_left(host: Host, killed: bool) -> None:
     assert (ECHO.id in done.stderr) is killed
     assert app.wait(30) in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
     until("nothing is left", lambda: not host.processes())
-    assert not [line for line in traces() if any(name in line for name in names)]
+    assert not network(host.instance)
     assert not (host.home / "state" / "node").exists()
     assert not (host.home / "run" / "node").exists()
     if not killed:

@@ -5,7 +5,9 @@ and generations; and the problems.
 
 A case is added by adding a folder with an `in.yaml`; `TULLE_GOLDEN=rewrite pytest tests/golden` (`make golden`) writes the rest,
 and people review what changed. A first line `# layers: a b` limits what `model.yaml` and `xds.yaml` show to those layers; without
-it they show all but the layers of single workloads. Envoy always gets everything.
+it they show all but the layers of single workloads and `unguarded`, which is always the same. Envoy always gets everything. With
+a line `# counting` they show how calls are counted, with `# recording` how single ones are recorded, too, which elsewhere is the
+same everywhere.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ from tulle.api.decode import decode
 from tulle.api.documents import read_documents
 from tulle.api.registry import kind_for
 from tulle.core import type_urls
-from tulle.core.compile.layers import layer_names
+from tulle.core.compile.layers import UNGUARDED, layer_names
 from tulle.core.encoded import Encoded
+from tulle.core.envoy import calls, tap, telemetry
 from tulle.core.pipeline import Pipeline
 from tulle.kit.problem import Problem
 from tulle.pb import message_class, pool
@@ -41,6 +44,7 @@ HERE = Path(__file__).parent
 CASES = sorted(path.parent.name for path in HERE.glob("*/in.yaml"))
 REWRITE = os.environ.get("TULLE_GOLDEN") == "rewrite"
 _LAYERS = "# layers:"
+_COUNTING, _RECORDING = "\n# counting\n", "\n# recording\n"
 
 
 @cache
@@ -61,6 +65,7 @@ class Compiled:
 
     def __init__(self, case: str) -> None:
         text = source(case)
+        self.counting, self.recording = _COUNTING in text, _RECORDING in text
         documents, self.problems = read_documents(text, "in.yaml")
         changes = {}
         for document in documents:
@@ -76,9 +81,8 @@ class Compiled:
         self.layers: tuple[str, ...] = self.pipeline.flow.get(layer_names, None) or ()
         first = text.partition("\n")[0]
         chosen = first.removeprefix(_LAYERS).split() if first.startswith(_LAYERS) else None
-        self.shown = [
-            layer for layer in self.layers if (layer in chosen if chosen is not None else not layer.startswith("workload/"))
-        ]
+        usual = [layer for layer in self.layers if layer != UNGUARDED and not layer.startswith("workload/")]
+        self.shown = usual if chosen is None else [layer for layer in self.layers if layer in chosen]
         assert chosen is None or set(chosen) == set(self.shown), f"layers are {self.layers}"
 
     def proxies(self) -> list[str]:
@@ -87,7 +91,9 @@ class Compiled:
     def seen_by(self, proxy: str) -> list[Encoded]:
         """Everything that a proxy would be sent."""
         tables = [self.pipeline.table(layer, url) for layer in self.pipeline.layers(proxy) for url in type_urls.ORDER]
-        return [resource for table in tables for resource in table.values()]
+        # Of one name in several layers the last counts.
+        seen = {(one.type_url, one.name): one for table in tables for one in table.values()}
+        return list(seen.values())
 
     def model(self) -> str:
         rows = {layer: self.pipeline.model(layer) for layer in self.shown}
@@ -98,8 +104,14 @@ class Compiled:
         for layer in self.shown:
             for url in type_urls.ORDER:
                 for name, resource in sorted(self.pipeline.table(layer, url).items()):
-                    shown.setdefault(layer, {}).setdefault(type_urls.SHORT[url], {})[name] = readable(resource)
+                    shown.setdefault(layer, {}).setdefault(type_urls.SHORT[url], {})[name] = self._shown(resource)
         return _yaml(shown)
+
+    def _shown(self, resource: Encoded) -> Any:
+        value = readable(resource)
+        value = _without_logger(value, tap.NAME)  # the same everywhere
+        value = value if self.recording else _without_logger(value, calls.LOGGER)
+        return value if self.counting else _without_counting(_without_logger(value, telemetry.LOGGER))
 
     def status(self) -> str:
         rows = {f"{row[0]} {'/'.join(filter(None, row[1]))}": row for row in self.pipeline.statuses.all()}
@@ -124,6 +136,25 @@ def readable(resource: Encoded) -> Any:
         return json.loads(resource.value)
     message = message_class(resource.type_url.rpartition("/")[2]).FromString(resource.value)
     return json_format.MessageToDict(message, preserving_proto_field_name=True, descriptor_pool=pool())
+
+
+def _without_logger(value: Any, name: str) -> Any:
+    """A message without the access loggers of a name."""
+    if isinstance(value, dict):
+        logs = [one for one in value.get("access_log", ()) if one["name"] != name]
+        value = {key: one for key, one in value.items() if key != "access_log"} | ({"access_log": logs} if logs else {})
+        return {key: _without_logger(one, name) for key, one in value.items()}
+    return [_without_logger(one, name) for one in value] if isinstance(value, list) else value
+
+
+def _without_counting(value: Any) -> Any:
+    """A message without the filter that counts messages."""
+    if isinstance(value, dict):
+        value = dict(value)
+        for key in {"http_filters", "filters"} & value.keys():
+            value[key] = [one for one in value[key] if not (isinstance(one, dict) and one.get("name") == telemetry.GRPC_STATS)]
+        return {key: _without_counting(one) for key, one in value.items()}
+    return [_without_counting(one) for one in value] if isinstance(value, list) else value
 
 
 def timeless(status: Any) -> Any:

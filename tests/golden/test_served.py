@@ -17,9 +17,11 @@ from tulle.api.object import Object
 from tulle.api.registry import kind_for
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, Published
+from tulle.core.envoy import tap
 from tulle.core.envoy.bootstrap import Options, bootstrap
 from tulle.core.envoy.secrets import encode_bundle, encode_certificate
 from tulle.core.pipeline import Pipeline
+from tulle.node.logs.runtime import Runtime
 from tulle.xds.server import OPTIONS, AdsServer
 
 HERE = Path(__file__).parent
@@ -71,7 +73,7 @@ async def served(objects: Changes, proxy: str, scratch: Path) -> AsyncIterator[S
     pipeline.commit(objects)
     server = AdsServer(WithSecrets(pipeline, proxy))
     listening = grpc.aio.server(options=OPTIONS)
-    listening.add_generic_rpc_handlers(server.handlers)
+    listening.add_generic_rpc_handlers((*server.handlers, Runtime(tap.NAME).handler))
     listening.add_insecure_port(f"unix:{scratch / 'xds.sock'}")
     await listening.start()
     options = Options(

@@ -20,6 +20,7 @@ from tests.playbook.dialogue import (
 )
 from tulle.core.encoded import Encoded
 from tulle.xds.events import Acked, Refused, Subscribed, Synced
+from tulle.xds.messages import Send
 from tulle.xds.status import Nack
 
 
@@ -104,6 +105,27 @@ def test_an_endpoint_change_is_one_response() -> None:
     assert it.told(endpoints("a", "2")) == ["EDS+a#6"]
     assert it.acks(ENDPOINT, 6) == []
     assert it.stream.synced == 2
+
+
+def test_a_later_layer_stands_in_the_place_of_an_earlier() -> None:
+    """Would fail if callers for whom something holds had what holds for all, or changes that do not concern them were told."""
+    book = Book(("mesh", "callers"))
+    book.tell(cluster("a", "everybody's"), cluster("b"), layer="mesh")
+    book.tell(cluster("a", "theirs"), layer="callers")
+    it = Dialogue(book)
+
+    def has() -> str:
+        sent = [action for action in it.log if isinstance(action, Send) for one in action.resources if one.name == "a"]
+        return sent[-1].resources[0].value.decode()
+
+    assert it.asks(CLUSTER) == ["CDS+a+b#1"]
+    assert has() == "theirs"
+    assert it.acks(CLUSTER, 1) == []
+    assert it.told(cluster("a", "everybody's new"), layer="mesh") == []
+    assert it.told(gone=[(CLUSTER, "a")], layer="callers") == ["CDS+a#2"]
+    assert has() == "everybody's new"
+    assert it.acks(CLUSTER, 2) == []
+    assert it.told(cluster("a", "theirs again"), layer="callers") == ["CDS+a#3"]
 
 
 def test_names_come_last() -> None:

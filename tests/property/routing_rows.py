@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from tests.property.routing_objects import HEADERS, NAMES, PARAMETERS, REGEXES, TEXTS, some
+from tests.property.routing_words import HEADERS, NAMES, PARAMETERS, REGEXES, TEXTS, some
+from tests.support.judge import AUTHORIZED, AUTHORIZER
 from tulle.core.model.destination import DestinationKey
+from tulle.core.model.external_auth import ExternalAuth
 from tulle.core.model.route import (
     Abort,
     Cors,
@@ -26,6 +28,7 @@ from tulle.core.model.route import (
 
 KEYS = [DestinationKey(f"{name}.default.svc.cluster.local", 9080, subset) for name in NAMES for subset in ("", "v1", "v2")]
 VALUES = ("a", "b c", "%REQ(x-a)%", "50%%", "%REQ(x-none)%", "%REQ(x-none?:METHOD):2%", "%REQ(:method)%")
+_CONNECT = NamedMatch(":method", TextMatch(MatchKind.EXACT, "CONNECT"))
 # A place where each lets most requests through, so that what comes after the match is reached.
 WIDE = (
     None,
@@ -59,13 +62,20 @@ def texts() -> st.SearchStrategy[TextMatch]:
 def matches() -> st.SearchStrategy[RouteMatch]:
     headers = some(st.builds(NamedMatch, st.sampled_from((*HEADERS, "host")), texts(), st.booleans()), 1)
     query = some(st.builds(NamedMatch, st.sampled_from(PARAMETERS), texts()), 1)
-    return st.builds(
+    connects = headers.map(lambda found: RouteMatch(headers=(*found, _CONNECT)))
+    others = st.builds(
         lambda path, headers, query, percent: RouteMatch(path, tuple(headers), tuple(query), percent),
         st.sampled_from(WIDE),
         headers,
         query,
         st.sampled_from((100.0, 100.0, 100.0, 0.0)),
     )
+    return st.one_of(others, others, others, connects)
+
+
+def authorizers() -> st.SearchStrategy[ExternalAuth | None]:
+    asked = st.builds(ExternalAuth, st.just(AUTHORIZER), path=st.sampled_from(("/one", "/two")), passed=st.just((AUTHORIZED,)))
+    return st.one_of(st.none(), st.none(), asked)
 
 
 def path_edits() -> st.SearchStrategy[PathEdit | None]:
@@ -119,22 +129,26 @@ def whole(index: int) -> st.SearchStrategy[Route]:
         Cors, some(st.one_of(texts(), st.just(TextMatch(MatchKind.EXACT, "*"))), 2).map(tuple), forward_unmatched=st.booleans()
     )
     return st.builds(
-        lambda action, match, headers, cors: Route(
+        lambda action, match, headers, cors, auth: Route(
             name=f"r{index}",
             match=match,
             destinations=action.destinations,
-            redirect=action.redirect,
+            # Where a CONNECT is sent elsewhere Envoy names a place or none, by a path that is not there.
+            redirect=None if _CONNECT in match.headers else action.redirect,
             status=action.status,
             body=action.body,
             rewrite=action.rewrite,
             abort=action.abort,
             headers=headers,
             cors=cors,
+            # An authorizer that speaks HTTP would be asked by CONNECT, and has no answer to that.
+            auth=None if _CONNECT in match.headers else auth,
         ),
         routes(),
         matches(),
         headers(),
         st.one_of(st.none(), st.none(), cors),
+        authorizers(),
     )
 
 

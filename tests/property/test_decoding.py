@@ -14,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.property.test_silence import put, schema_of
+from tests.support.any_object import put, schema_of
 from tests.support.crd_documents import document, mutated
 from tests.support.crds import Json
 from tulle.api import path as paths

@@ -17,29 +17,40 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
-from tests.property.routing_objects import HEADERS, HOSTS, NAMES, gateway_objects, mesh_objects, requests
+from tests.property.routing_objects import gateway_objects, mesh_objects, requests
 from tests.property.routing_rows import virtual_hosts
-from tests.support.judge import Judge, Seen, judging
+from tests.property.routing_words import HEADERS, HOSTS, NAMES
+from tests.support.judge import AUTHORIZED, Judge, Seen, judging, lot_of
 from tests.unit.core.compile.mesh import bookinfo, changes, entry, obj, service
 from tulle.core import type_urls
 from tulle.core.compile.gateway_hosts import gateway_hosts, gateway_virtual_host
 from tulle.core.compile.gateways import table_key
 from tulle.core.compile.hosts import ALLOW_ANY, virtual_host
+from tulle.core.compile.layers import callers_layer
 from tulle.core.envoy.clusters import PASSTHROUGH
 from tulle.core.envoy.routes import encode_host
 from tulle.core.evaluate import Decision, Outcome, Request, decide
 from tulle.core.evaluate.edits import edited_response
 from tulle.core.evaluate.request import normalized
 from tulle.core.model.destination import DestinationKey
-from tulle.core.model.route import RouteTableKey, VirtualHost
+from tulle.core.model.route import RouteTableKey, VirtualHost, labels_digest
 from tulle.core.pipeline import Pipeline
 
 MESH = RouteTableKey(9080, "default")
+CURL = (("app", "curl"),)
+# The tables of callers that rules may tell apart: by their labels, and by their namespace.
+CALLERS = (MESH, RouteTableKey(9080, "default", labels=CURL), RouteTableKey(9080, "elsewhere"))
 GATEWAY = table_key(("tulle-system", "ingress"), 18080)
 ROWS = ("k", "l", "m", "n")
-LAYERS = ("mesh", "namespace/default", "workload/tulle-system/ingress")
+LAYERS = (
+    "mesh",
+    "namespace/default",
+    callers_layer("default", labels_digest(CURL)),
+    "namespace/elsewhere",
+    "workload/tulle-system/ingress",
+)
 SETTINGS = settings(
-    max_examples=int(os.environ.get("TULLE_EXAMPLES", "10")),  # more of them where somebody looks for differences
+    max_examples=int(os.environ.get("TULLE_EXAMPLES", "12")),  # more of them where somebody looks for differences
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # one example says enough, and shrinking it asks Envoy for minutes
     deadline=None,
     derandomize=True,
@@ -48,7 +59,7 @@ SETTINGS = settings(
 
 
 def standing() -> list[Any]:
-    """What is there in every example: services with subsets, a caller, a gateway workload and its Gateways."""
+    """What is there in every example: services with subsets, callers, a gateway workload and its Gateways."""
     subsets = [{"name": one, "labels": {"version": one}} for one in ("v1", "v2")]
     rules = [
         obj(
@@ -63,14 +74,19 @@ def standing() -> list[Any]:
     ]
     istio = {"selector": {"istio": "ingressgateway"}, "servers": [{"port": {"number": 80, "name": "http", "protocol": "HTTP"}}]}
     istio["servers"][0]["hosts"] = ["*/*"]  # type: ignore[index]
-    gateway_api = {
-        "gatewayClassName": "tulle",
-        "listeners": [{"name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": {"namespaces": {"from": "All"}}}],
-    }
+    names = {"http": {}, "wild": {"hostname": "*.example"}, "one": {"hostname": "one.example"}}
+    anywhere = {"allowedRoutes": {"namespaces": {"from": "All"}}}
+    listeners = [{"name": name, "port": 80, "protocol": "HTTP", **host, **anywhere} for name, host in names.items()]
+    told_apart = {"hosts": ["apart"], "http": [{"match": [{"sourceLabels": dict(CURL)}], "redirect": {"uri": "/"}}]}
+    group = "gateway.networking.k8s.io"
+    grant = {"from": [{"group": group, "kind": kind, "namespace": "elsewhere"} for kind in ("HTTPRoute", "GRPCRoute")]}
+    grant["to"] = [{"group": "", "kind": "Service"}]
     return [
         *(service(name, address=f"240.240.9.{index}") for index, name in enumerate(NAMES, 1)),
         *rules,
         entry("curl", "10.0.0.9", {"app": "curl"}),
+        entry("other", "10.0.0.10", {"app": "other"}),
+        entry("far", "10.0.0.11", {"app": "far"}, namespace="elsewhere"),
         *(one for one in bookinfo() if one.metadata.namespace == "tulle-system"),
         obj(
             {
@@ -85,7 +101,23 @@ def standing() -> list[Any]:
                 "apiVersion": "gateway.networking.k8s.io/v1",
                 "kind": "Gateway",
                 "metadata": {"name": "api", "namespace": "tulle-system"},
-                "spec": gateway_api,
+                "spec": {"gatewayClassName": "tulle", "listeners": listeners},
+            }
+        ),
+        obj(
+            {
+                "apiVersion": "networking.istio.io/v1",
+                "kind": "VirtualService",
+                "metadata": {"name": "apart"},
+                "spec": told_apart,
+            }
+        ),
+        obj(
+            {
+                "apiVersion": "gateway.networking.k8s.io/v1beta1",
+                "kind": "ReferenceGrant",
+                "metadata": {"name": "consumers"},
+                "spec": grant,
             }
         ),
     ]
@@ -121,7 +153,8 @@ class Both:
         differ: list[str] = []
         answers = self.loop.run_until_complete(self.judge.ask(table, asked))
         for (request, draw), seen in zip(asked, answers, strict=True):
-            decision = decide(table, hosts, request, draw_of(decide(table, hosts, request), draw))
+            lot = lot_of(draw)
+            decision = decide(table, hosts, request, draw_of(decide(table, hosts, request, lot=lot), draw), lot)
             event(decision.outcome.value)
             said, did = of_decision(decision, normalized(request)), of_envoy(seen, decision)
             if said != did:
@@ -145,18 +178,25 @@ def of_decision(decision: Decision, request: Request) -> dict[str, Any]:
         found["headers"] = interesting(decision.headers)
         request = msgspec.structs.replace(request, path=decision.path, authority=decision.authority, headers=decision.headers)
     else:
-        found |= {"status": decision.status, "location": decision.location}
-    return found | {"response": interesting(edited_response((), decision.response, request))}
+        found |= {"status": decision.status, "location": decision.location, "grpc": decision.grpc}
+    asked = decision.route.auth.path.strip("/") if decision.asks and decision.route and decision.route.auth else ""
+    return found | {"response": interesting(edited_response((), decision.response, request)), "authorizer": asked}
 
 
 def of_envoy(seen: Seen, decision: Decision) -> dict[str, Any]:
     if decision.outcome is Outcome.PASSTHROUGH:
         return {"route": seen.route, "cluster": seen.cluster}
     found: dict[str, Any] = {"route": seen.route, "response": interesting(seen.headers)}
+    found["authorizer"] = dict(seen.headers).get(AUTHORIZED, "")
+    if not seen.route and decision.status == 200 and decision.route and decision.route.cors:
+        found["route"] = decision.route.name  # the answer to a preflight carries nothing of ours
     if seen.asked is None:
-        return found | {"status": seen.status, "location": dict(seen.headers).get("location", "")}
+        said = dict(seen.headers)
+        grpc = said.get("grpc-status")
+        return found | {"status": seen.status, "location": said.get("location", ""), "grpc": int(grpc) if grpc else None}
     headers = dict(seen.asked["headers"])
-    found |= {"cluster": seen.cluster, "path": seen.asked["path"], "authority": headers["host"]}
+    path = "" if seen.asked["method"] == "CONNECT" else seen.asked["path"]
+    found |= {"cluster": seen.cluster, "path": path, "authority": headers["host"]}
     return found | {"headers": interesting(seen.asked["headers"])}
 
 
@@ -176,7 +216,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     full = [f"{name}.default.svc.cluster.local" for name in NAMES]
     clusters = [DestinationKey(name, 9080, subset).cluster for name in full for subset in ("", "v1", "v2")]
     loop = asyncio.new_event_loop()
-    entered = judging(scratch, resources, (MESH, GATEWAY), [*clusters, PASSTHROUGH])
+    entered = judging(scratch, resources, (*CALLERS, GATEWAY), [*clusters, PASSTHROUGH])
     judge = loop.run_until_complete(entered.__aenter__())
     yield Both(pipeline, judge, loop)
     loop.run_until_complete(entered.__aexit__(None, None, None))
@@ -196,7 +236,8 @@ def test_rows(both: Both, hosts: list[VirtualHost], asked: list[tuple[Request, i
 def test_in_the_mesh(both: Both, objects: list[dict[str, Any]], asked: list[tuple[Request, int]]) -> None:
     """Broken: `tulle describe` would tell of another route, destination or path than the one that a request really takes."""
     both.replace(objects)
-    both.compare(MESH, both.hosts(MESH), asked)
+    for place, table in enumerate(CALLERS):
+        both.compare(table, both.hosts(table), asked[place :: len(CALLERS)])
 
 
 @SETTINGS

@@ -88,7 +88,7 @@ State = dict[tuple[str, str, str], bytes]
 
 def state(pipeline: Pipeline) -> State:
     """All that proxies are sent, as bytes."""
-    layers = {"mesh", *(f"namespace/{name}" for name in ("default", "shop", "tulle-system"))}
+    layers = {"unguarded", "mesh", *(f"namespace/{name}" for name in ("default", "shop", "tulle-system"))}
     for one in POOL:
         layers.update(pipeline.layers(f"{one.metadata.namespace}/{one.metadata.name}"))
     return {

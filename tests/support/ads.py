@@ -16,6 +16,10 @@ import grpc
 
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded
+from tulle.core.envoy.authorization import encode_authorization
+from tulle.core.envoy.tap import NAME as TAP
+from tulle.core.model.authorization import OPEN, OPEN_TO_STRANGERS, Authorization
+from tulle.node.logs.runtime import Runtime
 from tulle.pb.envoy.service.discovery.v3 import discovery_pb2
 
 # Asked for without names, these mean all there is.
@@ -23,10 +27,13 @@ _WILDCARD = (type_urls.CLUSTER, type_urls.LISTENER, type_urls.VIRTUAL_HOST)
 
 
 class Ads:
-    """Holds resources by type and name. `put` and `remove` send to whoever subscribed."""
+    """Holds resources by type and name, at first the guards that ask nothing. `put` and `remove` send to whoever subscribed."""
 
     def __init__(self, socket: Path) -> None:
         self.resources: dict[str, dict[str, Encoded]] = defaultdict(dict)
+        self.resources[type_urls.EXTENSION] |= {
+            one.name: one for guard in (OPEN, OPEN_TO_STRANGERS) for one in encode_authorization(Authorization(guard))
+        }
         self.subscribed: dict[str, set[str]] = defaultdict(set)
         self.requests: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
         self.nacks: list[str] = []
@@ -117,7 +124,7 @@ class Ads:
             "envoy.service.discovery.v3.AggregatedDiscoveryService",
             {"DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self.stream)},
         )
-        self._server.add_generic_rpc_handlers((handler,))
+        self._server.add_generic_rpc_handlers((handler, Runtime(TAP).handler))
         self._server.add_insecure_port(f"unix:{self._socket}")
         await self._server.start()
 

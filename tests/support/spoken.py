@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import socket
 import ssl
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -18,6 +20,76 @@ from typing import Any
 
 _SERVICE = "spoken.Spoken"
 MEGABYTE = 1 << 20
+
+# A page that asks its server in the ways that pages do, and shows what it saw. It is loaded when its image is, which is held
+# until all is seen.
+PAGE = """<!doctype html><title>page</title><pre id="seen"></pre><img src="/held"><script>
+(async () => {
+  const seen = {};
+  const answer = await fetch("/sum", {method: "POST", body: "x".repeat(100000)});
+  seen.length = (await answer.json()).length;
+  seen.protocol = performance.getEntriesByType("navigation")[0].nextHopProtocol;
+  const socket = new WebSocket("wss://" + location.host + "/ws");
+  seen.echo = await new Promise(done => {
+    socket.onopen = () => socket.send("hello");
+    socket.onmessage = message => done(message.data);
+    socket.onerror = () => done("no WebSocket");
+  });
+  document.getElementById("seen").textContent = JSON.stringify(seen);
+  fetch("/release");
+})();
+</script>"""
+
+# Headers as an application and its server may send them: in any case, repeated, empty, and with what proxies tend to touch.
+ASKED = """\
+User-Agent: me/1.0 (of; my own)
+Accept: */*
+ACCEPT-ENCODING: gzip, br;q=0.5
+accept-language: de, en;q=0.7
+Authorization: Bearer a.b.c
+Cache-Control: no-cache
+Cookie: a=1; b="two"
+Content-Type: text/plain; charset=utf-8
+Content-Length: 2
+Date: Tue, 15 Nov 1994 08:12:31 GMT
+DNT: 1
+Forwarded: for=192.0.2.43;proto=http
+From: somebody@example.com
+If-None-Match: "x", W/"y"
+Origin: http://a.example
+Range: bytes=0-9
+Referer: http://a.example/b?c
+Server: not a server
+Via: 1.1 before
+X-Forwarded-For: 192.0.2.1, 192.0.2.2
+X-Forwarded-Host: a.example
+X-Request-Id: 0b1e6a5c-1111-4222-8333-944444444444
+traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+b3: 80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1
+X-Two: one
+X-Two: two, three
+X_Under.Score~: !#$%&'*+
+x-empty:
+x-utf8: gr\u00fc\u00df
+x-long: {long}""".format(long="y" * 20000)
+ANSWERED = """\
+Server: mine/1
+Date: Thu, 01 Jan 1970 00:00:00 GMT
+Content-Type: application/json
+ETag: W/"x"
+Set-Cookie: a=1; Path=/
+Set-Cookie: b=2; HttpOnly
+Cache-Control: no-store
+Vary: accept, origin
+Via: 1.0 behind
+Location: http://127.0.0.1:1/a
+Content-Encoding: identity
+Access-Control-Allow-Origin: *
+Strict-Transport-Security: max-age=1
+X-Two: one
+X-Two: two
+X-CASE: As It Is
+x-empty:"""
 
 
 # -- servers --
@@ -41,8 +113,32 @@ async def serve_greeting(port: int, name: str, certificate: str = "") -> None:
         await server.serve_forever()
 
 
+async def serve_proxy(port: int) -> None:
+    """An HTTP proxy that knows CONNECT alone; to what asks for anything else it answers 405."""
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        method, target, *_version = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)
+        if method != b"CONNECT":
+            writer.write(b"HTTP/1.1 405 Method Not Allowed\r\ncontent-length: 0\r\n\r\n")
+            writer.close()
+            return
+        host, _colon, number = target.decode().rpartition(":")
+        far, near = await asyncio.open_connection(host, int(number))
+        writer.write(b"HTTP/1.1 200 OK\r\nx-proxy: mine\r\n\r\n")
+        await asyncio.gather(pass_on(reader, near), pass_on(far, writer), return_exceptions=True)
+
+    async with await asyncio.start_server(talk, "127.0.0.1", port) as server:
+        await server.serve_forever()
+
+
 async def serve_web(port: int) -> None:
-    """HTTP/1.1: `/sum` digests a body, `/bytes` sends one, `/slow` drips one, `/ws` is a WebSocket that echoes."""
+    """HTTP/1.1: `/sum` digests a body, `/bytes` sends one, `/slow` drips one, `/ws` echoes, `/page` is for browsers."""
     from aiohttp import web
 
     async def digest(request: web.Request) -> web.Response:
@@ -72,10 +168,29 @@ async def serve_web(port: int) -> None:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         async for message in socket:
-            await socket.send_str(f"echo {message.data}")
+            await (
+                socket.close(code=4001, message=b"enough") if message.data == "bye" else socket.send_str(f"echo {message.data}")
+            )
         return socket
 
+    async def page(_request: web.Request) -> web.Response:
+        return web.Response(text=PAGE, content_type="text/html")
+
+    released = asyncio.Event()
+
+    async def held(_request: web.Request) -> web.Response:
+        await released.wait()
+        released.clear()
+        return web.Response()
+
+    async def release(_request: web.Request) -> web.Response:
+        released.set()
+        return web.Response()
+
     app = web.Application(client_max_size=0)
+    app.router.add_get("/held", held)
+    app.router.add_get("/release", release)
+    app.router.add_get("/page", page)
     app.router.add_get("/bytes", send)
     app.router.add_get("/slow", drip)
     app.router.add_get("/ws", echo)
@@ -84,6 +199,20 @@ async def serve_web(port: int) -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     await asyncio.Event().wait()
+
+
+async def serve_raw(port: int) -> None:
+    """HTTP/1.1 by hand: answers `ANSWERED`, and in its body the lines of the request's head as they came."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            await reader.readexactly(2)
+            body = json.dumps(head.decode().split("\r\n")[:-2]).encode()
+            lines = ["HTTP/1.1 200 Fine", *ANSWERED.split("\n"), f"Content-Length: {len(body)}", "", ""]
+            writer.write("\r\n".join(lines).encode() + body)
+
+    async with await asyncio.start_server(talk, "127.0.0.1", port, limit=MEGABYTE) as server:
+        await server.serve_forever()
 
 
 async def serve_grpc(port: int) -> None:
@@ -140,6 +269,46 @@ async def serve_grpc(port: int) -> None:
 # -- callers --
 
 
+class _Named(asyncio.DatagramProtocol):
+    """Answers each datagram with a name and what it said."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._transport.sendto(self._name.encode() + b" " + data, addr)
+
+
+async def serve_datagrams(port: int, name: str) -> None:
+    """Answers datagrams by its name."""
+    await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Named(name), local_addr=("0.0.0.0", port))
+    await asyncio.Event().wait()
+
+
+async def datagrams(host: str, port: int, clients: int) -> Any:
+    """So many clients, each with one datagram: how many were answered by each name, and by nobody ("")."""
+    loop = asyncio.get_running_loop()
+    address = (await loop.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_DGRAM))[0][4]
+    answered: Counter[str] = Counter()
+    for number in range(clients):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.setblocking(False)
+            one.connect(address)
+            await loop.sock_sendall(one, f"{number}".encode())
+            try:
+                name, said = (await asyncio.wait_for(loop.sock_recv(one, 1500), 5)).split()
+                assert said == f"{number}".encode()
+                answered[name.decode()] += 1
+            except (TimeoutError, OSError):
+                answered[""] += 1
+    assert answered.keys() != {""}, "nobody answers"
+    return answered
+
+
 async def greet(host: str, port: int, times: int, names: str = "") -> Any:
     """Connect, hear the greeting, say something: how long until the greeting (seconds, sorted), who greeted, the last answer.
 
@@ -165,6 +334,56 @@ async def greet(host: str, port: int, times: int, names: str = "") -> Any:
         answer = await asyncio.wait_for(reader.readline(), 10)
         writer.close()
     return {"waits": sorted(waits), "answer": answer.decode(), "greeted": greeted}
+
+
+async def silence(host: str, port: int) -> Any:
+    """Connect, hear the greeting and say nothing: how long (seconds) until the connection is ended."""
+    reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 10)
+    await asyncio.wait_for(reader.readline(), 10)
+    began = time.monotonic()
+    rest = await asyncio.wait_for(reader.read(), 30)
+    writer.close()
+    return {"ended": time.monotonic() - began, "rest": rest.decode()}
+
+
+async def raw(host: str, port: int) -> Any:
+    """`ASKED` as it stands: the lines that arrived, and those of the answer's head."""
+    reader, writer = await asyncio.open_connection(host, port, limit=MEGABYTE)
+    asked = ["PUT /a%2Fb?q=%20&q=1;x HTTP/1.1", f"Host: {host}:{port}", *ASKED.split("\n"), "", "ok"]
+    writer.write("\r\n".join(asked).encode())
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode().split("\r\n")[:-2]
+    (length,) = [int(line.partition(":")[2]) for line in head if line.lower().startswith("content-length:")]
+    return {"arrived": json.loads(await reader.readexactly(length)), "answered": head}
+
+
+def timed(times: int, *argv: str) -> Any:
+    """Seconds that a command takes, sorted."""
+    waits = []
+    for _ in range(times):
+        began = time.monotonic()
+        subprocess.run(argv, check=True, capture_output=True)
+        waits.append(time.monotonic() - began)
+    return sorted(waits)
+
+
+async def websockets_talk(url: str, address: str = "", roots: str = "") -> Any:
+    """The library `websockets`: text, a megabyte, a ping, the server's close; through TLS where `roots` are given."""
+    import websockets
+
+    more: dict[str, Any] = {}
+    if roots:
+        host, _colon, port = address.partition(":")
+        more = {"ssl": ssl.create_default_context(cafile=roots), "host": host, "port": int(port)}
+    async with websockets.connect(url, max_size=4 * MEGABYTE, **more) as socket:
+        await socket.send("hello")
+        seen: dict[str, Any] = {"text": await socket.recv()}
+        await socket.send("x" * MEGABYTE)
+        seen["large"] = len(await socket.recv())
+        seen["pong"] = await (await socket.ping()) < 10
+        seen["extensions"] = [extension.name for extension in socket.protocol.extensions]
+        await socket.send("bye")
+        await socket.wait_closed()
+    return {**seen, "closed": [socket.close_code, socket.close_reason]}
 
 
 async def websocket(url: str, times: int) -> Any:
@@ -248,12 +467,22 @@ def main(words: Iterator[str]) -> None:
     programs: dict[str, Any] = {
         "serve-greeting": lambda port, *more: serve_greeting(int(port), *more),
         "serve-web": lambda port: serve_web(int(port)),
+        "serve-proxy": lambda port: serve_proxy(int(port)),
         "serve-grpc": lambda port: serve_grpc(int(port)),
         "greet": lambda host, port, times, *names: greet(host, int(port), int(times), *names),
+        "serve-datagrams": lambda port, name: serve_datagrams(int(port), name),
+        "datagrams": lambda host, port, clients: datagrams(host, int(port), int(clients)),
+        "silence": lambda host, port: silence(host, int(port)),
+        "serve-raw": lambda port: serve_raw(int(port)),
+        "raw": lambda host, port: raw(host, int(port)),
+        "websockets": websockets_talk,
         "websocket": lambda url, times: websocket(url, int(times)),
         "upload": lambda url, megabytes, pause: upload(url, int(megabytes), float(pause)),
         "grpc": grpc_calls,
     }
+    if name == "timed":
+        print(json.dumps(timed(int(said[0]), *said[1:])))
+        return
     result = asyncio.run(programs[name](*said))
     if result is not None:
         print(json.dumps(result))

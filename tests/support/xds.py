@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from tulle.core.envoy.tap import NAME as TAP
+from tulle.node.logs.runtime import Runtime
 from tulle.xds.client import AdsClient
 from tulle.xds.server import OPTIONS, AdsServer
 
@@ -16,7 +18,7 @@ from tulle.xds.server import OPTIONS, AdsServer
 async def listening(server: AdsServer, socket: str = "", credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[str]:
     """Serve on a Unix socket's path, or on a free port with TLS; gives the target to dial."""
     transport = grpc.aio.server(options=OPTIONS)
-    transport.add_generic_rpc_handlers(server.handlers)
+    transport.add_generic_rpc_handlers((*server.handlers, Runtime(TAP).handler))
     if credentials is None:
         target = f"unix:{socket}"
         transport.add_insecure_port(target)

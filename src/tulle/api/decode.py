@@ -29,12 +29,12 @@ INSTEAD = {
 }
 
 
-def decode(raw: Mapping[str, Any], locate: Callable[[str], Location | None] | None = None) -> tuple[Object | None, list[Problem]]:
+def decode(raw: dict[str, Any], locate: Callable[[str], Location | None] | None = None) -> tuple[Object | None, list[Problem]]:
     """The object, or None where it has errors, and every problem found. Warnings come with the object. Never raises.
 
     `locate` gives the place of a field path in the file it came from (`Document.locate`).
     """
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         return None, [
             Problem(None, "", "NotAnObject", f"found {found(raw)}; needed an object with apiVersion, kind and metadata")
         ]
@@ -54,7 +54,7 @@ def decode(raw: Mapping[str, Any], locate: Callable[[str], Location | None] | No
     return (None if failed else decoded), report.in_order()
 
 
-def decode_review(raw: Mapping[str, Any], kind: Kind) -> tuple[Object | None, list[Problem]]:
+def decode_review(raw: dict[str, Any], kind: Kind) -> tuple[Object | None, list[Problem]]:
     """A review of a kind (`registry.REVIEWS`): it has no name. The review, or None where it has errors, and all of them."""
     report = _Report(raw, None)
     decoded = _typed(dict(raw), kind, kind.model, report)
@@ -99,7 +99,7 @@ class _Report:
 def _ref(raw: Mapping[str, Any]) -> Ref | None:
     """The object's name, as far as it can be told."""
     kind, api_version, metadata = raw.get("kind"), raw.get("apiVersion"), raw.get("metadata")
-    if not isinstance(kind, str) or not isinstance(metadata, Mapping):
+    if not isinstance(kind, str) or not isinstance(metadata, dict):
         return None
     name, namespace = metadata.get("name"), metadata.get("namespace")
     if not isinstance(name, str):

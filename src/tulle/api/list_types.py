@@ -51,7 +51,7 @@ class ListType:
         return core_schema.with_info_after_validator_function(self._obey, handler(source))
 
     def _obey(self, items: Sequence[Any], info: ValidationInfo) -> Sequence[Any]:
-        later = isinstance(info.context, Mapping) and info.context.get("rules") == "later"
+        later = info.context is not None and info.context.get("rules") == "later"
         if not later and (faults := tuple(self.faults(items))):
             raise PydanticCustomError("rules", "breaks {count} rules", {"count": len(faults), "faults": faults})
         return items

@@ -32,7 +32,7 @@ _NAMES = {
 
 def metadata_faults(kind: Kind, metadata: Any) -> Iterator[Fault]:
     """What is wrong in an object's metadata beyond its types; paths are below `metadata`."""
-    if not isinstance(metadata, Mapping):
+    if not isinstance(metadata, dict):
         return
     name, generated = metadata.get("name"), metadata.get("generateName")
     if not name and not generated and not (name is not None and not isinstance(name, str)):
@@ -63,7 +63,7 @@ def metadata_faults(kind: Kind, metadata: Any) -> Iterator[Fault]:
 def _labels(metadata: Mapping[str, Any]) -> Iterator[Fault]:
     for field in ("labels", "annotations"):
         entries = metadata.get(field)
-        if not isinstance(entries, Mapping):
+        if not isinstance(entries, dict):
             continue
         if field == "annotations":
             size = sum(len(str(key)) + len(str(value)) for key, value in entries.items())
@@ -88,7 +88,7 @@ def _finalizers(finalizers: Any) -> Iterator[Fault]:
 def _owners(references: Any) -> Iterator[Fault]:
     controllers = []
     for index, one in enumerate(references if isinstance(references, list) else ()):
-        if not isinstance(one, Mapping):
+        if not isinstance(one, dict):
             continue
         at = ("ownerReferences", index)
         for field in ("apiVersion", "kind", "name", "uid"):

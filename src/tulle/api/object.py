@@ -70,25 +70,42 @@ class Ruled(Schema):
         return self
 
 
-def faults_below(schema: Schema, at: tuple[str | int, ...] = ()) -> Iterator[Fault]:
+def faults_below(schema: Schema) -> list[Fault]:
     """Every broken rule in a schema and the parts below it, with whole paths; for what was read with `RULES_LATER`."""
-    if isinstance(schema, Ruled):
-        for fault in schema.faults():
-            yield fault._replace(at=(*at, *fault.at))
-    there = schema.model_fields_set
-    for name, alias, list_type in _fields_with_rules(type(schema)):
-        if name in there and (value := getattr(schema, name)) is not None:
-            if list_type is not None:
-                yield from list_type.below(value, *at, alias)
-            yield from _faults_in(value, (*at, alias))
+    found: list[Fault] = []
+    _add_faults(schema, (), found)
+    return found
+
+
+def _add_faults(schema: Schema, at: tuple[str | int, ...], found: list[Fault]) -> None:
+    """Every object that is written passes here: the fields that nothing can be wrong with are not looked at."""
+    ruled, fields = _rules_in(type(schema))
+    if ruled:
+        found += [fault._replace(at=(*at, *fault.at)) for fault in schema.faults()]  # type: ignore[attr-defined] # a `Ruled`
+    values, there = schema.__dict__, schema.model_fields_set
+    for name, alias, list_type in fields:
+        if name not in there or not (value := values[name]):
+            continue
+        if list_type is not None:
+            found += list_type.below(value, *at, alias)
+        if isinstance(value, tuple):
+            for index, item in enumerate(value):
+                if isinstance(item, Schema):
+                    _add_faults(item, (*at, alias, index), found)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                if isinstance(item, Schema):
+                    _add_faults(item, (*at, alias, key), found)
+        elif isinstance(value, Schema):
+            _add_faults(value, (*at, alias), found)
 
 
 @functools.cache
-def _fields_with_rules(model: type[Schema]) -> tuple[tuple[str, str, ListType | None], ...]:
-    """The fields, with their JSON names, in or below which a rule may be broken: the others need no look at every object."""
+def _rules_in(model: type[Schema]) -> tuple[bool, tuple[tuple[str, str, ListType | None], ...]]:
+    """Whether it has rules itself, and the fields, with their JSON names, in or below which one may be broken."""
     hints = typing.get_type_hints(model, include_extras=True)
     fields = [(name, field.alias or name, _list_type(hints[name])) for name, field in model.model_fields.items()]
-    return tuple(field for field in fields if _may_have_rules(hints[field[0]], set()))
+    return issubclass(model, Ruled), tuple(field for field in fields if _may_have_rules(hints[field[0]], set()))
 
 
 def _may_have_rules(hint: Any, seen: set[Any]) -> bool:
@@ -109,18 +126,6 @@ def _list_type(hint: Any) -> ListType | None:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return next((found for one in typing.get_args(hint) if (found := _list_type(one))), None)
     return None
-
-
-def _faults_in(value: Any, at: tuple[str | int, ...]) -> Iterator[Fault]:
-    if isinstance(value, Schema):
-        yield from faults_below(value, at)
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield from _faults_in(item, (*at, index))
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if isinstance(item, Schema):
-                yield from faults_below(item, (*at, key))
 
 
 # Read without rules: a broken rule below would otherwise hide those above it. `faults_below` finds them all afterwards.

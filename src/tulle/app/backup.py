@@ -28,7 +28,7 @@ from tulle.control.store import backup, schema
 from tulle.control.store.backup import Backup
 from tulle.control.store.sealed import Keys, SealedStore
 from tulle.control.store.sqlite import SqliteStore
-from tulle.kit.errors import Refused, Unavailable
+from tulle.kit.errors import Refused, TulleError, Unavailable
 from tulle.ports import Delete, Put
 
 _AUTHORITY = f"ca/{files.NAME}"
@@ -46,21 +46,22 @@ class Restored:
     authority: bool
 
 
-def authority_files(state: Path, *, wanted: bool) -> Mapping[str, bytes]:
+def authority_files(state: Path, keys: Keys | None, *, wanted: bool) -> Mapping[str, bytes]:
     """The authority's file, for a backup that shall have it. Raises `Refused`, `Corrupt` where it cannot be had."""
     if not wanted:
         return {}
-    if files.load(state / "ca") is None:
+    stored = files.load(state / "ca", keys)
+    if stored is None:
         raise Refused(f"{state / 'ca'}: there is no certificate authority here", hint="leave out --with-authority")
-    return {_AUTHORITY: (state / _AUTHORITY).read_bytes()}
+    return {_AUTHORITY: msgspec.json.encode(stored)}
 
 
 async def offline(state: Path, keys: Keys | None, *, with_authority: bool) -> AsyncGenerator[bytes, None]:
     """The bytes of a backup of a state folder. Raises as opening the store does: also while a control plane runs on it."""
     if not (state / STORE).exists():
         raise Unavailable(f"{state / STORE}: there is no store here", hint="name the folder with --state-dir")
-    beside = authority_files(state, wanted=with_authority)
-    stored = files.load(state / "ca")
+    beside = authority_files(state, keys, wanted=with_authority)
+    stored = files.load(state / "ca", keys)
     store = SqliteStore(state / STORE)
     try:
         async for piece in backup.written(store, keys, stored.trust_domain if stored else "", beside):
@@ -84,7 +85,7 @@ async def restore(path: Path, state: Path, keys: Keys | None, *, force: bool, no
             raise Refused(f"{store}: there is a store already", hint="--force sets it aside")
         mark = _mark(now)
         root = beside.get(_AUTHORITY)
-        other = root is not None and (state / _AUTHORITY).exists() and (state / _AUTHORITY).read_bytes() != root
+        other = root is not None and (state / _AUTHORITY).exists() and not _is_same(state, root, keys)
         if other and not force:
             raise Refused(f"{state / _AUTHORITY}: there is another authority already", hint="--force sets it aside")
         fresh = store.with_name(f"{STORE}.restoring")
@@ -99,7 +100,7 @@ async def restore(path: Path, state: Path, keys: Keys | None, *, force: bool, no
                     revision = await filled.write([Delete(shared.KEY)])
             finally:
                 await filled.close()
-            aside = [_authority(state, root, mark if other else "")] if root is not None else []
+            aside = [_authority(state, root, keys, mark if other else "")] if root is not None else []
             aside.append(schema.replace(store, fresh, mark))
         finally:
             _clear(fresh)
@@ -161,13 +162,21 @@ def _start(found: Backup, there: int | None, now: float) -> int:
     return found.header.revision + _GAP + int(_RATE * max(0.0, now - found.header.time))
 
 
-def _authority(state: Path, root: bytes, mark: str) -> Path | None:
+def _is_same(state: Path, root: bytes, keys: Keys | None) -> bool:
+    """Whether the authority that is there is that of a backup. One that cannot be read is another."""
+    try:
+        return files.load(state / "ca", keys) == msgspec.json.decode(root, type=files.StoredRoots)
+    except (TulleError, msgspec.DecodeError):
+        return False
+
+
+def _authority(state: Path, root: bytes, keys: Keys | None, mark: str) -> Path | None:
     """Write the authority's file; the path of the one that was there, where it was another one (then there is a `mark`)."""
     directory = state / "ca"
     kept = directory.with_name(f"ca.{mark}") if mark else None
     if kept is not None:
         os.rename(directory, kept)
-    files.restore(directory, root)
+    files.restore(directory, root, keys)
     return kept
 
 

@@ -14,48 +14,79 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import grpc
 import structlog
+from aiohttp import web
 
 import tulle
-from tulle.app import collector, logs, preflight
+from tulle.app import collector, logs, preflight, rights
+from tulle.app.ca import MeshAuthority, token_reviewer
 from tulle.app.certificate import ServerCertificate, is_any, reached, split_address
-from tulle.app.controllers import Moves, controllers
+from tulle.app.controllers import controllers
 from tulle.app.feed import Feed
 from tulle.app.mesh import RunningMesh
 from tulle.app.notify import notify
 from tulle.app.oidc import oidc_issuer
 from tulle.app.peers import Peers
+from tulle.app.recording import Recording
 from tulle.app.settings import ControlPlaneSettings
 from tulle.app.stores import is_shared, open_store, when_there
 from tulle.client import kubeconfig
+from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.server import ApiServer
+from tulle.control.asking import IDENTITY
 from tulle.control.backup_api import add_backup
-from tulle.control.ca.authority import Authority
+from tulle.control.bundle_endpoint import BundleEndpoint, WebCertificate
+from tulle.control.ca.bundles import Bundles
+from tulle.control.ca.http import COUNTS, Counts, identity_app
 from tulle.control.ca.http import PREFIX as IDENTITY_PREFIX
-from tulle.control.ca.http import identity_app
-from tulle.control.ca.nodes import Nodes
-from tulle.control.ca.shared import SharedAuthority
-from tulle.control.ca.tokens import JoinTokens
+from tulle.control.ca.identity import node_of
+from tulle.control.ca.jwt_keys import JwtKeys
+from tulle.control.ca.workload_http import add_workload_identity
+from tulle.control.ca_api import add_ca
 from tulle.control.events import Events
+from tulle.control.federation import Federation, add_federation
+from tulle.control.gateway_starts import GatewayStarter
+from tulle.control.health import Health
 from tulle.control.history_api import add_history
+from tulle.control.infrastructure import InfrastructureWriter
+from tulle.control.key_sets import KeySets
 from tulle.control.leader import Leader
+from tulle.control.looks import Board
+from tulle.control.looks_api import add_looks
 from tulle.control.members import Member, Members
 from tulle.control.mesh_api import mesh_api
+from tulle.control.metrics import Metric, metrics_app
 from tulle.control.progress import SharedProgress
+from tulle.control.prometheus_api import add_prometheus
+from tulle.control.revocations_api import add_revocations
+from tulle.control.rollouts import Rollouts
 from tulle.control.status import StatusWriter
+from tulle.control.telemetry.api import Telemetry
+from tulle.control.telemetry.others import nobody
+from tulle.control.telemetry.tally import Tallies
+from tulle.control.telemetry.traces import Traces
+from tulle.control.telemetry.traces_api import add_traces, metrics_of
+from tulle.control.telemetry.window import Window
+from tulle.control.ui import page
+from tulle.control.ui.live import State, add_live
 from tulle.core.encoded import Published
+from tulle.core.inventory import inventory
 from tulle.core.pipeline import Pipeline
-from tulle.kit.errors import Refused, Unavailable
+from tulle.core.secured import security
+from tulle.core.trust_bundle import TrustBundle
+from tulle.kit.errors import Refused, TulleError, Unavailable
 from tulle.ports import Key
 from tulle.xds.server import OPTIONS, AdsServer
 
 log = structlog.get_logger("tulle.control-plane")
 
 _CLIENT_LIFETIME = 365 * 24 * 3600.0  # the local administrator's own kubeconfig; made anew at every start
+_DAY = 24 * 3600.0
 _READY = 2.0  # seconds in which a store has to answer, for a control plane to be ready
 
 
@@ -66,8 +97,12 @@ class ControlPlane:
         self.settings = settings
         self.started = time.time()
         self.status_writer: StatusWriter
+        self.infrastructure_writer: InfrastructureWriter
+        self.gateway_starter: GatewayStarter
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[Any]] = []
+        self._foreign: Mapping[str, str] = {}
+        self._beside: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> ControlPlane:
         try:
@@ -87,37 +122,63 @@ class ControlPlane:
         self.store, self.keys = open_store(settings)
         self._stack.push_async_callback(self.store.close)
         await when_there(settings, self.store.reseal)
-        await self._open_authority()
-        self.tokens = JoinTokens(self.store, lambda: self.authority.pin)
-        self.pipeline = Pipeline(trust_domain=settings.trust_domain)
-        self.ads = AdsServer(self.pipeline, authorize=self._authorize, observer=Moves(self._moved))
+        self.ca = await MeshAuthority.open(settings, self.store, self.keys)
+        await self._open_bundles()
+        self.pipeline = Pipeline(settings.trust_domain, trace_sampling=settings.trace_sampling)
+        self.pipeline.take_roots(self.ca.signer.bundle)
+        await when_there(settings, self.ca.revocations.load)
+        self.pipeline.take_revoked(self.ca.revoked)
+        self.health = Health(self._moved)
+        self.ads = AdsServer(
+            self.pipeline,
+            authorize=self._authorize,
+            observer=self.health,
+            revoked=self.ca.revocations.is_revoked,
+        )
         self.events = Events(self.store, time.time)
-        self.certificate = ServerCertificate(self.authority, settings)
+        self.tallies = Tallies()
+        self.certificate = await ServerCertificate.open(self.ca.signer, settings)
         self._know_the_others()
+        file = None if settings.store.startswith("memory:") else settings.state_dir / "calls.db"
+        self.recording = Recording(self.store, self.pipeline, file, self.started, self.peers)
+        await self.recording.load()
+        self._stack.push_async_callback(self.recording.close)
         self._make_api()
         await when_there(settings, self.api.prepare)
+        self.key_sets = KeySets(self.pipeline, self._publish)
+        self.federation = Federation(self.store, lambda: self.pipeline.federated, self._believe)
         self.feed = Feed(self.store, self.pipeline, self._publish, self.status_writer.overwritten)
         revision = await when_there(settings, self.feed.load)
-        work = controllers(self.store, self.api.objects, self.events, self.status_writer, settings.history)
+        await self.federation.begin()
+        rollouts = Rollouts(self.api.objects, self.pipeline, self.events, self.tallies, time.time)
+        writers = self.status_writer, self.infrastructure_writer, self.gateway_starter, rollouts
+        work = controllers(self.store, self.api.objects, self.events, *writers, settings.history)
         self.leader = Leader(self.store, self.member.name, work, began=self.progress.want if self.progress else None)
         await self._serve()
-        self._write_kubeconfig()
+        await self._write_kubeconfig()
         self._run("feed", self.feed.run(revision))
         self._run("leader", self.leader.run())
+        self._run("key sets", self.key_sets.run())
+        self._run("federation", self.federation.run())
         self._run("certificate", self.certificate.run())
+        self._run("recorded calls", self.recording.run())
+        self._run("kubeconfig", self._keep_kubeconfig())
+        for name, task in self.ca.tasks(lambda: self._soon(self._new_roots()), self._revoked).items():
+            self._run(name, task)
         if self.members is not None and self.progress is not None:
             self._run("members", self.members.run())
             self._run("progress", self.progress.run())
 
-    async def _open_authority(self) -> None:
-        """The authority: in the state folder, or shared through the store."""
+    async def _open_bundles(self) -> None:
+        """The keys of JWT-SVIDs, and with the roots the bundle by which all are checked."""
         settings = self.settings
-        if not is_shared(settings):
-            self.authority = Authority.open(settings.state_dir / "ca", settings.trust_domain)
-            return
-        shared = await when_there(settings, lambda: SharedAuthority.open(self.store, settings.trust_domain))
-        self.authority = shared.authority
-        self._run("authority", shared.run(self._new_roots))
+        self.jwt_keys = await when_there(
+            settings, lambda: JwtKeys.open(self.store, settings.trust_domain, lifetime=settings.jwt_lifetime)
+        )
+        self.bundles = Bundles(self.store, self.ca.signer, self.jwt_keys, lambda: settings.bundle_refresh)
+        await when_there(settings, self.bundles.settle)
+        self._run("keys of tokens", self.jwt_keys.run(self.bundles.look))
+        self._run("trust bundles", self.bundles.run())
 
     def _know_the_others(self) -> None:
         """Who this one is; and where the store is shared, who and how far the others are."""
@@ -132,33 +193,76 @@ class ControlPlane:
         self.peers: Peers | None = None
         told: Callable[[], Any] = self.ads.progress
         if is_shared(settings):
-            self.members = Members(self.store, self.member, self._write_kubeconfig)
-            self.peers = Peers(self.members, self.authority)
+            self.members = Members(self.store, self.member, lambda: self._soon(self._write_kubeconfig()))
+            self.peers = Peers(self.members, self.ca.signer)
             self._stack.push_async_callback(self.peers.close)
             told = self.progress = SharedProgress(self.store, self.pipeline, self.ads.progress, name, self._others_moved)
         self.status_writer = StatusWriter(self.store, self.pipeline, told, time.time, self.events)
+        objects = Objects(self.store, time.time)
+        self.infrastructure_writer = InfrastructureWriter(objects, self.pipeline)
+        self.gateway_starter = GatewayStarter(objects, self.pipeline)
+
+    def _reporter(self, request: web.Request) -> str:
+        """The node that asks; "" where it is a person."""
+        return node_of(request.get(IDENTITY, ""), self.settings.trust_domain)
+
+    def _state(self, window: Window) -> State:
+        """By what the page knows that it should look again."""
+        revision, proxies = self.pipeline.revision, self.ads.progress()
+        synced = sum(one.count for one in proxies if one.synced >= revision)
+        return State(revision, window.last, sum(one.count for one in proxies), synced)
 
     def _make_api(self) -> None:
         settings = self.settings
         mesh = RunningMesh(self)
+        self.ca.wire(self.pipeline, lambda: mesh.proxies(here=False), self._new_roots)
         app = mesh_api(mesh)
         add_history(app, lambda: self.api.objects)
         add_backup(app, mesh.backup)
+        add_ca(app, self.ca)
+        add_revocations(app, self.ca.revocations, settings.trust_domain, self.ca.ledger.all)
+        window = Window(time.time(), settings.metrics_window)
+        Telemetry(
+            window,
+            self._reporter,
+            partial(security, self.pipeline),
+            partial(inventory, self.pipeline),
+            counted=(self.recording.kept.count, self.tallies.add),
+            others=self.peers.answers if self.peers else nobody,
+        ).add(app)
+        self.recording.add(app, self._reporter)
+        add_live(app, lambda: self._state(window))
+        self.traces = Traces(time.time())
+        add_traces(app, self.traces, self._reporter, self.peers.answers if self.peers else nobody)
+        add_prometheus(app, self._entries, self._planes)
+        add_looks(app, Board(), mesh, self._reporter)
+        add_federation(app, lambda: self.federation, lambda: self.bundles.own)
         issuer = oidc_issuer(settings)
         if issuer is not None:
             self._run("oidc", issuer.run())
+        life = settings.certificate_lifetime
+        ca = self.ca
+        identity = identity_app(
+            ca.signer,
+            self.ca.tokens,
+            self.store,
+            life,
+            ledger=ca.ledger,
+            revocations=ca.revocations,
+            kubernetes=token_reviewer(settings),
+        )
+        add_workload_identity(identity, self.jwt_keys, self.bundles, self.ca.nodes)
         self.api = ApiServer(
             self.store,
             tls=self.certificate.tls,
             trust_domain=settings.trust_domain,
             judge=mesh,
             foreign=issuer,
-            identities=Nodes(self.store).identities,
-            extra_apps={"/tulle/v1": app},
-            open_apps={
-                IDENTITY_PREFIX: identity_app(self.authority, self.tokens, self.store, settings.certificate_lifetime),
-            },
+            identities=self.ca.nodes.identities,
+            extra_apps={"/tulle/v1": app, "/metrics": metrics_app(lambda: self._metrics(identity[COUNTS]))},
+            open_apps={IDENTITY_PREFIX: identity, page.PREFIX: page.page_app()},
             ready=self._ready,
+            revoked=self.ca.revocations.is_revoked,
         )
 
     async def _serve(self) -> None:
@@ -176,15 +280,30 @@ class ControlPlane:
         host, port = split_address(settings.api_address)
         await self.api.start(host, port)
         self._stack.push_async_callback(self.api.stop)
+        if settings.bundle_endpoint:
+            await self._serve_bundle(settings.bundle_endpoint)
+
+    async def _serve_bundle(self, address: str) -> None:
+        """The bundle for other trust domains: https_web with a certificate that was given, https_spiffe with the own one."""
+        certificate, key = self.settings.bundle_endpoint_cert_file, self.settings.bundle_endpoint_key_file
+        tls = self.certificate.tls
+        if certificate is not None and key is not None:
+            given = WebCertificate(certificate, key)
+            self._run("certificate of the bundle endpoint", given.run())
+            tls = given.tls
+        endpoint = BundleEndpoint(lambda: self.bundles.own)
+        await endpoint.start(*split_address(address), tls)
+        self._stack.push_async_callback(endpoint.stop)
 
     def _run(self, name: str, work: Any) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
 
     async def close(self) -> None:
         """Stop serving, then flush. Idempotent."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._beside]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._stack.aclose()
 
     async def failed(self) -> None:
@@ -196,10 +315,17 @@ class ControlPlane:
     # What one part tells another.
 
     def _publish(self, published: Published) -> None:
+        self.health.published(published.revision)
         self.ads.publish(published)
         self.status_writer.published()
+        self.key_sets.look()
+        self.federation.look()
+        self.bundles.use(self.bundles.foreign, self.pipeline.trust_domains[1:])
+        self.infrastructure_writer.published()
+        self.gateway_starter.published()
         if self.progress is not None:
             self.progress.told()
+        collector.settle()
 
     def _moved(self) -> None:
         """A proxy came, went, acknowledged or refused something."""
@@ -211,10 +337,67 @@ class ControlPlane:
         """Another control plane has told how far its proxies are."""
         self.status_writer.proxies_moved()
 
-    def _new_roots(self) -> None:
-        """Another control plane has rotated the roots."""
-        self.certificate.renew()
-        self._write_kubeconfig()
+    async def _new_roots(self) -> None:
+        """Something else signs, or is trusted: here, or because another control plane has seen to it."""
+        published = self.pipeline.take_roots(self.ca.signer.bundle, self._foreign)
+        self._publish(published)
+        self.bundles.look()
+        await self.certificate.renew()
+        await self._write_kubeconfig()
+
+    def _revoked(self) -> None:
+        """Somebody has lost an identity, or got it back."""
+        self._publish(self.pipeline.take_revoked(self.ca.revoked))
+        self.ads.end_revoked()
+
+    def _believe(self, bundles: Mapping[str, TrustBundle]) -> None:
+        """The bundle of another trust domain is another."""
+        self._foreign = {name: bundle.pem for name, bundle in bundles.items()}
+        self.bundles.use(bundles, self.bundles.aliases)
+        self._publish(self.pipeline.take_roots(self.ca.signer.bundle, self._foreign))
+
+    def _soon(self, work: Any) -> None:
+        """Do it when this is over; what goes wrong is in the log."""
+        task = asyncio.ensure_future(work)
+        self._beside.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._beside.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task failed", exc_info=error)
+
+    async def _metrics(self, counts: Counts) -> list[Metric]:
+        of_clients = "Client certificates that the API server did not accept."
+        of_streams = "Streams of proxies that the xDS server refused, or ended."
+        counted = (
+            ("tulle_handshakes_refused_total", of_clients, self.api.connections.refused),
+            ("tulle_xds_refused_total", of_streams, self.ads.refused),
+        )
+        return [
+            *self.health.metrics(self.ads.waiting, self.ads.queued),
+            self.store.timings.metric("tulle_store_seconds", "Seconds that the store took, by operation."),
+            *self._configuration(),
+            *await self.ca.metrics(counts),
+            *self.key_sets.metrics(),
+            *(Metric(name, "counter", what, [({}, float(number))]) for name, what, number in counted),
+            *metrics_of(self.traces),
+        ]
+
+    async def _entries(self) -> list[Mapping[str, Any]]:
+        return [stored.body for stored in (await self.store.list("workloadentries.networking.istio.io"))[0]]
+
+    def _planes(self) -> Mapping[str, str]:
+        """The addresses of all control planes' APIs, by name."""
+        return {one.name: one.api for one in (self.member, *(self.members.others.values() if self.members else ()))}
+
+    def _configuration(self) -> list[Metric]:
+        """How far the mesh's configuration is."""
+        return [
+            Metric("tulle_revision", "gauge", "The revision that proxies are sent.", [({}, float(self.pipeline.revision))]),
+            Metric("tulle_feed_queue", "gauge", "Events that are not compiled yet.", [({}, float(self.feed.waiting))]),
+            Metric("tulle_leader", "gauge", "Whether this control plane leads.", [({}, float(self.leader.leads))]),
+        ]
 
     async def _ready(self) -> str:
         """Why this control plane cannot do all of its work at the moment: "" where it can."""
@@ -225,17 +408,26 @@ class ControlPlane:
             return error.message
         except TimeoutError:
             return "the store does not answer"
-        return ""
+        return self.ca.near_end()
 
-    def _write_kubeconfig(self) -> None:
+    async def _keep_kubeconfig(self) -> None:
+        """A signer elsewhere may give less than a year: write it anew each day."""
+        while True:
+            await asyncio.sleep(_DAY)
+            try:
+                await self._write_kubeconfig()
+            except TulleError as error:
+                log.warning("the kubeconfig was not renewed", why=error.message)
+
+    async def _write_kubeconfig(self) -> None:
         """For the administrator here: with this control plane, and all others as further contexts."""
-        person = self.authority.issue_client("tulle-admin", ["system:masters"], _CLIENT_LIFETIME)
+        person = await self.ca.signer.issue_client("tulle-admin", ["system:masters"], _CLIENT_LIFETIME)
         host, port = split_address(self.settings.api_address)
         host = "127.0.0.1" if is_any(host) else host
         kubeconfig.write(
             self.settings.state_dir / "kubeconfig",
             server=f"https://{host}:{port}",
-            ca=self.authority.bundle,
+            ca=self.ca.signer.bundle,
             certificate=person.chain,
             key=person.key,
             others={one.name: f"https://{one.api}" for one in (self.members.others.values() if self.members else ())},
@@ -303,6 +495,7 @@ def run_control_plane(settings: ControlPlaneSettings) -> None:
     import uvloop
 
     logs.configure(settings.log_level)
+    rights.of_control_plane()
     # Every client and every node is a descriptor; the soft limit is there for programs that use select().
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -61,6 +61,7 @@ def read() -> DemoState | None:
 def write(state: DemoState) -> None:
     """Replace the state, whole or not at all."""
     partial = path().with_suffix(".new")
+    partial.touch(mode=0o600)
     partial.write_bytes(msgspec.json.encode(state))
     os.replace(partial, path())
 

@@ -96,7 +96,13 @@ class _Supervisor:
         self.token_file = self.state_dir / "join-token"
         self.control_plane = _Program(
             _CONTROL_PLANE,
-            ["control-plane", "--state-dir", str(self.state_dir), "--api-address", api, "--xds-address", xds],
+            [
+                "control-plane",
+                f"--state-dir={self.state_dir}",
+                f"--api-address={api}",
+                f"--xds-address={xds}",
+                "--trace-sampling=100",
+            ],
             self.state_dir / "control-plane.log",
         )
         self.node = _Program(
@@ -104,6 +110,7 @@ class _Supervisor:
             [
                 "node",
                 "--name=demo",
+                "--gateways",
                 f"--api-address={api}",
                 f"--xds-address={xds}",
                 f"--token-file={self.token_file}",

@@ -16,13 +16,14 @@ from tulle.api.object import Object
 from tulle.api.registry import kind_of_resource
 from tulle.core.pipeline import Pipeline
 from tulle.kit.errors import TulleError
-from tulle.ports import Compacted, Event, Key, Store
+from tulle.ports import Compacted, Event, Key, Store, Stored
 
 log = structlog.get_logger("tulle.control-plane")
 
 _EXPECTED = 1000  # decoded objects that wait for their events, at most; each waits some milliseconds
 _BATCH = 10_000  # events in one commit, at most: a bound for memory, never reached by hand
 _PAUSE = 1.0  # seconds before a store that failed is read again
+_NOTHING: tuple[int, dict[str, Any], Object | None] = (0, {}, None)
 
 
 class Feed:
@@ -43,7 +44,12 @@ class Feed:
         self._waiting: asyncio.Queue[Event] = asyncio.Queue()
         self._wanted: list[tuple[int, asyncio.Future[bool]]] = []  # revisions that somebody waits for
         self._there: set[Key] = set()  # what the pipeline has
-        self._expected: dict[Key, tuple[dict[str, Any], Object]] = {}  # oldest first
+        self._expected: dict[Key, tuple[int, dict[str, Any], Object]] = {}  # at which revision; the oldest first
+
+    @property
+    def waiting(self) -> int:
+        """Events of the store that are not compiled yet."""
+        return self._waiting.qsize()
 
     async def reached(self, revision: int, within: float | None = None) -> bool:
         """Wait until the pipeline shows a revision of the store; whether that took at most `within` seconds."""
@@ -60,19 +66,24 @@ class Feed:
                 timer.cancel()
         return shown
 
-    def expect(self, key: Key, body: dict[str, Any], one: Object) -> None:
-        """A body that is about to be written here, and what it was decoded to: no need to do that again when it comes back."""
+    def expect(self, key: Key, revision: int, body: dict[str, Any], one: Object) -> None:
+        """A body that was written here, and what it was decoded to: no need to do that again when it comes back.
+
+        Where it came back already, nothing is lost but the time.
+        """
+        if revision <= self.pipeline.revision:
+            return
         self._expected.pop(key, None)
-        self._expected[key] = (body, one)
+        self._expected[key] = (revision, body, one)
         if len(self._expected) > _EXPECTED:
             del self._expected[next(iter(self._expected))]
 
     async def load(self) -> int:
         """Everything that is stored, as one commit; the revision that it shows."""
         stored, revision = await self.store.list()
-        bodies: dict[Key, dict[str, Any] | None] = dict.fromkeys(self._there)  # those that are not there any more
-        bodies.update((item.key, item.body) for item in stored)
-        self._commit(bodies, revision)
+        found: dict[Key, Stored | None] = dict.fromkeys(self._there)  # those that are not there any more
+        found.update((item.key, item) for item in stored)
+        self._commit(found, revision)
         return revision
 
     async def run(self, since: int) -> None:
@@ -106,22 +117,23 @@ class Feed:
             events = [event]
             while not self._waiting.empty() and len(events) < _BATCH:
                 events.append(self._waiting.get_nowait())
-            bodies: dict[Key, dict[str, Any] | None] = {}
+            changed: dict[Key, Event | None] = {}
             statuses: list[Key] = []
             for one in events:
-                if only_status(one):
+                if not self._wrote(one) and only_status(one):
                     statuses.append(one.key)
                 else:
-                    bodies[one.key] = one.body
-            self._commit(bodies, events[-1].revision)
+                    changed[one.key] = None if one.deleted else one
+            self._commit(changed, events[-1].revision)
             self.overwritten(statuses)
 
-    def _commit(self, bodies: Mapping[Key, dict[str, Any] | None], revision: int) -> None:
+    def _commit(self, found: Mapping[Key, Event | Stored | None], revision: int) -> None:
+        """`found`: the objects as they are now, None for one that is gone."""
         changes = {}
-        for key, body in bodies.items():
+        for key, one in found.items():
             if kind_of_resource(key.resource) is not None:
-                (self._there.discard if body is None else self._there.add)(key)
-                changes[key.resource, key.namespace, key.name] = self._typed(key, body)
+                (self._there.discard if one is None else self._there.add)(key)
+                changes[key.resource, key.namespace, key.name] = self._typed(key, one)
         self.publish(self.pipeline.commit(changes, revision))
         now = self.pipeline.revision
         for wanted, done in self._wanted:
@@ -129,13 +141,18 @@ class Feed:
                 _answer(done, True)
         self._wanted = [one for one in self._wanted if not one[1].done()]
 
-    def _typed(self, key: Key, body: dict[str, Any] | None) -> Object | None:
+    def _wrote(self, event: Event) -> bool:
+        """Whether it is of a write that was told here, as those of a status are not; its bodies need not be compared."""
+        return self._expected.get(event.key, _NOTHING)[0] == event.revision
+
+    def _typed(self, key: Key, stored: Event | Stored | None) -> Object | None:
         """The stored object, decoded. One that a former version stored and this one cannot read is left out, and said."""
-        wrote = self._expected.pop(key, None)
-        if body is None:
+        revision, body, wrote = self._expected.pop(key, _NOTHING)
+        if stored is None:
             return None
-        if wrote is not None and wrote[0] == body and wrote[1].api_version == body["apiVersion"]:
-            return as_read(wrote[1], body)
+        if revision == stored.revision and wrote is not None and wrote.api_version == body["apiVersion"]:
+            return as_read(wrote, body)
+        body = stored.body or {}
         decoded, problems = decode({field: value for field, value in body.items() if field != "status"})
         if decoded is None:
             log.error("a stored object cannot be read; it is left out", object=str(key), problems=[str(it) for it in problems])
@@ -164,8 +181,10 @@ def as_read(one: Object, body: Mapping[str, Any]) -> Object:
 
 def only_status(event: Event) -> bool:
     """Whether an event changed nothing of an object but its status (and who wrote which field)."""
-    if event.body is None or event.previous is None:
+    if event.created or event.deleted:
         return False
+    assert event.body is not None
+    assert event.previous is not None
     return _without_status(event.body) == _without_status(event.previous)
 
 

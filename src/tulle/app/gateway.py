@@ -33,5 +33,5 @@ async def run_gateway(
         ready(status.address)
         await ending.wait()
         async with NodeClient(agent) as node:
-            await node.remove(spec.id)
+            await node.remove(spec.id, timeout=60 + spec.drain)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,8 +16,12 @@ from tulle.api.registry import kind_for
 from tulle.app.backup import authority_files
 from tulle.app.stores import is_shared
 from tulle.control.store.backup import written
+from tulle.core import type_urls
 from tulle.core.analyze import Finding, Scope, finding
 from tulle.core.describe import Description, Heard, describe, heard
+from tulle.core.doors import Door, door
+from tulle.core.envoy.tls import ROOTS
+from tulle.core.secured import addresses_of
 from tulle.kit.problem import Severity
 from tulle.ports import Key
 
@@ -52,7 +56,9 @@ class RunningMesh:
 
     async def proxies(self, here: bool) -> Sequence[Any]:
         """Every connected proxy: of this control plane, and of all unless only those `here` are asked for."""
-        own = [{**msgspec.to_builtins(one), "controlPlane": self._plane.member.name} for one in self._plane.ads.proxies()]
+        roots = self._plane.ads.holding(type_urls.SECRET, ROOTS)
+        said = {"controlPlane": self._plane.member.name}
+        own = [{**msgspec.to_builtins(one), **said, "roots": roots.get(one.proxy, "")} for one in self._plane.ads.proxies()]
         return own if here or self._plane.peers is None else [*own, *await self._plane.peers.proxies()]
 
     async def judge(self, kind: Kind, new: Object, revision: int) -> list[str]:
@@ -71,14 +77,15 @@ class RunningMesh:
         found = (finding(problem) for problem in problems)
         return [f"[{one.code}] {one.path}: {one.message}" for one in found if one.severity is not Severity.INFO]
 
-    def expect(self, key: Key, body: dict[str, Any], new: Object) -> None:
-        """An object that is about to be written, decoded."""
-        self._plane.feed.expect(key, body, new)
+    def expect(self, key: Key, revision: int, body: dict[str, Any], new: Object) -> None:
+        """An object that was written, decoded."""
+        self._plane.feed.expect(key, revision, body, new)
 
     async def findings(self) -> list[Finding]:
         """What the analysis has to say of the objects as they are."""
         await self._judge()
-        return [finding(one) for problems in self._plane.pipeline.analysis.found().values() for one in problems]
+        found = [finding(one) for problems in self._plane.pipeline.analysis.found().values() for one in problems]
+        return [*found, *await self._plane.ca.late()]
 
     async def findings_with(self, objects: Sequence[Object]) -> list[Finding]:
         """What it would say of these objects if they were written, and what they would newly make wrong elsewhere."""
@@ -110,6 +117,11 @@ class RunningMesh:
         await self._plane.feed.reached(await self.revision())
         return heard(self._plane.pipeline, proxy, authority, port)
 
+    async def door(self, workload: str, port: int, host: str) -> Door | None:
+        """What stands before a workload at a port."""
+        await self._plane.feed.reached(await self.revision())
+        return door(self._plane.pipeline, workload, port, host)
+
     async def revision(self) -> int:
         """The store's newest revision."""
         return (await self._plane.store.list("namespaces"))[1]
@@ -125,9 +137,24 @@ class RunningMesh:
     def backup(self, with_authority: bool) -> AsyncGenerator[bytes, None]:
         """The bytes of a backup. A shared authority lies in the store, and so is in every backup, sealed."""
         settings = self._plane.settings
-        beside = authority_files(settings.state_dir, wanted=with_authority and not is_shared(settings))
+        beside = authority_files(settings.state_dir, self._plane.keys, wanted=with_authority and not is_shared(settings))
         return written(self._plane.store.inside, self._plane.keys, settings.trust_domain, beside)
 
-    async def create_token(self, allow: tuple[str, ...], lifetime: float) -> str:
+    def runs(self, workload: str) -> str | None:
+        """The node that runs a workload, "" where none does; None where there is no such workload."""
+        found = self._plane.pipeline.workload(workload)
+        return None if found is None else found.node
+
+    def addresses(self, account: str) -> tuple[str, ...]:
+        """The addresses of the workloads of a service account."""
+        return addresses_of(self._plane.pipeline, account)
+
+    async def elsewhere(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        """What that control plane answers with which the node is connected."""
+        if self._plane.peers is not None:
+            async for piece in self._plane.peers.follow(path, query):
+                yield piece
+
+    async def create_token(self, allow: tuple[str, ...], lifetime: float, node: str) -> str:
         """A join token for a node that may have the identities `allow`."""
-        return await self._plane.tokens.create(allow, lifetime)
+        return await self._plane.ca.tokens.create(allow, lifetime, node)

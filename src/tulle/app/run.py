@@ -20,7 +20,7 @@ import msgspec
 
 from tulle.app.notify import notify
 from tulle.app.private_node import node_agent
-from tulle.client.node_api import NodeClient, NodeError, Owner, WorkloadSpec, WorkloadStatus
+from tulle.client.node_api import DRAIN, NodeClient, NodeError, Owner, WorkloadSpec, WorkloadStatus
 from tulle.kit.errors import TulleError, Unavailable
 from tulle.node.process import this
 
@@ -29,16 +29,20 @@ Stream = int | IO[bytes] | None
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # before these, callers are told to go elsewhere
+_TOLD = 2.0  # seconds at most until callers know
 FROM_TERMINAL = (signal.SIGINT, signal.SIGQUIT)  # a terminal sends these to the application too
 
 
 class App:
     """A running application and its place in the mesh. Made by `start`."""
 
-    def __init__(self, status: WorkloadStatus, child: asyncio.subprocess.Process, socket: Path | None) -> None:
+    def __init__(
+        self, status: WorkloadStatus, child: asyncio.subprocess.Process, socket: Path | None, drain: float = DRAIN
+    ) -> None:
         self.status = status
         self.child = child
         self._socket = socket
+        self._leave = _TOLD + drain
         self._withdrawn: asyncio.Task[None] | None = None
         self._leaving = False
 
@@ -59,7 +63,7 @@ class App:
         return code if code >= 0 else 128 - code
 
     def send(self, number: int) -> None:
-        """Signal the application. Before one that ends it, callers are told (for at most 2 s); a second one is sent at once."""
+        """Signal the application. Before the first that ends it, callers are told and what is under way ends."""
         if number not in ENDING or self._leaving:
             self._deliver(number)
             return
@@ -67,10 +71,13 @@ class App:
         self._withdrawn = asyncio.ensure_future(self._withdraw_then(number))
 
     async def stop(self, grace: float = 10.0) -> int:
-        """Leave the mesh in good order: callers are told, SIGTERM, `grace` seconds, SIGKILL. The exit code as `wait` has it."""
+        """Leave the mesh in good order: callers are told, what is under way ends, SIGTERM, `grace` seconds, SIGKILL.
+
+        The exit code as `wait` has it.
+        """
         self.send(signal.SIGTERM)
         try:
-            async with asyncio.timeout(grace + 2):
+            async with asyncio.timeout(self._leave + grace):
                 await self.child.wait()
         except TimeoutError:
             self._deliver(signal.SIGKILL)
@@ -82,8 +89,8 @@ class App:
 
     async def _withdraw_then(self, number: int) -> None:
         with contextlib.suppress(TulleError, TimeoutError):
-            async with asyncio.timeout(2), NodeClient(self._socket) as node:
-                await node.withdraw(self.id)
+            async with asyncio.timeout(self._leave), NodeClient(self._socket) as node:
+                await node.withdraw(self.id, timeout=self._leave)
         self._deliver(number)
 
     async def _remove(self) -> None:
@@ -93,7 +100,7 @@ class App:
         for attempt in range(5):
             try:
                 async with NodeClient(self._socket) as node:
-                    await node.remove(self.id)
+                    await node.remove(self.id, timeout=60 + self._leave)
                 return
             except Unavailable:
                 await asyncio.sleep(0.2 * 2**attempt)
@@ -144,7 +151,7 @@ async def start(
             if isinstance(error, OSError):
                 raise TulleError(f"{argv[0]}: {error.strerror or error}") from error
             raise
-    return App(status, child, socket)
+    return App(status, child, socket, spec.drain)
 
 
 async def run_workload(

@@ -15,8 +15,13 @@ class ControlPlaneSettings:
     Addresses are `host:port`. `advertise` are further names and addresses by which nodes and people reach it: they go into its
     certificate. `name` tells it from other control planes of the mesh ("": made from the host's name). `store` is `sqlite:PATH`,
     `memory:` or `etcd://HOST:PORT,.../PREFIX` ("": SQLite in the state folder). `certificate_lifetime` is that of workloads'
-    certificates, `history` how long changes are kept, in seconds. `oidc_*` are kube-apiserver's; without an issuer no OIDC tokens
-    are taken.
+    certificates, `jwt_lifetime` that of their JWT-SVIDs, `bundle_refresh` after how long other trust domains look at the bundle
+    again, `history` how long changes are kept and `metrics_window` counted calls, all in seconds. `trace_sampling` is the
+    percentage of traces where no Telemetry says one (0: none, at no cost). The bundle is at `bundle_endpoint` ("": nowhere),
+    under a certificate in files, else under the control plane's own. `oidc_*` are kube-apiserver's; without an issuer no OIDC
+    tokens are taken. `ca_key_type` is that of the roots that are made here; `ca_dir` has an intermediate that is brought
+    (`control/ca/brought.py`); `kubernetes_*` name a cluster whose accounts are believed (`control/ca/kubernetes.py`); with
+    `ca_signer_url` all is signed elsewhere (`control/ca/external.py`).
     """
 
     state_dir: Path = field(default_factory=paths.state_dir)
@@ -39,7 +44,25 @@ class ControlPlaneSettings:
     oidc_ca_file: Path | None = None
     oidc_required_claim: tuple[str, ...] = ()
     certificate_lifetime: float = 24 * 3600.0
+    jwt_lifetime: float = 300.0
+    bundle_refresh: float = 300.0
+    bundle_endpoint: str = ""
+    bundle_endpoint_cert_file: Path | None = None
+    bundle_endpoint_key_file: Path | None = None
+    ca_key_type: str = "ecdsa-p256"
+    ca_dir: Path | None = None
+    kubernetes_api: str = ""
+    kubernetes_token_file: Path | None = None
+    kubernetes_ca_file: Path | None = None
+    kubernetes_audience: str = "tulle"
+    kubernetes_node: tuple[str, ...] = ()
+    ca_signer_url: str = ""
+    ca_signer_token_file: Path | None = None
+    ca_signer_ca_file: Path | None = None
+    ca_signer_root_file: Path | None = None
     history: float = 30 * 24 * 3600.0
+    metrics_window: float = 6 * 3600.0
+    trace_sampling: float = 0.0
     log_level: str = "info"
 
 

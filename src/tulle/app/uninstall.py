@@ -52,7 +52,7 @@ def _entries(settings: NodeSettings) -> list[str]:
 def _remove_folders(settings: NodeSettings) -> None:
     """What an agent makes in its folders, and the folders where nothing else is in them."""
     try:
-        for name in ("workloads", "identity.json"):
+        for name in ("workloads", "identity.json", "bundles.json"):
             _remove(settings.state_dir / name)
         for name in ("w", "node", "node.sock", "dns.sock", "dns.log", "names.json"):
             _remove(settings.runtime_dir / name)

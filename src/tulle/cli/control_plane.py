@@ -70,8 +70,73 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     help="How long a workload's certificate lives; it is renewed at half of that.",
 )
+@setting("--jwt-lifetime", type=Duration(), default="5m", show_default=True, help="How long a JWT-SVID lives.")
+@setting(
+    "--bundle-refresh",
+    type=Duration(),
+    default="5m",
+    show_default=True,
+    help="How often other trust domains are to look at this one's trust bundle.",
+)
+@setting(
+    "--ca-key-type",
+    type=click.Choice(("ecdsa-p256", "ecdsa-p384", "rsa-2048", "rsa-3072", "rsa-4096")),
+    default="ecdsa-p256",
+    show_default=True,
+    help="Kind of the root key that is made at the first start, and at each rotation.",
+)
+@setting(
+    "--ca-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="An intermediate to sign with: ca-cert.pem, ca-key.pem, root-cert.pem and cert-chain.pem. Followed when they change.",
+)
+@setting(
+    "--ca-signer-url",
+    default="",
+    metavar="URL",
+    help="Have all signed by a PKI like Vault's: https://.../v1/pki/sign-verbatim/ROLE.",
+)
+@setting("--ca-signer-token-file", type=_FILE, help="The token for it; read for each request.")
+@setting("--ca-signer-ca-file", type=_FILE, help="Whom to trust as that server (PEM). Default: the machine's roots.")
+@setting("--ca-signer-root-file", type=_FILE, help="What the mesh trusts when that signs (PEM). Followed when it changes.")
+@setting(
+    "--bundle-endpoint",
+    metavar="HOST:PORT",
+    help="Where other trust domains may read this one's trust bundle. Default: nowhere.",
+)
+@setting(
+    "--bundle-endpoint-cert-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The endpoint's certificate chain: profile https_web. Without one: https_spiffe, with the control plane's own.",
+)
+@setting("--bundle-endpoint-key-file", type=click.Path(dir_okay=False, path_type=Path), help="Its key.")
+@setting("--kubernetes-api", default="", metavar="URL", help="A cluster whose service accounts are believed (TokenReview).")
+@setting("--kubernetes-token-file", type=_FILE, help="The token with which to ask it; read for each request.")
+@setting("--kubernetes-ca-file", type=_FILE, help="Whom to trust as its API server (PEM). Default: the machine's roots.")
+@setting("--kubernetes-audience", default="tulle", show_default=True, metavar="NAME", help="Whom those tokens must be for.")
+@setting(
+    "--kubernetes-node",
+    multiple=True,
+    metavar="NS/SA=NS/SA[,NS/SA]",
+    help="A service account whose pods are node agents, and the identities that these may have; * stands for any. Repeatable.",
+)
 @setting(
     "--history", type=Duration(), default="30d", show_default=True, help="How long changes are kept, for history and rollback."
+)
+@setting(
+    "--metrics-window",
+    type=Duration(),
+    default="6h",
+    show_default=True,
+    help="How long counted calls are kept in memory, for `tulle stat` and the page.",
+)
+@setting(
+    "--trace-sampling",
+    type=click.FloatRange(0, 100),
+    default=0.0,
+    show_default=True,
+    metavar="PERCENT",
+    help="Which share of the requests is traced where no Telemetry says one.",
 )
 @setting("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 def control_plane(
@@ -95,7 +160,25 @@ def control_plane(
     oidc_ca_file: Path | None,
     oidc_required_claim: tuple[str, ...],
     certificate_lifetime: float,
+    jwt_lifetime: float,
+    bundle_refresh: float,
+    bundle_endpoint: str | None,
+    bundle_endpoint_cert_file: Path | None,
+    bundle_endpoint_key_file: Path | None,
+    ca_key_type: str,
+    ca_dir: Path | None,
+    kubernetes_api: str,
+    kubernetes_token_file: Path | None,
+    kubernetes_ca_file: Path | None,
+    kubernetes_audience: str,
+    kubernetes_node: tuple[str, ...],
+    ca_signer_url: str,
+    ca_signer_token_file: Path | None,
+    ca_signer_ca_file: Path | None,
+    ca_signer_root_file: Path | None,
     history: float,
+    metrics_window: float,
+    trace_sampling: float,
     log_level: str,
 ) -> None:
     """Run the control plane: API server, store, certificate authority, xDS."""
@@ -103,6 +186,8 @@ def control_plane(
     from tulle.app.settings import ControlPlaneSettings
     from tulle.kit import paths
 
+    if bool(bundle_endpoint_cert_file) != bool(bundle_endpoint_key_file):
+        raise click.UsageError("--bundle-endpoint-cert-file and --bundle-endpoint-key-file go together.")
     run_control_plane(
         ControlPlaneSettings(
             state_dir=state_dir or paths.state_dir(),
@@ -125,7 +210,25 @@ def control_plane(
             oidc_ca_file=oidc_ca_file,
             oidc_required_claim=oidc_required_claim,
             certificate_lifetime=certificate_lifetime,
+            jwt_lifetime=jwt_lifetime,
+            bundle_refresh=bundle_refresh,
+            bundle_endpoint=bundle_endpoint or "",
+            bundle_endpoint_cert_file=bundle_endpoint_cert_file,
+            bundle_endpoint_key_file=bundle_endpoint_key_file,
+            ca_key_type=ca_key_type,
+            ca_dir=ca_dir,
+            kubernetes_api=kubernetes_api,
+            kubernetes_token_file=kubernetes_token_file,
+            kubernetes_ca_file=kubernetes_ca_file,
+            kubernetes_audience=kubernetes_audience,
+            kubernetes_node=kubernetes_node,
+            ca_signer_url=ca_signer_url,
+            ca_signer_token_file=ca_signer_token_file,
+            ca_signer_ca_file=ca_signer_ca_file,
+            ca_signer_root_file=ca_signer_root_file,
             history=history,
+            metrics_window=metrics_window,
+            trace_sampling=trace_sampling,
             log_level=log_level,
         )
     )

@@ -12,7 +12,7 @@ from tulle.cli.run import qualified
 from tulle.cli.terminal import table
 
 if TYPE_CHECKING:
-    from tulle.core.describe import Description, Heard
+    from tulle.core.describe import Description, Goal, Heard
     from tulle.core.evaluate import Decision
 
 output_option = click.option(
@@ -120,22 +120,36 @@ def _described(found: Description) -> str:
         title = f"Port {rules.port}, for {', '.join(rules.callers)}; the first route that holds decides:"
         parts.append(f"{title}\n" + table(["requests", "go to", "written in"], rows))
     if found.destinations:
-        rows = []
-        for goal in found.destinations:
-            rows += [[goal.name, one.address, one.workload or "-", _state(one.healthy, one.mtls)] for one in goal.endpoints]
-            rows += [] if goal.endpoints else [[goal.name, "none", "-", "answered 503"]]
+        rows = [[goal.name, *row] for goal in found.destinations for row in _endpoints(goal)]
         parts.append("Destinations:\n" + table(["destination", "endpoint", "workload", "state"], rows))
     if found.problems:
         parts.append("Problems:\n" + "\n".join(f"  {problem}" for problem in found.problems))
     return "\n\n".join(parts)
 
 
-def _state(healthy: bool, mtls: bool) -> str:
-    return ("healthy" if healthy else "not healthy") + (", mTLS" if mtls else ", plaintext")
+def _endpoints(goal: Goal) -> list[list[str]]:
+    """Endpoint, workload and state, in words where the mesh knows no endpoints."""
+    from tulle.core.model.service import Resolution
+
+    outside = "TLS" if goal.tls else "plaintext"
+    if goal.found is Resolution.ORIGINAL:
+        return [["wherever the call was going", "-", outside]]
+    if goal.found is Resolution.DYNAMIC:
+        return [["the host that the call names", "-", f"found by DNS, {outside}"]]
+    known = goal.found is Resolution.KNOWN
+    rows = []
+    for one in goal.endpoints:
+        state = ("healthy" if one.healthy else "not healthy") if known else "found by DNS"
+        rows.append([one.address, one.workload or "-", f"{state}, {'mTLS' if one.mtls else outside}"])
+    return rows or [["none", "-", "answered 503"]]
 
 
 def _decided(found: Heard, decision: Decision | None, authority: str, port: int) -> str:
+    from tulle.core.describe import destination_in_words
+
     if found.table is None:
+        if found.carried:
+            return f"Port {port} has no routes for HTTP in this proxy: bytes are carried. {found.carried}"
         ports = ", ".join(map(str, found.ports)) or "none"
         return f"Port {port} has no routes in this proxy: connections are carried as they are. Ports with routes: {ports}"
     lines = [f"Table         {found.table.name}"]
@@ -147,6 +161,8 @@ def _decided(found: Heard, decision: Decision | None, authority: str, port: int)
     if route is not None:
         origin = f", {route.origin.ref} {route.origin.path}".rstrip() if route.origin else ""
         lines.append(f"Route         {route.name}{origin}")
+    if decision.asks is not None:
+        lines.append(f"Asks          {destination_in_words(decision.asks)} would be asked first; what follows is what it allows")
     lines += _outcome(decision)
     return "\n".join(lines)
 
@@ -158,14 +174,18 @@ def _outcome(decision: Decision) -> list[str]:
     if decision.outcome is Outcome.PASSTHROUGH:
         return ["Outcome       to where it was going: the mesh does not know the host"]
     if decision.outcome is Outcome.NO_ROUTE:
-        return [f"Outcome       no route holds: answered {decision.status}"]
+        return [f"Outcome       no route holds: answered {_status(decision)}"]
     if decision.outcome is Outcome.REDIRECT:
-        return [f"Outcome       redirected ({decision.status}) to {decision.location}"]
+        return [f"Outcome       redirected ({_status(decision)}) to {decision.location}"]
     if decision.outcome is Outcome.RESPOND:
-        return [f"Outcome       answered {decision.status} by the proxy itself"]
+        return [f"Outcome       answered {_status(decision)} by the proxy itself"]
     lines = [f"Outcome       {100 * one.part:.4g}% to {destination_in_words(one.destination)}" for one in decision.shares]
     lines.append(f"As            {decision.path} of {decision.authority}")
     lines += [f"Header        {name}: {value}" for name, value in decision.headers]
     if decision.route and "; " in (words := action_in_words(decision.route)):
         lines.append(f"Besides       {words.partition('; ')[2]}")
     return lines
+
+
+def _status(decision: Decision) -> str:
+    return str(decision.status) if decision.grpc is None else f"{decision.status}, gRPC status {decision.grpc}"

@@ -75,4 +75,14 @@ def _lines(raw: dict[str, Any] | None) -> list[str]:
         return []
     noise = {"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp"}
     metadata = {name: value for name, value in raw.get("metadata", {}).items() if name not in noise}
-    return dump({**{name: value for name, value in raw.items() if name != "status"}, "metadata": metadata}, "yaml").splitlines()
+    said = {**{name: value for name, value in raw.items() if name != "status"}, "metadata": metadata}
+    return dump(_canonical(said), "yaml").splitlines()
+
+
+def _canonical(value: Any) -> Any:
+    """The same however it was written: fields in one order, whole numbers without a fraction (kubectl makes `100.0` 100)."""
+    if isinstance(value, dict):
+        return {name: _canonical(value[name]) for name in sorted(value)}
+    if isinstance(value, list):
+        return [_canonical(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tulle.cli.connection import namespace_option
-from tulle.cli.run import parse_labels, parse_port, socket_option
+from tulle.cli.run import drain_option, parse_pairs, parse_port, socket_option
 
 
 @click.command()
@@ -26,9 +26,12 @@ from tulle.cli.run import parse_labels, parse_port, socket_option
     "ports",
     multiple=True,
     metavar="P[:PROTOCOL[:TARGET]]",
-    help="A port of the Service in front of it, and the port that is bound for it. Repeatable. Without: Gateways' own numbers.",
+    help="A port of the Service NAME in front of it (made where none stands), and the port that is bound for it. Repeatable. "
+    "Without: Gateways' own numbers.",
 )
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A further label. Repeatable.")
+@click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="An annotation of its entry. Repeatable.")
+@drain_option
 @socket_option
 def gateway(
     name: str,
@@ -37,6 +40,8 @@ def gateway(
     gateway: str,
     ports: tuple[str, ...],
     labels: tuple[str, ...],
+    annotations: tuple[str, ...],
+    drain: float,
     socket: Path | None,
 ) -> int:
     """Run an ingress or egress gateway on this host, until it is told to end (SIGTERM, Ctrl-C).
@@ -54,10 +59,13 @@ def gateway(
     spec = WorkloadSpec(
         name=name,
         namespace=namespace,
+        service=name if ports else "",
         service_account=service_account or name,
         ports=tuple(parse_port(port) for port in ports),
-        labels={"app": name, "istio": "ingressgateway", **own, **parse_labels(labels)},
+        labels={"app": name, "istio": "ingressgateway", **own, **parse_pairs(labels, "--label")},
+        annotations=parse_pairs(annotations, "--annotation"),
         kind=Kind.GATEWAY,
+        drain=drain,
     )
     return asyncio.run(
         run_gateway(spec, socket=socket, ready=lambda address: click.echo(f"{spec.id} serves at {address}", err=True))

@@ -110,6 +110,11 @@ def _revision(raw: Mapping[str, Any]) -> str:
     return str(raw.get("metadata", {}).get("resourceVersion", "0"))
 
 
+def printed(raw: dict[str, Any]) -> dict[str, Any]:
+    """An object as it is printed, without who wrote which field."""
+    return {**raw, "metadata": {name: value for name, value in raw["metadata"].items() if name != "managedFields"}}
+
+
 class _Printer:
     """Prints objects in one form; rows that come later keep the columns of the first."""
 
@@ -154,9 +159,7 @@ class _Printer:
             click.echo("   ".join(cell.ljust(width) for cell, width in zip(cells, self.widths, strict=True)).rstrip())
 
     def _whole(self, raw: dict[str, Any]) -> dict[str, Any]:
-        if self.managed_fields:
-            return raw
-        return {**raw, "metadata": {name: value for name, value in raw["metadata"].items() if name != "managedFields"}}
+        return raw if self.managed_fields else printed(raw)
 
     def _table(self, rows: list[tuple[Kind, dict[str, Any]]]) -> None:
         from tulle.cli.terminal import table

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tulle.cli.setting import setting
+from tulle.cli.setting import Duration, setting
 from tulle.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -57,7 +57,51 @@ if TYPE_CHECKING:
     metavar="IP",
     help="Where others reach this host's workloads in cgroup capture. Default: the address of the way to other hosts.",
 )
+@setting(
+    "--gateways",
+    is_flag=True,
+    help="Start a gateway workload for each Gateway (Gateway API) that nothing serves, or that names this node.",
+)
+@setting(
+    "--entries-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Which processes of this host have which identities (see docs/tasks/workload-api.md).",
+)
+@setting(
+    "--metrics-address",
+    metavar="HOST:PORT",
+    default="auto",
+    show_default=True,
+    help="Where Prometheus reads what the proxies here have counted. auto: 127.0.0.1:15020, or a free port; off: nowhere.",
+)
+@setting(
+    "--report-interval",
+    type=Duration(),
+    default="15s",
+    show_default=True,
+    help="How often the control plane is told what the proxies have counted.",
+)
+@setting(
+    "--record-budget",
+    type=click.FloatRange(min=0, max=10_000),
+    default=50,
+    show_default=True,
+    metavar="CALLS",
+    help="Single calls a second that are looked at and recorded, failed and denied ones first; 0: none.",
+)
 @setting("--instance", metavar="NAME", help="What everything that this agent starts carries in TULLE_INSTANCE.")
+@setting(
+    "--root-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Whom to trust at the first contact (PEM), where the token is a Kubernetes service account's.",
+)
+@setting(
+    "--key-type",
+    type=click.Choice(["ecdsa-p256", "ecdsa-p384", "rsa-2048"]),
+    default="ecdsa-p256",
+    show_default=True,
+    help="Kind of the keys that are made for this node and its workloads.",
+)
 @setting("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 @setting(
     "--envoy-log-level",
@@ -65,6 +109,21 @@ if TYPE_CHECKING:
     default="warning",
     show_default=True,
     help="Envoy's log level at its start; `tulle proxy log` changes it later.",
+)
+@setting(
+    "--envoy-heap-mb",
+    type=click.IntRange(min=0, max=1 << 20),
+    default=0,
+    metavar="MB",
+    help="Memory that each Envoy keeps within by refusing work. Default: a quarter of the machine's or control group's.",
+)
+@setting(
+    "--access-log-mb",
+    type=click.IntRange(min=1, max=1 << 20),
+    default=50,
+    show_default=True,
+    metavar="MB",
+    help="How much is kept of each workload's access log; the oldest lines go first.",
 )
 @setting("--teardown", is_flag=True, help="Remove all workloads at the end, rather than leaving them to the next agent.")
 @click.pass_context

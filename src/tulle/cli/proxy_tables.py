@@ -41,7 +41,7 @@ def clusters(dump: Dump, wanted: Filter) -> Table:
     found = [entry.get("cluster", {}) for key in ("static_clusters", "dynamic_active_clusters") for entry in part.get(key, [])]
     for cluster in found:
         name = cluster.get("name", "")
-        direction, port, subset, host = name.split("|") if name.count("|") == 3 else ("-", "-", "-", name)
+        direction, port, subset, host, *_client = name.split("|") if name.count("|") >= 3 else ("-", "-", "-", name)
         kind = cluster.get("type", cluster.get("cluster_type", {}).get("name", "STATIC"))
         rows.append((host or "-", port or "-", subset or "-", direction, kind))
     kept = [row for row in rows if wanted.name in row[0] and (not wanted.port or row[1] == str(wanted.port))]
@@ -64,7 +64,15 @@ def listeners(dump: Dump, wanted: Filter) -> Table:
         if "default_filter_chain" in listener:
             chains.append(listener["default_filter_chain"])
         rows += [(listener.get("name", "-"), address, port, _match(chain), _destination(chain)) for chain in chains]
+        if listener.get("address", {}).get("socket_address", {}).get("protocol") == "UDP":
+            rows.append((listener.get("name", "-"), address, port, "UDP", _datagrams(listener)))
     return Table(("name", "address", "port", "match", "destination"), sorted(rows, key=lambda row: (row[1], _number(row[2]))))
+
+
+def _datagrams(listener: Dump) -> str:
+    proxy = listener.get("listener_filters", [{}])[0].get("typed_config", {})
+    action = proxy.get("matcher", {}).get("on_no_match", {}).get("action", {})
+    return f"Cluster: {action.get('typed_config', {}).get('cluster', '-')}"
 
 
 def routes(dump: Dump, wanted: Filter) -> Table:

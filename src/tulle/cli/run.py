@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tulle.cli.connection import namespace_option
+from tulle.cli.setting import Duration
 
 if TYPE_CHECKING:
     import pwd
@@ -28,6 +29,14 @@ socket_option = click.option(
     envvar="TULLE_NODE_SOCKET",
     show_envvar=True,
     help="The node agent's local API. Without it, the agent of this machine.",
+)
+
+drain_option = click.option(
+    "--drain",
+    type=Duration(),
+    default="5s",
+    show_default=True,
+    help="How long requests and connections under way may take when it is told to end and callers have been sent elsewhere.",
 )
 
 
@@ -67,6 +76,7 @@ def _capture_options(command: F) -> F:
 @click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="An annotation of its entry. Repeatable.")
 @_capture_options
 @click.option("--capture", type=click.Choice(["auto", "netns", "cgroup", "proxy"]), default="auto", show_default=True)
+@drain_option
 @click.option("--user", default="", metavar="NAME", help="As root: the user (and its group) to run the process as.")
 @socket_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
@@ -81,6 +91,7 @@ def run(
     labels: tuple[str, ...],
     annotations: tuple[str, ...],
     capture: str,
+    drain: float,
     user: str,
     socket: Path | None,
     command: tuple[str, ...],
@@ -109,9 +120,10 @@ def run(
         version=version,
         service_account=service_account,
         ports=tuple(parse_port(port) for port in ports),
-        labels=dict(_pair(label, "--label") for label in labels),
-        annotations={**dict(_pair(one, "--annotation") for one in annotations), **_capture_annotations(chosen)},
+        labels=parse_pairs(labels, "--label"),
+        annotations={**parse_pairs(annotations, "--annotation"), **_capture_annotations(chosen)},
         capture=capture,
+        drain=drain,
     )
     return asyncio.run(run_workload(spec, command, socket=socket, user=_user(user) if user else None))
 
@@ -193,6 +205,6 @@ def _capture_annotations(chosen: Mapping[str, str | None]) -> dict[str, str]:
     return found
 
 
-def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
+def parse_pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
     """`app=cart`, several; raises a usage error with what was found and needed."""
-    return dict(_pair(text, "--label") for text in texts)
+    return dict(_pair(text, option) for text in texts)

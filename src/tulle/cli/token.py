@@ -26,12 +26,13 @@ def token() -> None:
 @click.option(
     "--ttl", type=Duration(), default="1h", show_default=True, help="How long the token may be used; once, in any case."
 )
+@click.option("--node", default="", metavar="NAME", help="The only node that may use it. Default: any.")
 @mesh_option
-def create(allow: tuple[str, ...], ttl: float, kubeconfig: str | None) -> None:
+def create(allow: tuple[str, ...], ttl: float, node: str, kubeconfig: str | None) -> None:
     """Make a token with which one node may join, once: print it, and keep it nowhere."""
     for pattern in allow:
         if pattern.count("/") != 1 or pattern.startswith("/") or pattern.endswith("/"):
             raise click.BadParameter(f"found {pattern!r}, needed NAMESPACE/SERVICEACCOUNT", param_hint="--allow")
-    body = {"allow": list(allow), "lifetime": ttl}
+    body = {"allow": list(allow), "lifetime": ttl, "node": node}
     answer = asked(connect(kubeconfig, lambda api: api.request("POST", "/tulle/v1/tokens", body=body)))
     click.echo(answer["token"])

@@ -123,6 +123,13 @@ class ApiClient:
             async for piece in response.content.iter_any():
                 yield piece
 
+    async def follow(self, path: str, query: Mapping[str, str], silence: float = 60.0) -> AsyncGenerator[Raw, None]:
+        """The JSON documents, one a line, of an answer that goes on; one that says nothing for `silence` seconds is over."""
+        options: dict[str, Any] = {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=silence)}
+        async with _Answer(self, "GET", path, {**query, "watch": "true"}, None, "", options) as response:
+            async for one in _lines(response.content):
+                yield one
+
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Raw:
         """One object. Raises `NotFound`."""
         found: Raw = await self.request("GET", _path(kind, namespace or self.namespace, name))
@@ -220,7 +227,7 @@ class ApiClient:
         kind = kind_for(group, str(raw.get("kind", "")))
         metadata = raw.get("metadata")
         if kind is None or not isinstance(metadata, Mapping):
-            _, problems = decode(raw)  # says what is wrong
+            _, problems = decode(dict(raw))  # says what is wrong
             raise BadData(problems or [Problem(None, "kind", "UnknownKind", "found no kind that is known")])
         return kind, str(metadata.get("namespace") or self.namespace), str(metadata.get("name") or "")
 

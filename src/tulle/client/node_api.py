@@ -18,6 +18,8 @@ import msgspec
 from tulle.kit.errors import Exit, Refused, TulleError, Unavailable
 from tulle.kit.paths import node_socket
 
+DRAIN = 5.0  # seconds, where nobody says otherwise
+
 
 class Kind(StrEnum):
     """SIDECAR: beside an application. GATEWAY: an Envoy of its own that listens on the host."""
@@ -29,8 +31,8 @@ class Kind(StrEnum):
 class Port(msgspec.Struct, frozen=True, omit_defaults=True):
     """A port of the workload's service: `number` is what callers name, `target` where it is bound (0: the same number).
 
-    `protocol` is Istio's word (`http`, `http2`, `grpc`, `tcp`, `tls`; "" for undeclared); `name` is the service port's name,
-    made from protocol and number where empty.
+    `protocol` is Istio's word (`http`, `http2`, `grpc`, `tcp`, `tls`, `udp`; "" for undeclared); `name` is the service port's
+    name, made from protocol and number where empty.
     """
 
     number: int
@@ -42,6 +44,11 @@ class Port(msgspec.Struct, frozen=True, omit_defaults=True):
     def bound(self) -> int:
         """The port that is really bound."""
         return self.target or self.number
+
+    @property
+    def is_udp(self) -> bool:
+        """Whether datagrams come there."""
+        return self.protocol == "udp"
 
     @property
     def label(self) -> str:
@@ -57,7 +64,8 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How to ask an application whether it is ready: a `command`, a GET of `path` at `port`, or (without both) a connection.
+    """How to ask an application whether it is ready: a `command`; at `port` a GET of `path`, gRPC's health service about the
+    service `grpc` ("": the server), or (without all of these) a connection.
 
     Times are in seconds; so many `successes` or `failures` in a row change the answer.
     """
@@ -68,6 +76,7 @@ class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
     tls: bool = False
     headers: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = ()
+    grpc: str | None = None
     delay: float = 0
     timeout: float = 1
     period: float = 10
@@ -82,7 +91,8 @@ class WorkloadSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     set by itself). `labels` add to `app` and `version`; `annotations` are the WorkloadEntry's, and
     `traffic.sidecar.istio.io/*` of them choose what is captured. Of a `group` (a WorkloadGroup) it has what it does not say
     itself; `locality`, `weight`, `probe` and `named_ports` (beside `ports`) are as in WorkloadEntries and WorkloadGroups.
-    Without `owner` the workload stays until it is removed.
+    `drain`: seconds that what is under way may take, once nobody is sent there any more. Without `owner` the workload stays until
+    it is removed.
     """
 
     name: str
@@ -101,6 +111,7 @@ class WorkloadSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     weight: int = 0
     named_ports: dict[str, int] = {}
     probe: Probe | None = None
+    drain: float = DRAIN
 
     @property
     def id(self) -> str:
@@ -111,7 +122,8 @@ class WorkloadSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 class WorkloadStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """A workload as it is now.
 
-    `state` is the proxy's (`starting`, `ready`, `waiting`, `draining`, `stopped`), `ready` whether the application listens.
+    `state` is the proxy's (`starting`, `ready`, `waiting`, `draining`, `stopped`), `ready` whether the application listens and
+    the mesh has been told: while no control plane answers, a new one runs and is not called.
     `env` is what an application inside needs to be given, `app_ports` where it has to listen (port → port; equal except in
     `proxy` capture). `registered` is false while the API server has not taken its WorkloadEntry. `error` is the last failure.
     """
@@ -206,13 +218,14 @@ class NodeClient:
         body = await self._call("POST", "/v1/workloads", msgspec.json.encode(spec), timeout=timeout)
         return msgspec.json.decode(body, type=WorkloadStatus)
 
-    async def withdraw(self, id: str) -> None:  # noqa: A002
-        """Take the workload out of its callers' sight and return when they know; it goes on serving who still calls."""
-        await self._call("POST", f"/v1/workloads/{id}/withdraw", timeout=15)
+    async def withdraw(self, id: str, timeout: float = 15.0) -> None:  # noqa: A002
+        """Take the workload out of its callers' sight; returns when they know and nothing of theirs is under way, or its `drain`
+        is over. It goes on serving who still calls."""
+        await self._call("POST", f"/v1/workloads/{id}/withdraw", timeout=timeout)
 
-    async def remove(self, id: str, drain: bool = True) -> None:  # noqa: A002
+    async def remove(self, id: str, drain: bool = True, timeout: float = 60.0) -> None:  # noqa: A002
         """Withdraw, drain, stop, and clear away. Removing what is not there is fine."""
-        await self._call("DELETE", f"/v1/workloads/{id}?drain={'true' if drain else 'false'}", timeout=60)
+        await self._call("DELETE", f"/v1/workloads/{id}?drain={'true' if drain else 'false'}", timeout=timeout)
 
     async def command(
         self,

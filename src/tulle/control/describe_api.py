@@ -13,6 +13,7 @@ from aiohttp import web
 
 from tulle.control.apiserver import errors
 from tulle.core.describe import Description, Heard
+from tulle.core.doors import Door
 
 
 class Describer(Protocol):
@@ -26,9 +27,13 @@ class Describer(Protocol):
         """Where the proxy (`namespace/name`) looks for a request; None where there is no such proxy."""
         ...
 
+    async def door(self, workload: str, port: int, host: str) -> Door | None:
+        """What stands before a workload (`namespace/name`) at a port; None where there is no such one."""
+        ...
+
 
 def add_describe(app: web.Application, mesh: Describer) -> None:
-    """Serve `/describe/host` and `/describe/request`."""
+    """Serve `/describe/host`, `/describe/request` and `/describe/door`."""
 
     async def host(request: web.Request) -> web.Response:
         name = _needed(request, "host")
@@ -43,7 +48,17 @@ def add_describe(app: web.Application, mesh: Describer) -> None:
             raise errors.Denial(404, "NotFound", f"no workload {proxy} with a proxy")
         return _answer(found)
 
+    async def one_door(request: web.Request) -> web.Response:
+        workload, port, host = (_needed(request, name) for name in ("workload", "port", "host"))
+        if not port.isascii() or not port.isdigit() or not 0 <= int(port) < 65536:
+            raise errors.bad_request(f"port: found {port!r}, needed a number from 1 to 65535, or 0 for the first one")
+        found = await mesh.door(workload, int(port), host)
+        if found is None:
+            raise errors.Denial(404, "NotFound", f"no workload {workload} with a proxy and such a port")
+        return _answer(found)
+
     app.router.add_get("/describe/host", host)
+    app.router.add_get("/describe/door", one_door)
     app.router.add_get("/describe/request", one_request)
 
 
@@ -54,5 +69,5 @@ def _needed(request: web.Request, name: str) -> str:
     return text
 
 
-def _answer(found: Description | Heard) -> web.Response:
+def _answer(found: Description | Heard | Door) -> web.Response:
     return web.Response(body=msgspec.json.encode(found), content_type="application/json")

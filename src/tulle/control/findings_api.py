@@ -18,6 +18,7 @@ from tulle.api.object import Object
 from tulle.api.registry import kind_for
 from tulle.control.apiserver import errors
 from tulle.control.apiserver.auth import Attributes
+from tulle.control.apiserver.guard import GUARD
 from tulle.core.analyze import Finding, in_order
 from tulle.kit.problem import Ref
 
@@ -68,7 +69,7 @@ def _objects(body: Any) -> list[Object]:
 
 async def _readable(request: web.Request, found: list[Finding], own: set[Ref]) -> list[Finding]:
     """Those of the caller's own objects, and of those that he may read."""
-    guard = request.get("guard")
+    guard = request.get(GUARD)
     if guard is None:
         raise errors.Denial(401, "Unauthorized", "Unauthorized")
     known: dict[Ref | None, bool] = {}

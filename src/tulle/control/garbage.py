@@ -61,6 +61,22 @@ class Node(msgspec.Struct):
     waits: bool  # deleted in the foreground or leaving orphans: to be looked at whenever a dependent changes
 
 
+class _Metadata(msgspec.Struct):
+    """What the graph is made of: all objects pass here, and nothing else of them is read."""
+
+    uid: Any = None
+    ownerReferences: Any = None
+    finalizers: Any = None
+    deletionTimestamp: Any = None
+
+
+class _Object(msgspec.Struct):
+    metadata: _Metadata
+
+
+_read = msgspec.json.Decoder(_Object).decode
+
+
 class Graph:
     """Who owns whom, by uid."""
 
@@ -130,7 +146,7 @@ class GarbageCollector:
             self.graph, self._work = Graph(), {}
             found, self.position = await self.store.list()
             for one in found:
-                self._learn(one.key, one.body)
+                self._learn(one.key, one.json)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._follow(self.position))
@@ -146,8 +162,8 @@ class GarbageCollector:
             self._moved.clear()
 
     def _take(self, event: Event) -> None:
-        if event.body is not None:
-            self._learn(event.key, event.body)
+        if (json := event.json) is not None:
+            self._learn(event.key, json)
             return
         before = self.graph.drop(event.key)
         if before is not None:
@@ -158,9 +174,10 @@ class GarbageCollector:
         if space is not None and _is_ours(event.key):
             self._enqueue(Key(NAMESPACES, "", event.key.namespace))
 
-    def _learn(self, key: Key, body: Mapping[str, Any]) -> None:
+    def _learn(self, key: Key, json: bytes) -> None:
         if not _is_ours(key):
             return
+        body = {"metadata": msgspec.structs.asdict(_read(json).metadata)}
         before, node = self.graph.put(key, body)
         if node.waits or (node.owners and (before is None or before.owners != node.owners)):
             self._enqueue(node.uid)

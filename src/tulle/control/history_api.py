@@ -15,7 +15,7 @@ from aiohttp import web
 from tulle.api.redaction import redacted
 from tulle.api.registry import kind_of_resource
 from tulle.control.apiserver import errors
-from tulle.control.apiserver.guard import Guard
+from tulle.control.apiserver.guard import GUARD, Guard
 from tulle.control.apiserver.negotiation import answer
 from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.rollback import Plan, Rollback
@@ -66,7 +66,7 @@ def add_history(app: web.Application, objects: Callable[[], Objects]) -> None:
 
 
 def _guard(request: web.Request) -> Guard:
-    guard: Guard | None = request.get("guard")
+    guard: Guard | None = request.get(GUARD)
     if guard is None:
         raise errors.unauthorized()
     return guard

@@ -34,8 +34,8 @@ class Mesh(Judge, Describer, Protocol):
         """Wait until all connected proxies (here, or everywhere) have acknowledged; the ids of those that have not by then."""
         ...
 
-    async def create_token(self, allow: tuple[str, ...], lifetime: float) -> str:
-        """A join token."""
+    async def create_token(self, allow: tuple[str, ...], lifetime: float, node: str) -> str:
+        """A join token, for one node where it is named."""
         ...
 
 
@@ -67,7 +67,8 @@ def mesh_api(mesh: Mesh) -> web.Application:
     async def tokens(request: web.Request) -> Any:
         body = await request.json() if request.body_exists else {}
         allow = tuple(str(pattern) for pattern in body.get("allow", ["*/*"]))
-        return {"token": await mesh.create_token(allow, float(body.get("lifetime", 3600)))}
+        lifetime, node = float(body.get("lifetime", 3600)), str(body.get("node", ""))
+        return {"token": await mesh.create_token(allow, lifetime, node)}
 
     app = web.Application()
     app.router.add_get("/status", answered(status))

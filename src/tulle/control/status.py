@@ -67,6 +67,7 @@ class StatusWriter:
         self._waiting: dict[Row, Status] = {}
         self._proxies_moved = False
         self._idle = asyncio.Event()
+        self._clock: asyncio.TimerHandle | None = None
 
     # What others tell; each returns at once.
 
@@ -101,11 +102,20 @@ class StatusWriter:
             await asyncio.sleep(self._moment)
             self._wake.clear()
             failed = await self._round()
+            self._wind()
             if failed:
                 self._due.update(failed)
                 asyncio.get_running_loop().call_later(_PATIENCE, self._wake.set)
             elif not self._wake.is_set():
                 self._idle.set()
+
+    def _wind(self) -> None:
+        """Look again when time alone makes a status another: when a certificate begins or ends to be valid."""
+        if self._clock is not None:
+            self._clock.cancel()
+        now = self.now()
+        wait = self.pipeline.analysis.next_step(now) - now
+        self._clock = asyncio.get_running_loop().call_later(wait, self.published)
 
     async def _round(self) -> dict[Row, None]:
         """Take what is due, and write what is not there; what could not be written."""

@@ -10,17 +10,19 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from tulle.core.compile.destination_rules import rules_for
-from tulle.core.compile.hostname import Key, full_name, meanings
+from tulle.core.compile.destination_rules import rules_for, rules_of_some
+from tulle.core.compile.hostname import Key, covers, full_name, meanings
 from tulle.core.compile.objects import destination_rules
 from tulle.core.compile.services import service
 from tulle.core.compile.speakers import speakers
 from tulle.core.evaluate import choose_host
 from tulle.core.evaluate.hosts import without_port
 from tulle.core.evaluate.texts import in_words
-from tulle.core.model.destination import DestinationKey, EndpointSet
-from tulle.core.model.route import Redirect, Route, RouteMatch, RouteTableKey, VirtualHost
-from tulle.core.model.workload import Capture
+from tulle.core.model.destination import Destination, DestinationKey, EndpointSet, Transport
+from tulle.core.model.route import Redirect, Route, RouteMatch, RouteTableKey, VirtualHost, WeightedDestination
+from tulle.core.model.service import Resolution
+from tulle.core.model.tcp_route import TcpMatch, TcpRoute
+from tulle.core.model.workload import Capture, Outbound, OutboundTcp
 from tulle.core.pipeline import Pipeline
 from tulle.kit.problem import Problem, Ref
 
@@ -62,11 +64,16 @@ class Place(msgspec.Struct, frozen=True):
     mtls: bool
 
 
-class Goal(msgspec.Struct, frozen=True):
-    """A destination of a route and its endpoints."""
+class Goal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A destination of a route and its endpoints, as far as the mesh knows them (`found` says how proxies find others).
+
+    `tls`: it is spoken to in TLS of its own, not in the mesh's.
+    """
 
     name: str
     endpoints: tuple[Place, ...]
+    found: Resolution = Resolution.KNOWN
+    tls: bool = False
 
 
 class Description(msgspec.Struct, frozen=True):
@@ -82,13 +89,15 @@ class Description(msgspec.Struct, frozen=True):
 class Heard(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a proxy looks for the routes of a request: its table, and the virtual host in it (None: it has none for the name).
 
-    `ports` are those at which the proxy has routes at all, where there is no table for the one that was asked about.
+    `ports` are those at which the proxy has routes at all, where there is no table for the one that was asked about; `carried`
+    where its bytes go all the same.
     """
 
     table: RouteTableKey | None = None
     host: VirtualHost | None = None
     domain: str = ""
     ports: tuple[int, ...] = ()
+    carried: str = ""
     destinations: tuple[Goal, ...] = ()
 
 
@@ -102,15 +111,21 @@ def describe(pipeline: Pipeline, host: str, namespace: str) -> Description:
         if rules := _routes_for(table, hosts, name, known=key is not None):
             groups.setdefault((table.port, rules), []).append(_callers(table))
     routes = [route for _port, found in groups for route in found]
-    objects = _objects(pipeline, key, routes)
+    connections = _connections(pipeline, name)
+    origins = [route.origin for route in routes]
+    origins += [route.origin for _port, found in connections for route in found]
+    objects = _objects(pipeline, key, [origin.ref for origin in origins if origin])
     refs = {str(ref) for ref, _speaker in objects} | ({f"Service {key[0]}/{key[1]}"} if key else set())
     goals = {share.destination for route in routes for share in route.destinations}
+    goals |= {share.destination for _port, found in connections for route in found for share in route.destinations}
+    words = [(port, callers, tuple(map(_rule, found))) for (port, found), callers in groups.items()]
+    words += [(port, callers, tuple(map(_rule_for_bytes, found))) for (port, found), callers in connections.items()]
     return Description(
         host=name,
         objects=tuple(speaker for _ref, speaker in objects),
         routes=tuple(
-            Rules(port, tuple(sorted(set(callers))), tuple(map(_rule, found)))
-            for (port, found), callers in sorted(groups.items(), key=lambda item: (item[0][0], item[1]))
+            Rules(port, tuple(sorted(set(callers))), rules)
+            for port, callers, rules in sorted(words, key=lambda one: (one[0], one[1]))
         ),
         destinations=_goals(pipeline, goals),
         problems=tuple(str(problem) for problem in _problems(pipeline, refs)),
@@ -130,7 +145,8 @@ def heard(pipeline: Pipeline, proxy: str, authority: str, port: int) -> Heard | 
     fitting = [table for table in tables if table.port == at and (not table.service or table.service in named)]
     fitting.sort(key=lambda table: not table.service)
     if not fitting:
-        return Heard(ports=tuple(sorted({table.port for table in tables if table.port and not table.service})))
+        ports = tuple(sorted({table.port for table in tables if table.port and not table.service}))
+        return Heard(ports=ports, carried=_carried(pipeline, layers, without_port(authority.lower()), named, port))
     chosen = [(table, found) for table in fitting if (found := choose_host(table, tables[table], authority))]
     if not chosen:
         return Heard(fitting[0])
@@ -164,17 +180,65 @@ def _routes_for(table: RouteTableKey, hosts: list[VirtualHost], name: str, known
     return chosen[0].routes if chosen and (chosen[1] != "*" or table.service) else ()
 
 
+def _connections(pipeline: Pipeline, name: str) -> dict[tuple[int, tuple[TcpRoute, ...]], list[str]]:
+    """How sidecars carry connections to a service that are no HTTP, by (port, routes), with the callers of each."""
+    found: dict[tuple[int, tuple[TcpRoute, ...]], list[str]] = {}
+    for _key, row in pipeline.rows():
+        for one in row.tcp if isinstance(row, Outbound) else ():
+            if one.destination.hostname == name:
+                found.setdefault((one.port, _routes_of(one)), []).append(_namespace(row.namespace, row.labels))
+    return found
+
+
+def _routes_of(one: OutboundTcp) -> tuple[TcpRoute, ...]:
+    """The routes of a service's port, and what has the rest; each with the addresses by which connections are told."""
+    here = (one.address,) if one.address else ()
+    routes = (
+        msgspec.structs.replace(route, match=msgspec.structs.replace(route.match, networks=route.match.networks or here))
+        for route in one.routes
+    )
+    return (*routes, TcpRoute(match=TcpMatch(one.names, here), destinations=(WeightedDestination(one.destination),)))
+
+
+def _rule_for_bytes(route: TcpRoute) -> Rule:
+    origin = route.origin
+    where = (str(origin.ref), origin.path) if origin else ("", "")
+    return Rule(route.name, _connection_in_words(route.match), _shared_in_words(route.destinations), *where)
+
+
+def _connection_in_words(match: TcpMatch) -> str:
+    """`TLS for *.example.com`, `connections to 198.51.100.7 from 10.0.0.0/8`."""
+    words = f"TLS for {', '.join(match.names)}" if match.names else "connections"
+    words += f" to {', '.join(match.networks)}" if match.networks else ""
+    return words + (f" from {', '.join(match.sources)}" if match.sources else "")
+
+
+def _carried(pipeline: Pipeline, layers: tuple[str, ...], host: str, named: set[str], port: int) -> str:
+    """Where a sidecar carries the bytes of a call to a host whose port has no HTTP routes; "" where the mesh does not know it."""
+    for _key, row in pipeline.rows(layers):
+        for one in row.tcp if isinstance(row, Outbound) else ():
+            told = one.destination.hostname in named or host == one.address or any(covers(name, host) for name in one.names)
+            if one.port == port and told:
+                return "; ".join(f"{rule.match}: {rule.action}" for rule in map(_rule_for_bytes, _routes_of(one)))
+    return ""
+
+
 def _callers(table: RouteTableKey) -> str:
     if table.gateway:
         return f"gateway {table.gateway}"
-    labels = ",".join(f"{name}={value}" for name, value in table.labels)
-    return f"namespace {table.namespace}" + (f" with {labels}" if labels else "")
+    return _namespace(table.namespace, table.labels)
 
 
-def _objects(pipeline: Pipeline, key: Key | None, routes: list[Route]) -> list[tuple[Ref, Speaker]]:
+def _namespace(namespace: str, labels: tuple[tuple[str, str], ...]) -> str:
+    words = ",".join(f"{name}={value}" for name, value in labels)
+    return f"namespace {namespace}" + (f" with {words}" if words else "")
+
+
+def _objects(pipeline: Pipeline, key: Key | None, origins: list[Ref]) -> list[tuple[Ref, Speaker]]:
     """Those that the routes were made of in their order, then the rules of the destination, then those without effect."""
     found: list[tuple[Ref, Speaker]] = []
-    for ref in dict.fromkeys(route.origin.ref for route in routes if route.origin and route.origin.ref.kind != "Service"):
+    row = pipeline.flow.get(service, key) if key else None
+    for ref in (one for one in dict.fromkeys(origins) if one.kind != "Service"):
         found.append((ref, Speaker(str(ref), len(found) + 1, "routes")))
     if key is None:
         return found
@@ -182,7 +246,13 @@ def _objects(pipeline: Pipeline, key: Key | None, routes: list[Route]) -> list[t
     for rule in rules:
         if rule is not None:
             found.append((rule.ref, Speaker(str(rule.ref), len(found) + 1, "how its destinations are reached")))
+    some = (pipeline.flow.get(destination_rules, one) for one in pipeline.flow.get(rules_of_some, key) or ())
+    effect = "how callers of its namespace (those that it selects) reach its destinations"
+    found += ((rule.ref, Speaker(str(rule.ref), 0, effect)) for rule in some if rule is not None)
     spoken = {ref for ref, _speaker in found}
+    if row is not None and row.ref not in spoken and (row.entry or not origins):
+        found.insert(0, (row.ref, Speaker(str(row.ref), 0, "the service itself")))
+        spoken.add(row.ref)
     others = (ref for ref in pipeline.flow.get(speakers, key) or () if ref not in spoken)
     return [*found, *((ref, Speaker(str(ref), 0, "none: others come before it")) for ref in others)]
 
@@ -193,11 +263,19 @@ def _problems(pipeline: Pipeline, refs: set[str]) -> Iterator[Problem]:
 
 def _goals(pipeline: Pipeline, goals: set[DestinationKey]) -> tuple[Goal, ...]:
     found: dict[DestinationKey, dict[Place, None]] = {goal: {} for goal in sorted(goals)}
+    how: dict[DestinationKey, Destination] = {}
     for _key, row in pipeline.rows():
-        if isinstance(row, EndpointSet) and row.key in found:
+        if isinstance(row, EndpointSet | Destination) and row.key in found:
             for one in row.endpoints:
                 found[row.key][Place(f"{one.address}:{one.port}", one.workload, one.healthy, one.mtls)] = None
-    return tuple(Goal(destination_in_words(goal), tuple(places)) for goal, places in found.items())
+            if isinstance(row, Destination):
+                how[row.key] = row
+    return tuple(
+        Goal(destination_in_words(goal), tuple(places), row.resolution, row.transport is Transport.TLS)
+        if (row := how.get(goal))
+        else Goal(destination_in_words(goal), tuple(places))
+        for goal, places in found.items()
+    )
 
 
 def destination_in_words(goal: DestinationKey) -> str:
@@ -224,12 +302,9 @@ def match_in_words(match: RouteMatch) -> str:
 
 def action_in_words(route: Route) -> str:
     """Where it goes, and what else happens to it."""
-    shares = [share for share in route.destinations if share.weight > 0]
-    total = sum(share.weight for share in shares)
     words = []
-    if shares:
-        parts = [f"{100 * one.weight / total:.4g}% " if len(shares) > 1 else "" for one in shares]
-        words.append(", ".join(part + destination_in_words(one.destination) for part, one in zip(parts, shares, strict=True)))
+    if any(share.weight > 0 for share in route.destinations):
+        words.append(_shared_in_words(route.destinations))
     elif route.redirect:
         words.append(_redirect_in_words(route.redirect))
     else:
@@ -238,6 +313,8 @@ def action_in_words(route: Route) -> str:
         words.append(f"authority becomes {route.rewrite.authority}")
     if route.rewrite and route.rewrite.path:
         words.append(f"path: {route.rewrite.path.kind.value} becomes {route.rewrite.path.value}")
+    if route.auth:
+        words.append(f"if {destination_in_words(route.auth.destination)} says that it may pass")
     if route.timeout:
         words.append(f"timeout {route.timeout:g} s")
     if route.delay:
@@ -247,6 +324,14 @@ def action_in_words(route: Route) -> str:
         words.append(f"{route.abort.percent:g}% answered {status}")
     words += (f"{mirror.percent:g}% copied to {destination_in_words(mirror.destination)}" for mirror in route.mirrors)
     return "; ".join(words)
+
+
+def _shared_in_words(destinations: Iterable[WeightedDestination]) -> str:
+    """`75% a:80, 25% b:80`; `closed`, for bytes that go nowhere."""
+    shares = [share for share in destinations if share.weight > 0]
+    total = sum(share.weight for share in shares)
+    parts = [f"{100 * one.weight / total:.4g}% " if len(shares) > 1 else "" for one in shares]
+    return ", ".join(part + destination_in_words(one.destination) for part, one in zip(parts, shares, strict=True)) or "closed"
 
 
 def _redirect_in_words(redirect: Redirect) -> str:

@@ -82,11 +82,13 @@ class Published(msgspec.Struct, frozen=True):
     """What one revision changed, layer by layer: layer → type URL → name → the new resource, or None where it went.
 
     A layer is a set of resources that several proxies share: `mesh` (destinations, endpoints, names), `namespace/NS` (outbound
-    listeners and route tables of that namespace's sidecars), `workload/NS/NAME` (what only one proxy has).
+    listeners and route tables of that namespace's sidecars), `workload/NS/NAME` (what only one proxy has). `proxies` are
+    those whose own object became another, which may say that another node runs them.
     """
 
     revision: int
     changed: Mapping[str, Mapping[str, Mapping[str, Encoded | None]]]
+    proxies: frozenset[str] = frozenset()
 
 
 class Source(Protocol):
@@ -98,7 +100,7 @@ class Source(Protocol):
         ...
 
     def layers(self, proxy: str) -> tuple[str, ...]:
-        """The layers that a proxy (by id) sees; empty where the proxy is not known. Their names do not collide."""
+        """The layers that a proxy (by id) sees; empty where it is not known. Of resources with one name the last counts."""
         ...
 
     def table(self, layer: str, type_url: str) -> Mapping[str, Encoded]:

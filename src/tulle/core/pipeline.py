@@ -17,24 +17,38 @@ from tulle.core import type_urls
 from tulle.core.analyze import Analysis
 from tulle.core.analyze.inputs import feed
 from tulle.core.compile import Settings
-from tulle.core.compile.destinations import destination
+from tulle.core.compile.caller_rules import destination_apart
+from tulle.core.compile.client_certificates import own_destination, own_endpoints
+from tulle.core.compile.destinations import destination, gateway_destination
 from tulle.core.compile.endpoints import endpoints
+from tulle.core.compile.federation import Federated, federated, trust_domains
 from tulle.core.compile.gateway_hosts import gateway_virtual_host
 from tulle.core.compile.gateway_secrets import gateway_secret, materials
+from tulle.core.compile.gateway_udp import udp_destination, udp_endpoints
+from tulle.core.compile.guards import authorization, unguarded
 from tulle.core.compile.hosts import ALLOW_ANY, virtual_host
 from tulle.core.compile.layers import Part, layer_names, layer_parts, proxy_layers, route_table, workload_layer
+from tulle.core.compile.local_rules import endpoints_apart
 from tulle.core.compile.localities import endpoints_from
+from tulle.core.compile.mesh_udp import mesh_udp_destination, mesh_udp_endpoints, outbound_udp, outbound_udp_six
 from tulle.core.compile.names import name
-from tulle.core.compile.objects import INPUTS, row_of, settings
-from tulle.core.compile.outbound import others, outbound, outbound_apart, outbound_six
+from tulle.core.compile.network_gateways import passing_destination, passing_endpoints
+from tulle.core.compile.objects import INPUTS, row_of, settings, workload_entries
+from tulle.core.compile.outbound import others, outbound, outbound_apart, outbound_six, outbound_six_told, outbound_told
 from tulle.core.compile.problems import BY_RESOURCE, object_problems
+from tulle.core.compile.revoked import Revoked
+from tulle.core.compile.revoked import given as given_revoked
+from tulle.core.compile.roots import Given, given, roots
+from tulle.core.compile.tokens import KeySet, Wanted, key_sets, wanted_keys
 from tulle.core.compile.workloads import workload
 from tulle.core.encoded import Encoded, Published, encode_json
+from tulle.core.envoy.authorization import encode_authorization
 from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
+from tulle.core.envoy.datagrams import encode_outbound_udp
 from tulle.core.envoy.endpoints import encode_endpoints
 from tulle.core.envoy.listeners import encode_outbound, encode_outbound_six, encode_workload
 from tulle.core.envoy.routes import encode_host, encode_table
-from tulle.core.envoy.secrets import encode_bundle, encode_certificate
+from tulle.core.envoy.secrets import encode_bundle, encode_certificate, encode_roots
 from tulle.core.flow import Fetch, Flow, Table
 from tulle.core.flow.tables import Batch
 from tulle.core.model.workload import Workload
@@ -92,16 +106,34 @@ _ENCODED: Mapping[Table[Any, Any], Table[Any, Resources]] = {
     rows: _encoded(rows, encode)
     for rows, encode in (
         (destination, lambda _key, row: (encode_cluster(row),)),
+        (gateway_destination, lambda _key, row: (encode_cluster(row),)),
+        (destination_apart, lambda _key, row: (encode_cluster(row),)),
         (endpoints, lambda _key, row: (encode_endpoints(row),)),
+        (own_destination, lambda _key, row: (encode_cluster(row),)),
+        (passing_destination, lambda _key, row: (encode_cluster(row),)),
+        (passing_endpoints, lambda _key, row: (encode_endpoints(row),)),
+        (own_endpoints, lambda _key, row: (encode_endpoints(row),)),
+        (udp_destination, lambda _key, row: (encode_cluster(row),)),
+        (udp_endpoints, lambda _key, row: (encode_endpoints(row),)),
         (endpoints_from, lambda _key, row: (encode_endpoints(row),)),
+        (endpoints_apart, lambda _key, row: (encode_endpoints(row),)),
         (name, lambda _key, row: (encode_json(type_urls.NAME, row.hostname, row),)),
         (outbound, lambda _key, row: encode_outbound(row)),
         (outbound_apart, lambda _key, row: encode_outbound(row)),
         (outbound_six, lambda _key, row: encode_outbound_six(row)),
+        (outbound_told, lambda _key, row: encode_outbound(row)),
+        (outbound_six_told, lambda _key, row: encode_outbound_six(row)),
+        (outbound_udp, lambda _key, row: encode_outbound_udp(row)),
+        (outbound_udp_six, lambda _key, row: encode_outbound_udp(row)),
+        (mesh_udp_destination, lambda _key, row: (encode_cluster(row),)),
+        (mesh_udp_endpoints, lambda _key, row: (encode_endpoints(row),)),
         (route_table, lambda _key, row: (encode_table(row),)),
         (others, lambda key, row: (encode_host(key, row),)),
         (virtual_host, lambda key, row: (encode_host(key[0], row),)),
         (gateway_virtual_host, lambda key, row: (encode_host(key[0], row),)),
+        (roots, lambda _key, row: (encode_roots(row),)),
+        (authorization, lambda _key, row: encode_authorization(row)),
+        (unguarded, lambda _key, row: encode_authorization(row)),
         (workload, lambda _key, row: (*encode_workload_clusters(row), *encode_workload(row))),
     )
 }
@@ -113,12 +145,17 @@ Before = dict[tuple[str, Part], Resources]
 
 
 class Pipeline:
-    """The mesh's configuration, kept up to date. `root_namespaces` are names of the namespace for mesh-wide objects."""
+    """The mesh's configuration, kept up to date.
+
+    `root_namespaces` are names of the namespace for mesh-wide objects; `trace_sampling` is the percentage of traces where no
+    Telemetry says one.
+    """
 
     def __init__(
         self,
         trust_domain: str = "cluster.local",
         root_namespaces: tuple[str, ...] = ("tulle-system", "istio-system"),
+        trace_sampling: float = 0.0,
     ) -> None:
         self.flow = Flow()
         self._revision = 0
@@ -129,10 +166,10 @@ class Pipeline:
         self._listened: dict[str, int] = {}
         self._found: dict[tuple[str, tuple[str, str]], tuple[Problem, ...]] = {}
         self._parts: dict[str, tuple[Part, ...]] = {}
-        self._layer_of: dict[Part, str] = {}
+        self._layers_of: dict[Part, tuple[str, ...]] = {}
         self._resources: dict[Part, Resources] = {}
         self._tables: dict[str, Names] = {}
-        self.flow.commit({settings: {"": Settings(trust_domain, root_namespaces)}})
+        self.flow.commit({settings: {"": Settings(trust_domain, root_namespaces, trace_sampling)}})
         self._watch.add(layer_names, None)
         self._publish()
 
@@ -153,6 +190,7 @@ class Pipeline:
             raise ValueError(f"revision {revision} is behind {self._revision}")
         self._revision = self._revision + 1 if revision is None else revision
         batch: Batch = {}
+        proxies: set[str] = set()
         for key, one in changes.items():
             resource, namespace, object_name = key if isinstance(key, tuple) else (key.resource, key.namespace, key.name)
             self.statuses.saw(resource, (namespace, object_name), one, self._revision)
@@ -161,10 +199,42 @@ class Pipeline:
             source = INPUTS.get(resource)
             if source is None:
                 continue
+            if source is workload_entries:
+                proxies.add(f"{namespace}/{object_name}")
             batch.setdefault(source, {})[namespace, object_name] = None if one is None else row_of(one)
             if resource in BY_RESOURCE:
                 self._ask(resource, (namespace, object_name), one is not None)
         self.flow.commit(batch)
+        return Published(revision=self._revision, changed=self._publish(), proxies=frozenset(proxies))
+
+    @property
+    def wanted_keys(self) -> tuple[Wanted, ...]:
+        """Where the keys are that tokens are checked with, as far as they are not in the objects."""
+        return self.flow.get(wanted_keys, None) or ()
+
+    @property
+    def federated(self) -> tuple[Federated, ...]:
+        """The trust domains that the mesh is federated with, as it is configured."""
+        return self.flow.get(federated, None) or ()
+
+    @property
+    def trust_domains(self) -> tuple[str, ...]:
+        """The names of the mesh's own trust domain, its own first."""
+        return self.flow.get(trust_domains, None) or ()
+
+    def take_keys(self, found: Mapping[str, KeySet | None]) -> Published:
+        """Take in what came from these URLs (None: they are wanted no longer). The revision stays: it is the store's."""
+        self.flow.commit({key_sets: dict(found)})
+        return Published(revision=self._revision, changed=self._publish())
+
+    def take_roots(self, bundle: bytes, others: Mapping[str, str] | None = None) -> Published:
+        """Take in what the mesh trusts (PEM), and by name what its proxies trust of `others`. The revision stays."""
+        self.flow.commit({given: {"": Given(bundle.decode(), tuple(sorted((others or {}).items())))}})
+        return Published(revision=self._revision, changed=self._publish())
+
+    def take_revoked(self, found: Revoked) -> Published:
+        """Take in who has lost an identity. The revision stays."""
+        self.flow.commit({given_revoked: {"": found}})
         return Published(revision=self._revision, changed=self._publish())
 
     def layers(self, proxy: str) -> tuple[str, ...]:
@@ -190,6 +260,12 @@ class Pipeline:
         """The newest revision at which an object with a status, or the listeners of a proxy, became others."""
         return max(self.statuses.newest, *self._listened.values(), 0)
 
+    @property
+    def run_by_nodes(self) -> Mapping[str, str]:
+        """The proxies that a node runs, and which node."""
+        ids = [layer.removeprefix("workload/") for layer in self._parts if layer.startswith("workload/")]
+        return {one: row.node for one in ids if (row := self.workload(one)) is not None and row.node}
+
     def is_gateway(self, proxy: str) -> bool:
         """Whether a proxy is an ingress or egress gateway."""
         found = self.workload(proxy)
@@ -197,7 +273,7 @@ class Pipeline:
 
     def made_by(self, proxy: str, type_url: str, resource: str) -> set[Ref]:
         """The objects that a resource which a proxy sees was made of, as far as they could be to blame for its content."""
-        parts = (part for layer in self.layers(proxy) for part in self._parts.get(layer, ()))
+        parts = (part for layer in reversed(self.layers(proxy)) for part in self._parts.get(layer, ()))
         for rows, key in parts:
             if any((one.type_url, one.name) == (type_url, resource) for one in self._resources.get((rows, key), ())):
                 return makers(self.flow, rows, key, resource)
@@ -243,9 +319,10 @@ class Pipeline:
                         self._set_parts(key, row or (), before)
                 else:
                     part = (_ROWS[rows], key)
-                    layer = self._layer_of.get(part)
-                    if layer is not None:  # else the part went
+                    layers = self._layers_of.get(part, ())
+                    for layer in layers:
                         before.setdefault((layer, part), self._resources.get(part, ()))
+                    if layers:  # else the part went
                         self._resources[part] = row or ()
         return self._write(before)
 
@@ -261,15 +338,27 @@ class Pipeline:
                 self._watch.add(layer_parts, layer)
 
     def _set_parts(self, layer: str, parts: tuple[Part, ...], before: Before) -> None:
-        there = set(parts)
-        for part in self._parts.get(layer, ()):
-            if part not in there:
+        there, had = dict.fromkeys(parts), dict.fromkeys(self._parts.get(layer, ()))
+        for part in had:
+            if part in there:
+                continue
+            before.setdefault((layer, part), self._resources.get(part, ()))
+            left = tuple(one for one in self._layers_of[part] if one != layer)
+            if left:
+                self._layers_of[part] = left
+            else:
                 self._watch.remove(_ENCODED[part[0]], part[1])
-                before.setdefault((layer, part), self._resources.pop(part, ()))
-                del self._layer_of[part]
-        for part in parts:
-            self._layer_of[part] = layer
-            self._watch.add(_ENCODED[part[0]], part[1])
+                self._resources.pop(part, None)
+                del self._layers_of[part]
+        for part in there:
+            if part in had:
+                continue
+            others = self._layers_of.get(part, ())
+            self._layers_of[part] = (*others, layer)
+            if others:
+                before.setdefault((layer, part), ())  # it is made already
+            else:
+                self._watch.add(_ENCODED[part[0]], part[1])
         self._parts[layer] = parts
 
     def _write(self, before: Before) -> dict[str, dict[str, dict[str, Encoded | None]]]:
@@ -279,7 +368,7 @@ class Pipeline:
             for one in old:
                 now.setdefault(layer, {}).setdefault(one.type_url, {})[one.name] = None
         for layer, part in before:
-            for one in self._resources.get(part, ()):
+            for one in self._resources.get(part, ()) if layer in self._layers_of.get(part, ()) else ():
                 now.setdefault(layer, {}).setdefault(one.type_url, {})[one.name] = one
         changed: dict[str, dict[str, dict[str, Encoded | None]]] = {}
         for layer, types in now.items():

@@ -23,12 +23,13 @@ import msgspec
 import structlog
 
 from tulle.core import type_urls
-from tulle.core.encoded import Encoded
+from tulle.core.encoded import Encoded, Published
 from tulle.core.envoy.secrets import encode_bundle, encode_certificate
+from tulle.core.envoy.tls import CERTIFICATE, ROOTS
 from tulle.core.model.name import Name
 from tulle.kit.errors import Refused
 from tulle.node import file_secrets
-from tulle.node.cache import ALL, OWN, Cache, write_private
+from tulle.node.cache import ALL, UPSTREAM, Cache, write_private
 from tulle.node.file_secrets import PREFIX
 from tulle.node.identity import Identity
 from tulle.xds.client import AdsClient, Response, Upstream
@@ -44,11 +45,14 @@ _STAGED = 5.0  # seconds that a response waits for what it refers to
 _STALE = 10.0  # seconds that an Envoy has, after it connected, to ask again for what its predecessor asked for
 
 _OF_EVERY_PROXY = (type_urls.CLUSTER, type_urls.LISTENER, type_urls.VIRTUAL_HOST, type_urls.NAME)
-_AHEAD = (type_urls.ENDPOINT, type_urls.ROUTE)  # what is asked for because something refers to it
+_AHEAD = (type_urls.ENDPOINT, type_urls.EXTENSION, type_urls.ROUTE)  # what is asked for because something refers to it
 
 
 class Feed:
-    """Everything between one Envoy and the control plane. `names` is called with the whole table of names at each change."""
+    """Everything between one Envoy and the control plane.
+
+    `names` is called with the whole table of names at each change; `beside` is what else is served on the socket.
+    """
 
     def __init__(
         self,
@@ -58,9 +62,10 @@ class Feed:
         file: Path,
         socket: Path,
         names: Callable[[Mapping[str, Name]], None] = lambda names: None,
+        beside: Sequence[grpc.GenericRpcHandler] = (),
     ) -> None:
         self.proxy, self.cache, self.file, self.socket = proxy, cache, file, socket
-        self._names = names
+        self._names, self._beside = names, beside
         self._server = AdsServer(
             cache,
             authorize=self._authorize,
@@ -90,6 +95,7 @@ class Feed:
         cache = self.cache
         for type_url in _OF_EVERY_PROXY:
             cache.want(type_url, [ALL])  # asked for before Envoy does: they are there when it comes
+        cache.want(type_urls.SECRET, [ROOTS])
         for type_url, names in cache.wanted.items():
             self._client.want(type_url, sorted(names))
         if hold and cache.complete:
@@ -98,7 +104,7 @@ class Feed:
         self._tell_names()
         self.socket.unlink(missing_ok=True)
         self._grpc = grpc.aio.server(options=OPTIONS)
-        self._grpc.add_generic_rpc_handlers(self._server.handlers)
+        self._grpc.add_generic_rpc_handlers((*self._server.handlers, *self._beside))
         self._grpc.add_insecure_port(f"unix:{self.socket}")
         await self._grpc.start()
         os.chmod(self.socket, 0o600)
@@ -122,24 +128,30 @@ class Feed:
 
     def use(self, identity: Identity) -> None:
         """The workload's certificate from now on; connections that stand keep the one that they were made with."""
-        chain = encode_certificate("default", identity.chain.encode(), identity.key.encode())
-        self._own = (chain, encode_bundle("ROOTCA", identity.bundle.encode()))
+        chain = encode_certificate(CERTIFICATE, identity.chain.encode(), identity.key.encode())
+        self._own = (chain, encode_bundle(ROOTS, identity.bundle.encode()))
         self._publish_secrets()
 
     def _publish_secrets(self) -> None:
-        self._server.publish(self.cache.secrets((*self._own, *self._files.values())))
+        self._server.publish(self._secrets())
+
+    def _secrets(self) -> Published:
+        """What is this node's own. The roots that came with the certificate stand in until the control plane tells of them."""
+        told = ROOTS in self.cache.table(UPSTREAM, type_urls.SECRET)
+        own = (one for one in self._own if not told or one.name != ROOTS)
+        return self.cache.secrets((*own, *self._files.values()))
 
     async def _read_files(self) -> None:
         """Certificates in files of this host that Envoy asks for, and again whenever the files change."""
         stamps: dict[str, tuple[int, ...]] = {}
         while True:
+            self._asked_files.clear()  # before the look: who asks from here on is heard by the next one
             names = {name for it in self._streams.values() for name in it.get(type_urls.SECRET, ()) if name.startswith(PREFIX)}
             now = await asyncio.to_thread(file_secrets.stamps, names) if names else {}
             if now != stamps:
                 stamps = now
                 self._files = await asyncio.to_thread(file_secrets.read_secrets, sorted(names))
                 self._publish_secrets()
-            self._asked_files.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_FILES if names else None):
                     await self._asked_files.wait()
@@ -174,7 +186,10 @@ class Feed:
         if response not in self._staged:
             return
         self._staged.remove(response)
-        self._server.publish(self.cache.take(response.type_url, response.nonce, response.resources, response.removed))
+        published = self.cache.take(response.type_url, response.nonce, response.resources, response.removed)
+        if response.type_url == type_urls.SECRET:
+            self._secrets()  # nothing is published of it: what takes the place of the roots is
+        self._server.publish(published)
         if response.type_url == type_urls.NAME:
             self._tell_names()
         names = {*(resource.name for resource in response.resources), *response.removed}
@@ -230,11 +245,12 @@ class Feed:
         mine = self._streams.setdefault(stream, {}).setdefault(type_url, set())
         mine.update(subscribe)
         mine.difference_update(unsubscribe)
-        if type_url == type_urls.SECRET:  # its own certificate and the roots are this node's; a gateway's others come from above
+        if type_url == type_urls.SECRET:  # its own certificate is this node's; roots and a gateway's others come from above
             if any(name.startswith(PREFIX) for name in subscribe):
                 self._asked_files.set()
             subscribe, unsubscribe = (
-                [name for name in names if name not in OWN and not name.startswith(PREFIX)] for names in (subscribe, unsubscribe)
+                [name for name in names if name not in (CERTIFICATE, ROOTS) and not name.startswith(PREFIX)]
+                for names in (subscribe, unsubscribe)
             )
         known = self.cache.wanted.get(type_url, set())
         new = [name for name in subscribe if name not in known]
@@ -249,7 +265,7 @@ class Feed:
     def refused(self, nack: Nack) -> None:
         """Envoy does not take it: the control plane is to hear why, and the disk keeps what was taken before."""
         self.refusals[nack.type_url] = nack.message
-        for nonce in self.cache.refused(nack.revision, nack.type_url):
+        for nonce in self.cache.refused(nack.revision, nack.type_url, nack.names):
             self._client.nack(nonce, nack.message)
 
     def _settle(self, nonces: Sequence[str]) -> None:
@@ -272,7 +288,7 @@ class Feed:
         for type_url, names in list(self.cache.wanted.items()):
             asked = set().union(*(it.get(type_url, set()) for it in self._streams.values()))
             awaited = set().union(*(self._missing(response).get(type_url, set()) for response in self._staged))
-            self._want(type_url, (), sorted(names - asked - awaited - referred.get(type_url, set()) - {ALL}))
+            self._want(type_url, (), sorted(names - asked - awaited - referred.get(type_url, set()) - {ALL, ROOTS}))
 
     # The disk.
 

@@ -35,13 +35,14 @@ from tulle.node.identity import Identity
 from tulle.node.objects import Place
 from tulle.node.process import Process, proxies
 from tulle.node.registration import Registration
-from tulle.node.workload import DRAIN, Node, Record, Workload
+from tulle.node.workload import Node, Record, Workload
 
 log = structlog.get_logger("tulle.node")
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _API_TIMEOUT = 10.0
 _KEPT = 3 * 24 * 3600.0  # seconds: by then its certificate has expired
+_ROTATION = 1.0  # seconds between two looks at the sizes of access logs
 _MAINTENANCE = 30.0  # seconds between two looks at the logs' sizes
 
 
@@ -57,6 +58,7 @@ class Agent:
     def __init__(self, node: Node, capture_reason: str, envoy: str, control_plane: str) -> None:
         self.node = node
         self.workloads: dict[str, Workload] = {}
+        self.ending = False  # everything is being taken away
         self._reason, self._envoy, self._control_plane = capture_reason, envoy, control_plane
         self._turns: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,6 +82,7 @@ class Agent:
                 self._say_farewell(msgspec.json.decode(file.read_bytes(), type=WorkloadSpec))
         await asyncio.to_thread(self._forget_old)
         self._task(self._maintain())
+        self._task(self._turn_logs())
 
     def _forget_old(self) -> None:
         """Remove what is kept of workloads that may come again, once they have not for so long that it is of no use."""
@@ -121,6 +124,8 @@ class Agent:
             spec = in_group(spec, await self._group(spec))
             self._check(spec)
         async with self._turn(spec.id):
+            if self.ending:
+                raise Refused(f"node {self.node.name} is taking its workloads away")
             standing = self.workloads.get(spec.id)
             if standing is not None:
                 if standing.spec == spec:
@@ -161,7 +166,7 @@ class Agent:
         """Take it out of the mesh and clear it away. Idempotent."""
         async with self._turn(id_):
             if (workload := self.workloads.get(id_)) is not None:
-                await self._remove(workload, DRAIN if drain else 0.0)
+                await self._remove(workload, workload.spec.drain if drain else 0.0)
 
     async def _remove(self, workload: Workload, drain: float) -> None:
         await self._finish(workload, drain)
@@ -175,6 +180,7 @@ class Agent:
 
     async def teardown(self) -> None:
         """Remove every workload and everything that they share."""
+        self.ending = True
         await asyncio.gather(*(self.remove(id_, drain=False) for id_ in list(self.workloads)))
         await self.close()
         await self.node.resolver.close(end=True)
@@ -207,6 +213,11 @@ class Agent:
             connected=own is not None and all(it.feed.connected for it in workloads),
             workloads=tuple(workload.status() for workload in workloads),
         )
+
+    async def trust(self, bundle: str, signs: str) -> None:
+        """The roots of now, and what signs: for the node itself and all that it runs."""
+        for one in (self.node.own, *(workload.identity for workload in self.workloads.values())):
+            await one.trust(bundle, signs)
 
     # What is refused before anything starts.
 
@@ -296,6 +307,13 @@ class Agent:
                 if workload.envoy is not None:
                     await asyncio.to_thread(workload.envoy.trim_log)
 
+    async def _turn_logs(self) -> None:
+        """Keep access logs within their bounds, also where they grow quickly."""
+        while True:
+            await asyncio.sleep(_ROTATION)
+            for workload in list(self.workloads.values()):
+                await workload.turn_logs()
+
     def _turn(self, id_: str) -> asyncio.Lock:
         return self._turns.setdefault(id_, asyncio.Lock())
 
@@ -355,8 +373,8 @@ class Api:
             await self._client.close()
 
 
-def make_private(folder: Path) -> None:
-    """A folder that only this user may enter; raises `Refused` where it is another's."""
+def make_private(folder: Path, mode: int = 0o700) -> None:
+    """A folder that only this user may enter (or, with another mode, look into); raises `Refused` where it is another's."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         stat = folder.stat()
@@ -364,4 +382,4 @@ def make_private(folder: Path) -> None:
         raise Refused(f"{folder}: {error.strerror}", hint="choose another folder with --state-dir or --runtime-dir") from error
     if stat.st_uid != os.geteuid():
         raise Refused(f"{folder} belongs to another user (uid {stat.st_uid})", hint="choose another folder")
-    folder.chmod(0o700)
+    folder.chmod(mode)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -48,12 +48,13 @@ class _State(msgspec.Struct, array_like=True):
 
 
 class _Pending(msgspec.Struct, frozen=True):
-    """A response of the control plane that Envoy has not answered yet, with the table as it was then."""
+    """A response of the control plane that Envoy has not answered yet: what it changed, and the table as it was then."""
 
     revision: int
     type_url: str
     nonce: str
     table: Table
+    names: frozenset[str]
 
 
 class Cache:
@@ -68,7 +69,7 @@ class Cache:
         self._answered: dict[str, set[str]] = {}  # asked for and answered upstream, also with "there is none"
         self._wanted: dict[str, set[str]] = {}
         self._acknowledged: dict[str, Table] = {}
-        self._refused: set[str] = set()
+        self._refused: dict[str, set[str]] = {}  # by type, until the control plane sends them otherwise
         self._pending: list[_Pending] = []
 
     # As a Source.
@@ -104,11 +105,12 @@ class Cache:
             changed[name] = None
         self.revision += 1
         self._tables[type_url] = MappingProxyType(table)
+        self._refused.get(type_url, set()).difference_update(changed)
         wanted, answered = self._wanted.get(type_url, set()), self._answered.setdefault(type_url, set())
         answered.update(wanted & {ALL}, changed)
         if type_url == type_urls.VIRTUAL_HOST:  # asked for by route table, answered by virtual hosts, or with nothing at all
             answered.update((name.rpartition("/")[0] for name in changed) if changed else wanted)
-        self._pending.append(_Pending(self.revision, type_url, nonce, self._tables[type_url]))
+        self._pending.append(_Pending(self.revision, type_url, nonce, self._tables[type_url], frozenset(changed)))
         return Published(revision=self.revision, changed={UPSTREAM: {type_url: changed}})
 
     def secrets(self, resources: Iterable[Encoded]) -> Published:
@@ -128,8 +130,7 @@ class Cache:
 
     def versions(self, type_url: str) -> dict[str, str]:
         """What the node holds of a type; where Envoy refused the newest, what it had before, so that it is sent again."""
-        refused = type_url in self._refused
-        table = (self._acknowledged if refused else self._tables).get(type_url, _EMPTY)
+        table = (self._acknowledged if self._refused.get(type_url) else self._tables).get(type_url, _EMPTY)
         return {name: resource.version for name, resource in table.items()}
 
     # What comes from below.
@@ -169,22 +170,29 @@ class Cache:
 
     def acknowledged(self, revision: int, type_url: str | None = None) -> list[str]:
         """The proxy has taken everything (of a type) up to `revision`: the nonces to acknowledge upstream."""
-        return [it.nonce for it in self._settle(revision, type_url, taken=True)]
-
-    def refused(self, revision: int, type_url: str) -> list[str]:
-        """The proxy has refused a type's response of `revision`: the nonces to refuse upstream."""
-        return [it.nonce for it in self._settle(revision, type_url, taken=False)]
-
-    def _settle(self, revision: int, type_url: str | None, taken: bool) -> list[_Pending]:
         settled = [it for it in self._pending if it.revision <= revision and type_url in (None, it.type_url)]
         for it in settled:
             self._pending.remove(it)
-            if taken:
-                self._acknowledged[it.type_url] = it.table
-                self._refused.discard(it.type_url)
-            else:
-                self._refused.add(it.type_url)
-        return settled
+            before, refused = self._acknowledged.get(it.type_url, _EMPTY), self._refused.get(it.type_url, set())
+            kept = {name: before[name] for name in refused & it.table.keys() if name in before}
+            taken = {name: resource for name, resource in it.table.items() if name not in refused}
+            self._acknowledged[it.type_url] = MappingProxyType(taken | kept)
+        return [it.nonce for it in settled]
+
+    def refused(self, revision: int, type_url: str, names: Collection[str]) -> list[str]:
+        """The proxy has refused `names` (none: all) of a type's response of `revision`: the nonces to refuse upstream.
+
+        Others up to there wait on: the proxy is sent again what it may have taken of them.
+        """
+        self._refused.setdefault(type_url, set()).update(names)
+        settled = [
+            it
+            for it in self._pending
+            if it.revision <= revision and it.type_url == type_url and (not names or not it.names.isdisjoint(names))
+        ]
+        for it in settled:
+            self._pending.remove(it)
+        return [it.nonce for it in settled]
 
     # The disk.
 

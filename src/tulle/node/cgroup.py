@@ -29,7 +29,7 @@ from tulle.node import cgroup_rules, cgroups, host_network, launch, ports, resol
 from tulle.node.network import Sandbox, SocketSpec
 from tulle.node.proxy import ProxyRecord, ProxySandbox
 from tulle.node.sandbox import listening_ports
-from tulle.node.selection import VIRTUAL
+from tulle.node.selection import VIRTUAL, VIRTUAL_SIX
 
 _FIRST = 10  # as in `netns`: a workload's number
 _SOMEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
@@ -73,12 +73,16 @@ class CgroupSandbox(ProxySandbox):
     def command(self, argv: Sequence[str], *, app: bool, uid: int | None = None, gid: int | None = None) -> list[str]:
         """See `Sandbox.command`."""
         group = str(self.folder / ("app" if app else "proxy"))
-        return launch.command(argv, cgroup=group, mounts=self.allotted.mounts if app else (), uid=uid, gid=gid)
+        return launch.command(argv, cgroup=group, mounts=self.allotted.mounts if app else (), uid=uid, gid=gid, proxy=not app)
 
     async def dns_sockets(self) -> list[socket.socket]:
         """On the port of the host's loopback to which the workload's DNS is redirected."""
         hosts = ("127.0.0.1", "::1") if self.ipv6 else ("127.0.0.1",)
         return await self.sockets(*(SocketSpec(kind, host, self.allotted.dns) for host in hosts for kind in ("udp", "tcp")))
+
+    def holds(self, pid: int) -> bool:
+        """See `Sandbox.holds`: by its control group."""
+        return cgroups.contains(self.folder / "app", pid)
 
     def alive(self) -> bool:
         """Whether its control groups stand; they go when somebody removes them, or with the host's boot."""
@@ -89,6 +93,10 @@ class CgroupGateway(ProxySandbox):
     """A gateway on the host, at the addresses and ports that it is configured with."""
 
     capture = Capture.NONE
+
+    def holds(self, pid: int) -> bool:
+        """Nothing: it has no application."""
+        return False
 
     def app_environment(self) -> dict[str, str]:
         """Nothing."""
@@ -117,6 +125,8 @@ class CgroupNetwork:
         async with self._turn:
             await self._load()
             await host_network.reach(VIRTUAL, self._metric)
+            if host_network.has_ipv6():
+                await host_network.reach(VIRTUAL_SIX, self._metric)
 
     async def create(self, workload: str, ports_: Sequence[int] = (), chosen: Interception | None = None) -> Sandbox:
         """See `Network.create`."""
@@ -191,6 +201,7 @@ class CgroupNetwork:
                 async with host_network.one_at_a_time():
                     await host_network.load(cgroup_rules.gone(self.table))
                 await host_network.unreach(VIRTUAL, self._metric)
+                await host_network.unreach(VIRTUAL_SIX, self._metric)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _load(self) -> None:

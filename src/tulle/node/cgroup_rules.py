@@ -7,6 +7,7 @@ Pure: the same workloads give the same text, and loading it replaces the former 
 - What arrives from other hosts for a socket of the application, declared or not, goes to the proxy.
 - What processes of this host open to a port that a workload declares goes to its proxy: other workloads' proxies, gateways, the
   host's own programs. Exempt: a proxy that passes a connection on to its application, over loopback.
+- What a workload or its proxy sends to a virtual address, at a port that no service has, is refused.
 - The proxies' own ports are refused where somebody calls them without redirection from outside.
 
 Nothing here matches a socket outside of the workloads' control groups and a port that none of them declares: the host's own
@@ -77,6 +78,7 @@ def rules(table: str, level: int, workloads: Sequence[Captured]) -> str:
                 "ct status dnat accept",
                 *([f"tcp dport {selection.ports(own)} reject with tcp reset"] if own else []),
             ),
+            *_nowhere(level, workloads),
             *_closed(level, [one for one in workloads if not one.ipv6]),
             "}",
             "",
@@ -99,6 +101,12 @@ def _outward(one: Captured) -> list[str]:
 
 def _inward(one: Captured) -> list[str]:
     return _chain(f"in_{one.number}", *selection.inbound(one.chosen, one.inbound))
+
+
+def _nowhere(level: int, workloads: Sequence[Captured]) -> list[str]:
+    groups = ", ".join(f'"{group}"' for one in workloads for group in (one.application, one.proxy))
+    match = f"socket cgroupv2 level {level} {{ {groups} }}"
+    return _chain("nowhere", "type filter hook output priority 0", *selection.nowhere(match)) if workloads else []
 
 
 def _closed(level: int, workloads: Sequence[Captured]) -> list[str]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import signal
 from pathlib import Path
 
 from tulle.kit.errors import Refused, Unavailable
+from tulle.node.process import process
 
 _ROOT = Path("/sys/fs/cgroup")  # where nftables looks for the paths in its rules
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -63,14 +63,27 @@ def members(folder: Path) -> list[int]:
     return sorted(set(found))
 
 
+def contains(folder: Path, pid: int) -> bool:
+    """Whether a process is in a group or in one below it."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        mounted = hierarchy()
+    except (OSError, Refused):
+        return False
+    return any((mounted / line[3:].lstrip("/")).is_relative_to(folder) for line in lines if line.startswith("0::"))
+
+
 def kill(folder: Path) -> None:
     """SIGKILL to all in a group and below, also to what they start meanwhile where the kernel knows how (Linux 5.14)."""
     try:
         (folder / "cgroup.kill").write_text("1")
     except OSError:
-        for pid in members(folder):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        found = [process(pid) for pid in members(folder)]
+        still = set(members(folder))  # asked again of what has a name now: a pid may have become another's in between
+        for one in found:
+            if one is not None and one.pid in still:
+                with contextlib.suppress(PermissionError):
+                    one.send(signal.SIGKILL)
 
 
 async def remove(folder: Path) -> None:

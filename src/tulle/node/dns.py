@@ -26,7 +26,6 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from tulle.core.model.name import Name
 from tulle.node import resolv
 from tulle.node.network import PROXY_DNS_PORT
 
@@ -39,16 +38,8 @@ _CONNECTIONS = 64  # over TCP, for each workload
 _IDLE = 10.0  # seconds that a TCP connection may say nothing
 
 
-def places(name: Name) -> tuple[str, ...]:
-    """Where a name stands in the table of `Names`: once for all, or once for each namespace that knows it."""
-    return tuple(f"{namespace}/{name.hostname}" for namespace in name.seen_from) or (name.hostname,)
-
-
 class Names:
-    """The mesh's names. `table` maps a full lower-case hostname without a final dot, or `*.` and a domain, to addresses.
-
-    A name with a namespace before it (`shop/api.example.com`) is one for workloads of that namespace alone.
-    """
+    """The mesh's names. `table` maps a full lower-case hostname without a final dot, or `*.` and a domain, to addresses."""
 
     def __init__(self, domain: str = resolv.CLUSTER_DOMAIN) -> None:
         self._domain = domain
@@ -85,25 +76,25 @@ class Names:
             case _ if name.endswith(".svc"):
                 forms.append(f"{name}.{self._domain}")
         for form in forms:
-            if (found := self._seen(form, namespace)) is not None:
+            if (found := self._table.get(form)) is not None:
                 return found
         head, _, rest = name.partition(".")
         while head and rest:
-            if (found := self._seen(f"*.{rest}", namespace)) is not None:
+            if (found := self._table.get(f"*.{rest}")) is not None:
                 return found
             head, _, rest = rest.partition(".")
         return None
 
-    def _seen(self, name: str, namespace: str) -> Sequence[str] | None:
-        found = self._table.get(name)
-        return found if found is not None else self._table.get(f"{namespace}/{name}")
-
 
 class DnsServer:
-    """Answers for every workload of a node. `resolvers`: where other names go, asked in order (port 53 unless given)."""
+    """Answers for every workload of a node. `resolvers`: where other names go, asked in order (port 53 unless given).
+
+    What a workload is told of the mesh may be less than what another is: each may have a table of its own (`of`).
+    """
 
     def __init__(self, names: Names | None = None, resolvers: Callable[[], Sequence[tuple[str, int]]] | None = None) -> None:
         self.names = names or Names()
+        self._own: dict[str, Names] = {}
         self._resolvers = resolvers or _HostResolvers()
         self._in_flight = asyncio.Semaphore(_IN_FLIGHT)
 
@@ -111,7 +102,11 @@ class DnsServer:
         """Replace the mesh's names; holds from the next question on."""
         self.names.publish(table)
 
-    async def serve(self, sockets: Sequence[socket.socket], namespace: str) -> Serving:
+    def publish_own(self, tables: Mapping[str, Names]) -> None:
+        """Replace the names of those workloads, by id, that do not have everybody's."""
+        self._own = dict(tables)
+
+    async def serve(self, sockets: Sequence[socket.socket], namespace: str, of: str = "") -> Serving:
         """Answer on these sockets (UDP, and listening TCP) for a workload of `namespace`, and close them with the result.
 
         What asks at `PROXY_DNS_PORT` is the proxy: for it, hosts outside the mesh have the addresses that the world knows, and
@@ -122,15 +117,16 @@ class DnsServer:
         for one in sockets:
             whose = PROXY if one.getsockname()[1] == PROXY_DNS_PORT else namespace
             if one.type == socket.SOCK_DGRAM:
-                made = partial(_Datagrams, self, whose, serving)
+                made = partial(_Datagrams, self, (whose, of), serving)
                 transport, _ = await loop.create_datagram_endpoint(made, sock=one)
                 serving.transports.append(transport)
             else:
-                serving.servers.append(await asyncio.start_server(self._stream(whose, serving), sock=one))
+                serving.servers.append(await asyncio.start_server(self._stream((whose, of), serving), sock=one))
         return serving
 
-    async def answer(self, question: bytes, namespace: str, *, tcp: bool) -> bytes | None:
-        """The reply to one message, or None for what deserves none."""
+    async def answer(self, question: bytes, namespace: str, *, tcp: bool, of: str = "") -> bytes | None:
+        """The reply to one message of the workload `of`, or None for what deserves none."""
+        names = self._own.get(of, self.names)
         try:
             query = dns.message.from_wire(question, ignore_trailing=True)
         except (dns.exception.DNSException, ValueError):
@@ -141,9 +137,9 @@ class DnsServer:
             return _refusal(query, dns.rcode.NOTIMP if query.opcode() != dns.opcode.QUERY else dns.rcode.FORMERR)
         asked = query.question[0]
         name = asked.name.to_text(omit_final_dot=True)
-        ours = namespace != PROXY or self.names.owns(name)
-        found = self.names.resolve(name, namespace) if ours else None
-        if found is None and not self.names.owns(name):
+        ours = namespace != PROXY or names.owns(name)
+        found = names.resolve(name, namespace) if ours else None
+        if found is None and not names.owns(name):
             return await self._forward(query, question, tcp=tcp)
         reply = dns.message.make_response(query, recursion_available=True)
         reply.flags |= dns.flags.AA
@@ -174,7 +170,7 @@ class DnsServer:
                     continue
         return _refusal(query, dns.rcode.SERVFAIL)
 
-    def _stream(self, namespace: str, serving: Serving) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
+    def _stream(self, asking: tuple[str, str], serving: Serving) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
         async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
@@ -186,7 +182,7 @@ class DnsServer:
                 while True:
                     async with asyncio.timeout(_IDLE):
                         question = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
-                    if (reply := await self.answer(question, namespace, tcp=True)) is None:
+                    if (reply := await self.answer(question, asking[0], tcp=True, of=asking[1])) is None:
                         return
                     writer.write(len(reply).to_bytes(2, "big") + reply)
                     async with asyncio.timeout(_IDLE):
@@ -222,8 +218,8 @@ class Serving:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    def __init__(self, server: DnsServer, namespace: str, serving: Serving) -> None:
-        self._server, self._namespace, self._serving = server, namespace, serving
+    def __init__(self, server: DnsServer, asking: tuple[str, str], serving: Serving) -> None:
+        self._server, self._asking, self._serving = server, asking, serving
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -237,7 +233,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         task.add_done_callback(self._serving.answers.discard)
 
     async def _reply(self, data: bytes, addr: Any) -> None:
-        reply = await self._server.answer(data, self._namespace, tcp=False)
+        reply = await self._server.answer(data, self._asking[0], tcp=False, of=self._asking[1])
         if reply is not None and self._transport is not None and not self._transport.is_closing():
             self._transport.sendto(reply, addr)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import aiohttp
 import msgspec
 import structlog
 
+from tulle.client.node_api import DRAIN
 from tulle.kit.errors import Unavailable
 from tulle.node import supervision
 from tulle.node.cache import write_private
@@ -32,6 +34,8 @@ log = structlog.get_logger("tulle.node")
 
 LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 LOG_BYTES = 4 << 20  # of Envoy's own log; half of it is kept when it is full
+_INBOUND = ("http.inbound", "tcp.inbound")  # names of statistics of what comes into the workload, in lower case
+_FLUSH = 1000  # milliseconds that a line of an access log waits, at most, to be written
 _POLL = 0.02  # seconds between two looks at an Envoy that starts or drains
 
 
@@ -60,14 +64,15 @@ class Admin:
         except Unavailable:
             return False
 
-    async def busy(self) -> int:
-        """Requests under way, and connections where there are no requests (TCP)."""
+    async def busy(self, *, inbound: bool = False) -> int:
+        """Requests under way, and connections where there are no requests (TCP); `inbound`: only those into the workload."""
         _, body = await self.get("/stats?format=json&filter=(^http%5C..*downstream_rq_active$%7C^tcp%5C..*downstream_cx_active$)")
         stats = msgspec.json.decode(body, type=dict[str, list[dict[str, Any]]])["stats"]
         return sum(
             int(it.get("value", 0))
             for it in stats
-            if not it.get("name", "").startswith(("http.admin.", "http.health.", "http.metrics."))
+            if not (name := it.get("name", "")).startswith(("http.admin.", "http.health.", "http.metrics."))
+            and (not inbound or name.lower().startswith(_INBOUND))
         )
 
     async def close(self) -> None:
@@ -116,6 +121,7 @@ class Envoy:
         self.admin = Admin(admin)
         self.process: Process | None = None
         self.level = "warning"
+        self.drain = DRAIN  # seconds: also what connections have whose listener is changed
         self._command, self._environment, self._changed = command, dict(environment), changed
         self._life = Supervision(policy)
         self._spawning = False
@@ -128,6 +134,11 @@ class Envoy:
     def state(self) -> State:
         """Where it is."""
         return self._life.state
+
+    @property
+    def answers(self) -> bool:
+        """Whether there is an Envoy to ask: not one that has ended, whose administration nobody would let go of again."""
+        return self.state in (State.STARTING, State.READY, State.DRAINING)
 
     @property
     def restarts(self) -> int:
@@ -279,9 +290,11 @@ class Envoy:
             "--log-level",
             self.level,
             "--drain-time-s",
-            "5",
+            str(max(1, math.ceil(self.drain))),
             "--drain-strategy",
             "immediate",
+            "--file-flush-interval-msec",
+            str(_FLUSH),
         ]
         self._spawning = True
         try:
@@ -309,7 +322,8 @@ class Envoy:
                 stdout=descriptor,
                 stderr=descriptor,
                 env=self._environment,
-                cwd="/",
+                cwd=self.folder,  # where its access logs are, which only this user may read
+                umask=0o077,
                 start_new_session=True,  # the terminal's signals are for the agent
             )
         finally:
@@ -331,14 +345,23 @@ class Envoy:
         self._watching = None
         self._feed(supervision.Live())
 
+    async def quiet(self, seconds: float) -> None:
+        """Connections to it are told to end; return when nothing that came in is under way, or so many seconds are over."""
+        with contextlib.suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(seconds):
+                await self._until_quiet(inbound=True)
+
+    async def _until_quiet(self, *, inbound: bool = False) -> None:
+        await self.admin.post("/healthcheck/fail")
+        await self.admin.post("/drain_listeners?graceful&inboundonly")
+        quiet = 0
+        while quiet < 2:
+            await asyncio.sleep(5 * _POLL)
+            quiet = quiet + 1 if await self.admin.busy(inbound=inbound) == 0 else 0
+
     async def _drain(self) -> None:
         try:
-            await self.admin.post("/healthcheck/fail")
-            await self.admin.post("/drain_listeners?graceful&inboundonly")
-            quiet = 0
-            while quiet < 2:
-                await asyncio.sleep(5 * _POLL)
-                quiet = quiet + 1 if await self.admin.busy() == 0 else 0
+            await self._until_quiet()
         except Unavailable:
             return  # it is ending, or it hangs: the drain's own time ends that
         self._watching = None

@@ -46,8 +46,8 @@ def read_secrets(names: Iterable[str], folder: Path = FOLDER) -> dict[str, Encod
                 found[name] = _pair(name, paths.split("~"), folder)
             elif paths:
                 found[name] = _roots(name, paths.split("~"), folder)
-        except (Unusable, OSError) as error:
-            log.warning("no certificate for a destination", secret=name, error=str(error))
+        except (Unusable, OSError, ValueError) as error:  # ValueError: a path that no system has
+            log.warning("no certificate from files", secret=name, error=str(error))
     return found
 
 

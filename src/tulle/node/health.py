@@ -1,7 +1,8 @@
-"""Whether an application is ready: it listens on the ports that it declared. Read from the kernel's tables, never by calling it.
+"""Whether an application is ready: the ports that it declared listen, or are bound (UDP). Read from the kernel's tables, never by
+calling it.
 
 A port's owner cannot be asked to tell, so this looks: often while an application starts, once a second later. An application is
-ready when all its ports listen, and no longer when one of them has been gone for a while (a restart of the application within
+ready when all its ports are there, and no longer when one of them has been gone for a while (a restart of the application within
 that time is not announced: its callers' retries cover it).
 """
 
@@ -53,16 +54,24 @@ async def watch(
     listening: Callable[[Collection[int]], set[int]],
     changed: Callable[[bool], None],
     readiness: Readiness,
+    datagrams: Collection[int] = (),
+    receiving: Callable[[], set[int]] = set,
 ) -> None:
-    """Look for ever and tell changes. Without ports the application is ready at once, and stays so."""
-    if not ports:
+    """Look for ever and tell changes: of TCP `ports`, and of UDP ports (`datagrams`) that are bound.
+
+    Without either the application is ready at once, and stays so.
+    """
+    if not ports and not datagrams:
         if not readiness.ready:
             readiness.ready = True
             changed(True)
         return
-    wanted = set(ports)
+    wanted, bound = set(ports), set(datagrams)
+
+    def there() -> bool:
+        return wanted <= listening(wanted) and (not bound or bound <= receiving())
+
     while True:
-        there = await asyncio.to_thread(listening, wanted)
-        if readiness.look(wanted <= there, time.monotonic()):
+        if readiness.look(await asyncio.to_thread(there), time.monotonic()):
             changed(readiness.ready)
         await asyncio.sleep(readiness.pause(time.monotonic()))

@@ -34,7 +34,8 @@ def inhabitants(holders: Collection[Process]) -> set[Process]:
     if not networks:
         return alive
     found = (process.process(int(entry)) for entry in os.listdir("/proc") if entry.isdigit() and _network(int(entry)) in networks)
-    return alive | {one for one in found if one is not None and one.pid != os.getpid()}
+    # Asked again of what has a name now: the pid may have become another's in between.
+    return alive | {one for one in found if one is not None and one.pid != os.getpid() and _network(one.pid) in networks}
 
 
 def _network(pid: int) -> int | None:

@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 from collections.abc import AsyncIterator
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tulle.kit.errors import Refused, Unavailable
 
 PRIVATE_RANGES = [IPv4Network(f"10.{second}.0.0/16") for second in (*range(99, 128), *range(201, 240))]
 _FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+_NO_IPV6 = [Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6") for name in ("all", "default")]
 _SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"  # not all of them are on an ordinary user's path
 _PACKAGES = {"ip": "iproute2", "nft": "nftables", "sleep": "coreutils"}
 
@@ -84,6 +85,13 @@ def forwards() -> bool:
     return _forwarding() == "1"
 
 
+def gives_ipv6() -> bool:
+    """Whether new interfaces of this host, and of namespaces that are made here, may have addresses of IPv6."""
+    with contextlib.suppress(OSError):
+        return has_ipv6() and all(file.read_text().strip() == "0" for file in _NO_IPV6)
+    return False
+
+
 def has_ipv6() -> bool:
     """Whether programs of this host can use IPv6 at all."""
     try:
@@ -117,14 +125,16 @@ async def load(rules: str) -> None:
 
 async def reach(network: str, metric: int) -> None:
     """Give addresses that are captured anyway a route, where this host has none: without one no program tries to connect."""
-    code, _, _ = await attempt(program("ip"), "route", "get", str(IPv4Network(network)[1]))
+    code, _, _ = await attempt(program("ip"), "route", "get", str(ip_network(network)[1]))
     if code != 0:
-        await succeed(program("ip"), "route", "replace", network, "dev", "lo", "src", "127.0.0.1", "metric", str(metric))
+        source, family = ("::1", "-6") if ":" in network else ("127.0.0.1", "-4")
+        await succeed(program("ip"), family, "route", "replace", network, "dev", "lo", "src", source, "metric", str(metric))
 
 
 async def unreach(network: str, metric: int) -> None:
     """Undo `reach`."""
-    await attempt(program("ip"), "route", "delete", network, "dev", "lo", "metric", str(metric))
+    family = "-6" if ":" in network else "-4"
+    await attempt(program("ip"), family, "route", "delete", network, "dev", "lo", "metric", str(metric))
 
 
 async def pass_firewall(bridge: str) -> None:

@@ -46,8 +46,8 @@ def _run(command: list[str], text: str) -> None:
         )
 
 
-def _links(task: dict[str, Any], commands: list[str]) -> None:
-    _run([task["ip"], "-batch", "-"], "".join(f"{command}\n" for command in commands))
+def _links(task: dict[str, Any], commands: list[str], *options: str) -> None:
+    _run([task["ip"], *options, "-batch", "-"], "".join(f"{command}\n" for command in commands))
 
 
 def _started(pid: int) -> int:
@@ -127,13 +127,15 @@ def sandbox(task: dict[str, Any]) -> dict[str, Any]:
     """Make a network namespace, join it to the bridge and load its rules."""
 
     def finish() -> None:
-        for interface in _NO_IPV6:
+        for interface in () if task["ipv6"] else _NO_IPV6:
             try:
                 with open(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6", "w") as file:
                     file.write("1")
             except OSError:  # a read-only /proc/sys, as in containers, or a kernel without IPv6: the rules drop it as well
                 pass
         _links(task, task["inner_links"])
+        if task["inner_links6"]:
+            _links(task, task["inner_links6"], "-6")
         _run([task["nft"], "-f", "-"], task["rules"])
 
     _enter(task)
@@ -151,7 +153,8 @@ def sockets(task: dict[str, Any]) -> dict[str, Any]:
     made = []
     for wanted in task["sockets"]:
         stream = wanted["kind"] == "tcp"
-        one = socket.socket(socket.AF_INET, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
+        family = socket.AF_INET6 if ":" in wanted["host"] else socket.AF_INET
+        one = socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
         one.setblocking(False)
         if wanted["host"]:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1 if stream else 0)

@@ -22,6 +22,20 @@ if not __package__:  # executed as a script, with nothing but the standard libra
 
 from tulle.node import kernel  # noqa: E402 - only now can it be found
 
+# A gateway may be to serve port 443.
+_OF_PROXIES = (kernel.CAP_NET_ADMIN, kernel.CAP_NET_BIND_SERVICE)
+# With these an application that runs as root could leave its namespace, change what is captured, or look into its proxy.
+_UNDOING = (
+    kernel.CAP_NET_ADMIN,
+    kernel.CAP_SYS_ADMIN,
+    kernel.CAP_SYS_PTRACE,
+    kernel.CAP_SYS_MODULE,
+    kernel.CAP_SYS_RAWIO,
+    kernel.CAP_DAC_READ_SEARCH,
+    kernel.CAP_PERFMON,
+    kernel.CAP_BPF,
+)
+
 GONE = 125  # as `env`, `nice` and `docker run` have it: the failure is ours, not the program's
 CANNOT_RUN = 126
 NOT_FOUND = 127
@@ -36,13 +50,15 @@ def command(
     uid: int | None = None,
     gid: int | None = None,
     privileged: bool = False,
+    proxy: bool = False,
     cgroup: str = "",
 ) -> list[str]:
     """The command that runs `argv` so.
 
     `holder`: pid and start time of the pause process that holds the network namespace; `user`: enter its user namespace too.
     `mounts`: (source, target) pairs to bind; a target that does not exist is left out. `uid`, `gid`: whom to become.
-    `privileged`: keep CAP_NET_ADMIN, which a proxy needs to mark its sockets. `cgroup`: the control group to enter.
+    `privileged`: keep CAP_NET_ADMIN, which a proxy needs to mark its sockets. `proxy`: it is one, and gets nothing else; any
+    other program keeps what it has but for what would undo the capture. `cgroup`: the control group to enter.
     """
     options = [
         *(["--holder", f"{holder[0]}:{holder[1]}"] if holder else []),
@@ -52,6 +68,7 @@ def command(
         *([] if uid is None else ["--uid", str(uid)]),
         *([] if gid is None else ["--gid", str(gid)]),
         *(["--privileged"] if privileged else []),
+        *(["--proxy"] if proxy else []),
     ]
     return [sys.executable, "-I", "-S", __file__, *options, "--", *argv]
 
@@ -97,7 +114,7 @@ def _initial_environment() -> dict[bytes, bytes]:
 def _prepare(options: list[str]) -> None:
     """Do what the options that `command` wrote ask for, in the order in which it is possible."""
     words = iter(options)
-    user = privileged = False
+    user = privileged = proxy = False
     holder = ""
     mounts: list[tuple[str, str]] = []
     become: dict[str, int] = {}
@@ -113,11 +130,14 @@ def _prepare(options: list[str]) -> None:
         else:
             user |= word == "--user"
             privileged |= word == "--privileged"
+            proxy |= word == "--proxy"
     if holder:
         pid, _, started = holder.partition(":")
         enter_holder(int(pid), int(started), user=user)
     if mounts:
         _cover(mounts)
+    everything = range(kernel.MOST)
+    kernel.bound(_OF_PROXIES if proxy else [one for one in everything if one not in _UNDOING])
     if privileged and become.get("--uid"):
         kernel.keep_over_setuid()
     _become(become.get("--uid"), become.get("--gid"))
@@ -125,6 +145,8 @@ def _prepare(options: list[str]) -> None:
         kernel.keep_capabilities(kernel.CAP_NET_ADMIN)
     else:
         kernel.drop_ambient()
+    if proxy:
+        kernel.no_new_privileges()
 
 
 def _execute(argv: list[str], environment: dict[bytes, bytes]) -> NoReturn:

@@ -20,6 +20,8 @@ from aiohttp import web
 from tulle.client.node_api import CommandRequest, WorkloadSpec
 from tulle.kit.errors import Exit, Refused, TulleError, Unavailable
 from tulle.node.agent import Agent, check_level
+from tulle.node.attestation import Entries, Peer, peer_of, would_be
+from tulle.node.private_socket import private_socket
 from tulle.node.workload import Workload
 
 log = structlog.get_logger("tulle.node")
@@ -34,8 +36,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class LocalApi:
     """Serves an agent. `stop(teardown)` is called when a person asks for the agent's end."""
 
-    def __init__(self, agent: Agent, path: Path, stop: Callable[[bool], None]) -> None:
-        self._agent, self._path, self._stop = agent, path, stop
+    def __init__(self, agent: Agent, path: Path, stop: Callable[[bool], None], entries: Entries) -> None:
+        self._agent, self._path, self._stop, self._entries = agent, path, stop, entries
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -66,11 +68,7 @@ class LocalApi:
         )
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2)
         await self._runner.setup()
-        before = os.umask(0o177)  # from the first moment
-        try:
-            await web.UnixSite(self._runner, str(self._path)).start()
-        finally:
-            os.umask(before)
+        await web.SockSite(self._runner, private_socket(self._path)).start()
 
     async def close(self) -> None:
         """Stop listening."""
@@ -105,7 +103,11 @@ class LocalApi:
 
     async def _command(self, request: web.Request) -> web.Response:
         asked = await _body(request, CommandRequest)
-        return _json(self._of(request).command(asked.argv, asked.env, uid=asked.uid, gid=asked.gid))
+        workload = self._of(request)
+        if asked.argv:
+            process = would_be(_caller(request), asked.argv, asked.env.get("PATH", os.defpath), asked.uid, asked.gid)
+            self._entries.check_started(f"{workload.spec.namespace}/{workload.spec.service_account}", process)
+        return _json(workload.command(asked.argv, asked.env, uid=asked.uid, gid=asked.gid))
 
     def _admin(self, path: str, kind: str = "application/json") -> Handler:
         async def handle(request: web.Request) -> web.Response:
@@ -153,14 +155,22 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 @web.middleware
 async def _peer(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Only this user and root, whatever became of the file's mode."""
-    connection = request.transport.get_extra_info("socket") if request.transport else None
-    if connection is None:
-        raise web.HTTPForbidden
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    credentials = _connection(request).getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
     if uid not in (0, os.geteuid()):
         raise web.HTTPForbidden
     return await handler(request)
+
+
+def _connection(request: web.Request) -> socket.socket:
+    connection: socket.socket | None = request.transport.get_extra_info("socket") if request.transport else None
+    if connection is None:
+        raise web.HTTPForbidden
+    return connection
+
+
+def _caller(request: web.Request) -> Peer:
+    return peer_of(_connection(request))
 
 
 async def _body(request: web.Request, kind: type[T]) -> T:

@@ -4,6 +4,9 @@ One mechanism for both: namespaces are held by pause processes and made by `insi
 network namespace, in an address range that collides with no route, and a masquerade rule leads out. Without root the bridge lies
 in a user and network namespace held by one more pause process, from which nothing leads out.
 
+Workloads have IPv6 among themselves, and for services with such an address, from a range that follows from the other one. Nothing
+leads out by it: a host that forwards IPv6 ignores router advertisements, and so would lose its own way out.
+
 On disk, in the agent's runtime folder: `network.json`, `numbers.json` and `sandboxes/ID.json` with the pids and start times.
 What is not on record (the agent died in between) is found by name (links and table, derived from the instance) and by
 environment (processes).
@@ -15,8 +18,8 @@ import asyncio
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -25,7 +28,7 @@ import msgspec
 
 from tulle.core.model.interception import Interception
 from tulle.core.model.workload import Capture, ProxyPorts
-from tulle.kit.errors import Refused, TulleError
+from tulle.kit.errors import Refused, TulleError, Unavailable
 from tulle.node import holders, host_network, nftables, process, resolv
 from tulle.node.host_network import PRIVATE_RANGES, program
 from tulle.node.network import Sandbox
@@ -34,6 +37,8 @@ from tulle.node.sandbox import GatewaySandbox, NetnsSandbox, SandboxRecord, perf
 
 _FIRST = 10  # the first workload's number in the range; the bridge has 1
 _LAST = 65000
+# Where workloads go by IPv6: local addresses, as services have them. To all others there is no way, and no program tries.
+_LOCAL = "fc00::/7"
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -45,10 +50,11 @@ class Numbers(msgspec.Struct, frozen=True):
 
 
 class NetworkRecord(msgspec.Struct, frozen=True):
-    """What the sandboxes share: their address range, and the pause process of the user namespace (None as root)."""
+    """What the sandboxes share: their address ranges, and the pause process of the user namespace (None as root)."""
 
     network: str
     outer: Process | None = None
+    network6: str = ""
 
 
 class NetnsNetwork:
@@ -67,6 +73,7 @@ class NetnsNetwork:
         self._former: dict[str, int] = {}  # the number that a workload has, or had last
         self._next = _FIRST
         self._opening = asyncio.Lock()
+        self._datagrams = True  # until a sandbox could not be made so
 
     @property
     def outside(self) -> str:
@@ -100,24 +107,27 @@ class NetnsNetwork:
 
     async def _open_rootless(self) -> NetworkRecord:
         network = PRIVATE_RANGES[0]
-        commands = ["link set lo up", *self._bridge_commands(network)]
+        network6 = _range_of_six(network)
+        commands = ["link set lo up", *self._bridge_commands(network, network6)]
         held = await perform("hold", links=commands, ip=program("ip"), sleep=program("sleep"), environment=self._environment())
-        return NetworkRecord(str(network), Process(held["pid"], held["started"]))
+        return NetworkRecord(str(network), Process(held["pid"], held["started"]), network6)
 
     async def _open_root(self, wanted: str | None = None) -> NetworkRecord:
         async with host_network.one_at_a_time():
             network = await host_network.free_range(wanted)
+            network6 = _range_of_six(network)
             forward = await host_network.forward_before()
-            await perform("links", ip=program("ip"), links=self._bridge_commands(network))
+            await perform("links", ip=program("ip"), links=self._bridge_commands(network, network6))
             await host_network.mark(self._bridge, self.instance, forward)
             await host_network.load(nftables.host_rules(self._bridge, self._bridge, str(network)))
             await host_network.pass_firewall(self._bridge)
-        return NetworkRecord(str(network))
+        return NetworkRecord(str(network), network6=network6)
 
-    def _bridge_commands(self, network: IPv4Network) -> list[str]:
+    def _bridge_commands(self, network: IPv4Network, network6: str) -> list[str]:
         return [
             f"link add name {self._bridge} type bridge",
             f"address add {network[1]}/{network.prefixlen} dev {self._bridge}",
+            *([f"address add {IPv6Network(network6)[1]}/64 dev {self._bridge} nodad"] if network6 else []),
             f"link set {self._bridge} up",
         ]
 
@@ -127,27 +137,41 @@ class NetnsNetwork:
         await self.destroy(workload)
         assert self._record is not None
         network = IPv4Network(self._record.network)
+        network6 = IPv6Network(self._record.network6) if self._record.network6 else None
         number = self._allot(workload)
         try:
             address, link = str(network[number]), self._link(number)
-            made = await perform(
-                "sandbox",
-                **self._outer(),
-                ip=program("ip"), nft=program("nft"), sleep=program("sleep"),
-                environment=self._environment(),
-                links=[
-                    f"link add name {link} type veth peer name eth0 netns PID",
-                    f"link set {link} master {self._bridge} up",
-                ],
-                inner_links=[
-                    "link set lo up",
-                    f"link set eth0 address {_hardware_address(network[number])}",
-                    f"address add {address}/{network.prefixlen} dev eth0",
-                    "link set eth0 up",
-                    f"route add default via {network[1]}",
-                ],
-                rules=nftables.workload_rules(ProxyPorts(), ports, chosen or Interception()),
-            )  # fmt: skip
+            address6 = str(network6[number]) if network6 else ""
+            links = [
+                f"link add name {link} type veth peer name eth0 netns PID",
+                f"link set {link} master {self._bridge} up",
+            ]
+            inner_links = [
+                "link set lo up",
+                f"link set eth0 address {_hardware_address(network[number])}",
+                f"address add {address}/{network.prefixlen} dev eth0",
+                *([f"address add {address6}/64 dev eth0 nodad"] if network6 else []),
+                "link set eth0 up",
+                f"route add default via {network[1]}",
+                *([f"route add {_LOCAL} via {network6[1]}"] if network6 else []),
+            ]
+
+            async def make(datagrams: bool) -> dict[str, Any]:
+                return await perform(
+                    "sandbox",
+                    **self._outer(),
+                    ip=program("ip"), nft=program("nft"), sleep=program("sleep"),
+                    environment=self._environment(),
+                    ipv6=bool(network6),
+                    links=links,
+                    inner_links=[*inner_links, *(nftables.datagram_routes(address) if datagrams else ())],
+                    inner_links6=nftables.datagram_routes(address6) if datagrams and address6 else [],
+                    rules=nftables.workload_rules(
+                        ProxyPorts(), ports, chosen or Interception(), ipv6=bool(network6), datagrams=datagrams
+                    ),
+                )  # fmt: skip
+
+            made = await self._with_datagrams(make)
         except BaseException:
             self._used.discard(number)
             raise
@@ -155,9 +179,22 @@ class NetnsNetwork:
         folder.mkdir(mode=0o700, exist_ok=True)
         mounts = resolv.write_coverings(folder, workload.partition("/")[0])
         holder = Process(made["pid"], made["started"])
-        record = SandboxRecord(workload, number, address, holder, tuple(ports), tuple(mounts))
+        record = SandboxRecord(workload, number, address, holder, tuple(ports), tuple(mounts), address6, self._datagrams)
         _write(self._path(workload), record)
         return NetnsSandbox(record, user=self.rootless)
+
+    async def _with_datagrams(self, make: Callable[[bool], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """A sandbox that captures UDP to virtual addresses; without that where the kernel lacks it (`socket` in rules, rules of
+        routes), for then nothing else works less.
+        """
+        if self._datagrams:
+            try:
+                return await make(True)
+            except Unavailable:
+                made = await make(False)
+                self._datagrams = False
+                return made
+        return await make(False)
 
     async def adopt(self, workload: str) -> Sandbox | None:
         """See `Network.adopt`."""
@@ -263,6 +300,11 @@ class NetnsNetwork:
     def _records(self) -> list[SandboxRecord]:
         found = [_read(path, SandboxRecord) for path in (self._folder / "sandboxes").glob("*.json")]
         return [record for record in found if record is not None]
+
+
+def _range_of_six(network: IPv4Network) -> str:
+    """The addresses of IPv6 beside a range; "" where this host has none to give. The same range, the same addresses."""
+    return f"fd74:756c:{network.network_address.packed[1]:x}::/64" if host_network.gives_ipv6() else ""
 
 
 def _hardware_address(address: IPv4Address) -> str:

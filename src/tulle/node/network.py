@@ -23,6 +23,7 @@ from tulle.core.model.workload import Capture, ProxyPorts
 
 PROXY_MARK = 1337  # the socket mark of a proxy's own connections, exempt from capture
 DNS_PORT = 15053
+MERGED_METRICS = 15020  # Istio's metrics of a workload, and its application's
 PROXY_DNS_PORT = 15054  # where the proxy asks for names of the world outside
 PASSTHROUGH_SOURCE = "127.0.0.6"  # what a proxy binds to where it connects to its own application by the workload's address
 
@@ -67,6 +68,11 @@ class Sandbox(Protocol):
         ...
 
     @property
+    def datagrams(self) -> bool:
+        """Whether UDP to virtual addresses is captured."""
+        ...
+
+    @property
     def inbound_ports(self) -> Mapping[int, int]:
         """Declared port → port on `address` where callers reach the sidecar. The same number but in `proxy`."""
         ...
@@ -105,6 +111,17 @@ class Sandbox(Protocol):
         """TCP ports on which something listens inside (in `proxy`: on this machine's loopback): the application's readiness.
 
         With `wanted`, the search ends when these are found, and others may be missing in the answer.
+        """
+        ...
+
+    def receiving(self) -> set[int]:
+        """UDP ports that are bound inside, to take datagrams of whoever sends them."""
+        ...
+
+    def holds(self, pid: int) -> bool:
+        """Whether a process runs inside, as the kernel says.
+
+        In `proxy`, where the kernel knows of no inside: whether it is of this agent's own user and says that it was started so.
         """
         ...
 

@@ -17,6 +17,8 @@ READY = "tulle.dev/ready"
 PROXY_PORTS = "tulle.dev/proxy-ports"
 APP_PORTS = "tulle.dev/app-ports"
 IPV6 = "tulle.dev/ipv6"
+METRICS = "tulle.dev/metrics"  # HOST:PORT of its node's metrics, which has this workload's under /workloads/
+DATAGRAMS = "tulle.dev/datagrams"
 OWNED = "tulle.dev/made-by-node"  # on a Service that no person wrote: it goes with the last workload behind it
 
 Body = dict[str, Any]
@@ -31,6 +33,8 @@ class Place(msgspec.Struct, frozen=True):
     inbound_ports: dict[int, int] = {}
     app_ports: dict[int, int] = {}
     ipv6: bool = False
+    metrics: str = ""
+    datagrams: bool = False
 
 
 def labels(spec: WorkloadSpec) -> dict[str, str]:
@@ -45,7 +49,9 @@ def labels(spec: WorkloadSpec) -> dict[str, str]:
 def workload_entry(spec: WorkloadSpec, place: Place, node: str, ready: bool, services: Sequence[Body] = ()) -> Body:
     """The WorkloadEntry. `services` are those of the namespace: their port names are needed where ports differ (`proxy`)."""
     annotations = {**spec.annotations, NODE: node, CAPTURE: place.capture.value, READY: "true" if ready else "false"}
-    reached = {port.bound: place.inbound_ports.get(port.bound, port.bound) for port in spec.ports}
+    # A sidecar that has ports of its own for its callers has them for TCP.
+    where = {port.bound: place.app_ports if port.is_udp else place.inbound_ports for port in spec.ports}
+    reached = {bound: ports.get(bound, bound) for bound, ports in where.items()}
     ports = {port.label: reached[port.bound] for port in spec.ports if port.name}
     if place.capture is Capture.PROXY:
         ports |= {port.label: reached[port.bound] for port in spec.ports}
@@ -55,8 +61,12 @@ def workload_entry(spec: WorkloadSpec, place: Place, node: str, ready: bool, ser
     if place.capture is Capture.CGROUP:  # of the same service's workloads on one host, each binds another port
         ports |= {port.label: port.bound for port in spec.ports if port.target}
         ports |= _by_number(services, spec)
+    if place.metrics:
+        annotations[METRICS] = place.metrics
     if place.ipv6:
         annotations[IPV6] = "true"
+    if place.datagrams:
+        annotations[DATAGRAMS] = "true"
     if place.proxy_ports != ProxyPorts():
         annotations[PROXY_PORTS] = msgspec.json.encode(place.proxy_ports).decode()
     body: Body = {
@@ -124,7 +134,9 @@ def service_ports(spec: WorkloadSpec) -> list[Body]:
     made = []
     for port in spec.ports:
         one: Body = {"name": port.label, "port": port.number, "targetPort": port.bound}
-        if port.protocol:
+        if port.is_udp:
+            one["protocol"] = "UDP"
+        elif port.protocol:
             one["appProtocol"] = port.protocol
         made.append(one)
     return made

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Collection
 
 from tulle.kit.errors import Refused
 
 RANGE = range(20000, 30000)  # below what Linux gives to outgoing connections
+# Where this agent begins: of several on a host each chooses before its Envoys bind what it chose.
+_FIRST = random.randrange(len(RANGE))  # noqa: S311 - nothing is to be kept secret
 
 
 def free(count: int, taken: Collection[int]) -> list[int]:
     """Ports that are nobody's on any address: not in `taken`, and to be bound now."""
     found: list[int] = []
-    for port in RANGE:
+    for port in (*RANGE[_FIRST:], *RANGE[:_FIRST]):
         if len(found) == count:
             break
         if port not in taken and can_bind("0.0.0.0", port):  # noqa: S104 - to see that it is free everywhere

@@ -1,7 +1,7 @@
 """Probes of an application: asked again and again where it runs, until so many answers in a row say that it is ready, or not.
 
-HTTP and TCP probes are connections from inside the workload's network; a command runs there too. So nothing that is captured,
-encrypted or refused stands between.
+HTTP, gRPC and TCP probes are connections from inside the workload's network; a command runs there too. So nothing that is
+captured, encrypted or refused stands between.
 """
 
 from __future__ import annotations
@@ -84,6 +84,10 @@ async def _connection(probe: Probe, box: Sandbox) -> bool:
     try:
         port = box.app_ports.get(probe.port, probe.port)
         await asyncio.get_running_loop().sock_connect(made, (probe.host or _LOOPBACK, port))
+        if probe.grpc is not None:
+            from tulle.node.grpc_health import serving
+
+            return await serving(made, probe.grpc)
         if not probe.path:
             return True
         context = _unverified() if probe.tls else None

@@ -100,15 +100,29 @@ def proxies(instance: str) -> list[tuple[str, Process]]:
     return [(marks[PROXY], it) for it, marks in _marked(instance) if PROXY in marks]
 
 
+def marks(pid: int, uid: int) -> dict[str, str]:
+    """What a process of this user says of itself; nothing of one that ended, or is another's."""
+    try:
+        return _marks(pid) if os.stat(f"/proc/{pid}").st_uid == uid else {}
+    except OSError:
+        return {}
+
+
+def _marks(pid: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    return {name: value for name, _, value in (it.partition("=") for it in pairs) if name.startswith("TULLE_")}
+
+
 def _marked(instance: str) -> Iterator[tuple[Process, dict[str, str]]]:
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
         with contextlib.suppress(OSError):  # ended meanwhile, or another user's
-            pairs = Path(f"/proc/{entry}/environ").read_bytes().decode(errors="replace").split("\0")
-            marks = {name: value for name, _, value in (it.partition("=") for it in pairs) if name.startswith("TULLE_")}
-            if marks.get(INSTANCE) == instance and (it := process(int(entry))) is not None:
-                yield it, marks
+            if _marks(int(entry)).get(INSTANCE) != instance or (it := process(int(entry))) is None:
+                continue
+            # Asked again, now that it has a name: the pid may have become another's in between.
+            if (found := _marks(int(entry))).get(INSTANCE) == instance:
+                yield it, found
 
 
 async def end(processes: list[Process], grace: float) -> None:

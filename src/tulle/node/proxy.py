@@ -7,6 +7,7 @@ asked by `PORT` to listen there. Each workload has an address of its own in 127.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,10 @@ import msgspec
 from tulle.core.model.interception import PREFIX, Interception
 from tulle.core.model.workload import Capture, ProxyPorts
 from tulle.kit.errors import Refused
-from tulle.node import launch
+from tulle.node import launch, process
 from tulle.node import ports as ports_of_host
 from tulle.node.network import Sandbox, SocketSpec
-from tulle.node.sandbox import listening_ports
+from tulle.node.sandbox import listening_ports, receiving_ports
 
 _NETWORK = "127.42"
 _LAST = 65000
@@ -42,6 +43,7 @@ class ProxySandbox:
 
     capture = Capture.PROXY
     ipv6 = False
+    datagrams = False
 
     def __init__(self, record: ProxyRecord) -> None:
         self.record = record
@@ -81,10 +83,14 @@ class ProxySandbox:
         return environment
 
     def command(self, argv: Sequence[str], *, app: bool, uid: int | None = None, gid: int | None = None) -> list[str]:
-        """As it is: there is nothing to enter."""
-        if uid is None and gid is None:
+        """There is nothing to enter, and for an application nothing to take away."""
+        if app and uid is None and gid is None:
             return list(argv)
-        return launch.command(argv, uid=uid, gid=gid)
+        return launch.command(argv, uid=uid, gid=gid, proxy=not app)
+
+    def holds(self, pid: int) -> bool:
+        """See `Sandbox.holds`. Who is that user may start processes in any workload of this agent, and so be any of them."""
+        return process.marks(pid, os.geteuid()).get(process.WORKLOAD) == self.id
 
     async def sockets(self, *wanted: SocketSpec) -> list[socket.socket]:
         """Sockets of the host."""
@@ -115,6 +121,10 @@ class ProxySandbox:
         """TCP ports with a listener on this host."""
         return listening_ports("self", wanted)
 
+    def receiving(self) -> set[int]:
+        """UDP ports that are bound on this host."""
+        return receiving_ports("self")
+
     def alive(self) -> bool:
         """Always: there is nothing that could die."""
         return True
@@ -124,6 +134,10 @@ class ProxyGateway(ProxySandbox):
     """A gateway on the host, at the addresses and ports that it is configured with."""
 
     capture = Capture.NONE
+
+    def holds(self, pid: int) -> bool:
+        """Nothing: it has no application."""
+        return False
 
     def app_environment(self) -> dict[str, str]:
         """Nothing."""

@@ -59,6 +59,11 @@ class Registration:
         """Whether the API server has the WorkloadEntry."""
         return self._written is not None
 
+    @property
+    def known(self) -> bool:
+        """Whether the API server has what was told last."""
+        return self._settled.is_set()
+
     def tell(self, ready: bool | None) -> None:
         """The application is ready, or not, or (None) the workload is to be forgotten."""
         self._wanted = ready

@@ -14,11 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tulle.core.envoy.bootstrap import overload
+from tulle.node.budget import Budget
+
 _TCP_PROXY = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _CONNECT_TIMEOUT = "1s"
 
 
-def relay_bootstrap(host: str, sockets: Mapping[int, str], *, admin_socket: str) -> dict[str, Any]:
+def relay_bootstrap(host: str, sockets: Mapping[int, str], *, admin_socket: str, budget: Budget) -> dict[str, Any]:
     """The bootstrap (JSON) of the Envoy outside: binds each port of `sockets` on `host` and passes on to its Unix socket."""
     listeners, clusters = [], []
     for port, path in sockets.items():
@@ -29,6 +32,7 @@ def relay_bootstrap(host: str, sockets: Mapping[int, str], *, admin_socket: str)
         "node": {"id": "relay", "cluster": "relay"},
         "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}},
         "static_resources": {"listeners": listeners, "clusters": clusters},
+        "overload_manager": overload(budget.heap_bytes, budget.connections),
     }
 
 

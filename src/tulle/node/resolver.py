@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ import msgspec
 
 import tulle
 from tulle.kit.errors import Unavailable
-from tulle.node.dns import DnsServer, Serving
+from tulle.node.dns import DnsServer, Names, Serving
 from tulle.node.process import INSTANCE, Process, process
 
 _MESSAGE = 1 << 16
@@ -39,6 +40,13 @@ class Message(msgspec.Struct, omit_defaults=True):
     do: str
     id: str = ""
     namespace: str = ""
+
+
+class Written(msgspec.Struct, omit_defaults=True):
+    """The file of names: each table once, by a digest, and which of them a workload has (by id)."""
+
+    tables: dict[str, dict[str, tuple[str, ...]]] = {}
+    of: dict[str, str] = {}
 
 
 class Answer(msgspec.Struct, omit_defaults=True):
@@ -58,7 +66,8 @@ class Resolver:
         self._instance = instance
         self._sockets: dict[str, tuple[str, Sockets]] = {}
         self._served: set[str] = set()
-        self._table: dict[str, tuple[str, ...]] = {}
+        # What the last agent wrote holds until this one knows better.
+        self._written = _read(self._names)
         self._connection: socket.socket | None = None
         self._process: Process | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -77,17 +86,21 @@ class Resolver:
         async with self._turn:
             self._sockets.pop(id_, None)
             self._served.discard(id_)
+            if self._written.of.pop(id_, None) is not None:
+                self._write_names()
             if self._connection is not None:
                 with contextlib.suppress(Unavailable):
                     await self._ask(Message("forget", id_))
 
-    async def publish(self, table: Mapping[str, Sequence[str]]) -> None:
-        """The mesh's names from now on."""
+    async def publish(self, id_: str, table: Mapping[str, Sequence[str]]) -> None:
+        """The mesh's names as a workload knows them from now on."""
         new = {name: tuple(addresses) for name, addresses in table.items()}
+        digest = hashlib.sha256(msgspec.json.encode(new, order="sorted")).hexdigest()[:16]
         async with self._turn:
-            if new == self._table:
+            if self._written.of.get(id_) == digest:
                 return
-            self._table = new
+            self._written.of[id_] = digest
+            self._written.tables[digest] = new
             self._write_names()
             if self._connection is not None:
                 with contextlib.suppress(Unavailable):
@@ -110,8 +123,6 @@ class Resolver:
         """Find the process of an earlier agent, or start one."""
         if self._connection is not None:
             return
-        if self._table:  # else what the last agent wrote still holds
-            self._write_names()
         answer = await self._connect()
         if answer is not None and answer.version != tulle.__version__:
             await self._ask(Message("end"))
@@ -121,7 +132,7 @@ class Resolver:
             async with asyncio.timeout(_START_LIMIT):
                 while (answer := await self._connect()) is None:  # noqa: ASYNC110 - it is there when its socket is
                     await asyncio.sleep(0.02)
-        elif self._table:
+        else:
             await self._ask(Message("names"))
         self._process, self._served = process(answer.pid), set(answer.serving)
         if self._watching is not None and self._watching is not asyncio.current_task():
@@ -197,9 +208,18 @@ class Resolver:
             raise Unavailable("the resolver of this node does not answer") from error
 
     def _write_names(self) -> None:
+        used = set(self._written.of.values())
+        self._written.tables = {digest: table for digest, table in self._written.tables.items() if digest in used}
         partial = self._names.with_suffix(".new")
-        partial.write_bytes(msgspec.json.encode(self._table))
+        partial.touch(mode=0o600)
+        partial.write_bytes(msgspec.json.encode(self._written))
         partial.replace(self._names)
+
+
+def _read(file: Path) -> Written:
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(file.read_bytes(), type=Written)
+    return Written()
 
 
 # The program.
@@ -214,8 +234,12 @@ class _Program:
         self.read_names()
 
     def read_names(self) -> None:
-        with contextlib.suppress(OSError, msgspec.DecodeError):  # an agent writes it before it asks
-            self._server.publish(msgspec.json.decode(self._names.read_bytes(), type=dict[str, tuple[str, ...]]))
+        """Workloads with the same names share one table."""
+        written = _read(self._names)
+        tables = {digest: Names() for digest in written.tables}
+        for digest, names in tables.items():
+            names.publish(written.tables[digest])
+        self._server.publish_own({id_: tables[digest] for id_, digest in written.of.items() if digest in tables})
 
     async def converse(self, connection: socket.socket) -> None:
         """One agent; there may be an old one and its successor."""
@@ -242,7 +266,7 @@ class _Program:
                 if (former := self._serving.pop(message.id, None)) is not None:
                     await former.close()
                 sockets = [socket.socket(fileno=one) for one in descriptors]
-                self._serving[message.id] = await self._server.serve(sockets, message.namespace)
+                self._serving[message.id] = await self._server.serve(sockets, message.namespace, message.id)
             case "forget":
                 if (former := self._serving.pop(message.id, None)) is not None:
                     await former.close()

@@ -24,7 +24,7 @@ _LINE = 150  # bytes of a line there: as much as one read may make the kernel lo
 
 
 class SandboxRecord(msgspec.Struct, frozen=True):
-    """What must be known to find a sandbox again. `number` is its place in the network's address range."""
+    """What must be known to find a sandbox again. `number` is its place in the network's address ranges."""
 
     id: str
     number: int
@@ -32,6 +32,8 @@ class SandboxRecord(msgspec.Struct, frozen=True):
     holder: Process
     ports: tuple[int, ...] = ()
     mounts: tuple[tuple[str, str], ...] = ()
+    address6: str = ""
+    datagrams: bool = False
 
 
 async def perform(task: str, **fields: Any) -> dict[str, Any]:
@@ -77,6 +79,21 @@ def listening_ports(pid: int | str, wanted: Collection[int] = ()) -> set[int]:
     return found
 
 
+def receiving_ports(pid: int | str) -> set[int]:
+    """UDP ports that are bound in the network namespace of a process (`self`: in ours) and not connected."""
+    found: set[int] = set()
+    for table in ("udp", "udp6"):
+        try:
+            with open(f"/proc/{pid}/net/{table}", encoding="ascii") as file:
+                lines = file.read().splitlines()[1:]
+        except OSError:
+            continue
+        for _number, local, remote, *_more in map(str.split, lines):
+            if int(remote.rpartition(":")[2], 16) == 0:
+                found.add(int(local.rpartition(":")[2], 16))
+    return found
+
+
 def _rows(descriptor: int) -> Iterator[list[str]]:
     """The lines of a table of sockets, read no further than they are asked for."""
     held = b""
@@ -89,14 +106,23 @@ def _rows(descriptor: int) -> Iterator[list[str]]:
             heading = False
 
 
+def _namespace(pid: int) -> str:
+    """The network namespace of a process, "" where it cannot be seen."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/net")
+    except OSError:
+        return ""
+
+
 class NetnsSandbox:
     """A workload's network namespace, held by a pause process. `user`: it lies in a user namespace."""
 
     capture = Capture.NETNS
-    ipv6 = False
 
     def __init__(self, record: SandboxRecord, *, user: bool) -> None:
         self.record = record
+        self.ipv6 = bool(record.address6)
+        self.datagrams = record.datagrams
         self._user = user
 
     @property
@@ -132,7 +158,9 @@ class NetnsSandbox:
         """See `Sandbox.command`."""
         holder = (self.record.holder.pid, self.record.holder.started)
         mounts = self.record.mounts if app else ()
-        return launch.command(argv, holder=holder, user=self._user, mounts=mounts, uid=uid, gid=gid, privileged=not app)
+        return launch.command(
+            argv, holder=holder, user=self._user, mounts=mounts, uid=uid, gid=gid, privileged=not app, proxy=not app
+        )
 
     async def sockets(self, *wanted: SocketSpec) -> list[socket.socket]:
         """See `Sandbox.sockets`."""
@@ -154,12 +182,20 @@ class NetnsSandbox:
 
     async def dns_sockets(self) -> list[socket.socket]:
         """See `Sandbox.dns_sockets`."""
-        places = product((DNS_PORT, PROXY_DNS_PORT), ("udp", "tcp"))
-        return await self.sockets(*(SocketSpec(kind, "127.0.0.1", port) for port, kind in places))
+        places = [("127.0.0.1", DNS_PORT), ("127.0.0.1", PROXY_DNS_PORT), *([("::1", DNS_PORT)] if self.ipv6 else [])]
+        return await self.sockets(*(SocketSpec(kind, host, port) for (host, port), kind in product(places, ("udp", "tcp"))))
 
     def listening(self, wanted: Collection[int] = ()) -> set[int]:
         """See `Sandbox.listening`."""
         return listening_ports(self.record.holder.pid, wanted) if self.alive() else set()
+
+    def receiving(self) -> set[int]:
+        """See `Sandbox.receiving`."""
+        return receiving_ports(self.record.holder.pid) if self.alive() else set()
+
+    def holds(self, pid: int) -> bool:
+        """See `Sandbox.holds`: by its network namespace."""
+        return self.alive() and (inside := _namespace(pid)) != "" and inside == _namespace(self.record.holder.pid)
 
     def alive(self) -> bool:
         """Whether the process that holds it still runs."""
@@ -175,9 +211,13 @@ class GatewaySandbox(NetnsSandbox):
         """See `Sandbox.command`."""
         if self._user:
             return super().command(argv, app=app, uid=uid, gid=gid)
-        if uid is None and gid is None:
+        if app and uid is None and gid is None:
             return list(argv)
-        return launch.command(argv, uid=uid, gid=gid, privileged=not app)
+        return launch.command(argv, uid=uid, gid=gid, privileged=not app, proxy=not app)
+
+    def holds(self, pid: int) -> bool:
+        """Nothing: it has no application, and its namespace is that of others too."""
+        return False
 
     async def dns_sockets(self) -> list[socket.socket]:
         """None: a gateway's DNS is the host's."""

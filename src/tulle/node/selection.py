@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from tulle.core import networks
 from tulle.core.model.interception import Interception
 
-# The addresses of the mesh's own that services without an address get: nobody but a sidecar can answer there, so they are
-# captured also where only some ranges are.
-VIRTUAL = "240.240.0.0/16"
+# Nobody but a sidecar can answer there, so that they are captured also where only some ranges are.
+VIRTUAL, VIRTUAL_SIX = networks.VIRTUAL
+VIRTUALS = (("ip", VIRTUAL), ("ip6", VIRTUAL_SIX))
 
 
 def ports(numbers: Iterable[int]) -> str:
@@ -29,8 +30,19 @@ def outbound(chosen: Interception, port: int) -> list[str]:
         return [*lines, everything]
     if chosen.outbound_ports:
         lines.append(f"tcp dport {ports(chosen.outbound_ports)} redirect to :{port}")
-    lines += [f"meta l4proto tcp {match} redirect to :{port}" for match in _addresses((VIRTUAL, *chosen.outbound_ranges))]
+    lines += [
+        f"meta l4proto tcp {match} redirect to :{port}" for match in _addresses((VIRTUAL, VIRTUAL_SIX, *chosen.outbound_ranges))
+    ]
     return lines
+
+
+def nowhere(match: str = "") -> list[str]:
+    """Lines of a filter chain for what leaves for one of these addresses all the same, of what `match` holds for: it is refused.
+
+    No port of a service is there, and beyond this network nobody answers: it would be waited for in vain.
+    """
+    lines = [f"{family} daddr {network} {match}".rstrip() for family, network in VIRTUALS]
+    return [f"{line} {end}" for line in lines for end in ("meta l4proto tcp reject with tcp reset", "reject")]
 
 
 def passing_in(chosen: Interception) -> list[str]:
@@ -56,17 +68,10 @@ def _names(interfaces: Iterable[str]) -> str:
 
 
 def _addresses(ranges: Iterable[str]) -> list[str]:
-    """A match for each family that the networks have."""
-    four = [one for one in ranges if ":" not in one]
-    six = [one for one in ranges if ":" in one]
-    return [
-        *([f"ip daddr {{ {', '.join(_merged(four))} }}"] if four else []),
-        *([f"ip6 daddr {{ {', '.join(six)} }}"] if six else []),
-    ]
+    """A match for each family that the networks have; without overlaps, which nftables refuses in a set."""
+    from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
-
-def _merged(four: list[str]) -> list[str]:
-    """Without overlaps, which nftables refuses in a set."""
-    from ipaddress import IPv4Network, collapse_addresses
-
-    return [str(one) for one in collapse_addresses(IPv4Network(one) for one in four)]
+    four = collapse_addresses(IPv4Network(one) for one in ranges if ":" not in one)
+    six = collapse_addresses(IPv6Network(one) for one in ranges if ":" in one)
+    families = ("ip", [str(one) for one in four]), ("ip6", [str(one) for one in six])
+    return [f"{family} daddr {{ {', '.join(found)} }}" for family, found in families if found]

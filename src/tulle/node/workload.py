@@ -26,29 +26,40 @@ from tulle.client.api import ApiClient
 from tulle.client.node_api import Command, Kind, WorkloadSpec, WorkloadStatus
 from tulle.core import type_urls
 from tulle.core.model import interception
+from tulle.core.model.canonical import app_of, is_peer, peer, version_of
 from tulle.core.model.interception import Interception
 from tulle.core.model.name import Name
 from tulle.core.model.workload import Capture
 from tulle.kit.errors import Refused, TulleError, Unavailable
-from tulle.node import dns, health, probing
+from tulle.node import health, objects, probing
 from tulle.node.ads import Feed
+from tulle.node.budget import Budget
 from tulle.node.cache import ALL, Cache, write_private
+from tulle.node.calls.recorder import Recorder
 from tulle.node.envoy import Envoy
 from tulle.node.identity import Identity, IdentityClient, Kept
+from tulle.node.logs.files import LogFiles
+from tulle.node.logs.tap import Tap
+from tulle.node.metrics.application import exposition, scraped
+from tulle.node.metrics.endpoint import METRICS_SOCKET, MetricsEndpoint
+from tulle.node.metrics.standard import UNKNOWN, Who
 from tulle.node.network import Network, Sandbox
+from tulle.node.news import News
 from tulle.node.objects import Place
 from tulle.node.process import INSTANCE, PROXY, WORKLOAD, Process, carrying, end
 from tulle.node.registration import Registration
 from tulle.node.resolver import Resolver
 from tulle.node.sidecar import Sidecar
+from tulle.node.spans import Buffer, Intake, environment
 from tulle.node.supervision import State
+from tulle.node.workload_api import SOCKET
 from tulle.xds.client import Upstream
 
 log = structlog.get_logger("tulle.node")
 
 START_LIMIT = 25.0  # seconds for a proxy to serve
 _LOOK = 0.01  # seconds between two looks at what is still missing
-DRAIN = 5.0  # seconds that requests under way have to end
+ENDPOINT = "SPIFFE_ENDPOINT_SOCKET"  # where applications look for the Workload API
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -69,12 +80,18 @@ class Node:
     state_dir: Path
     runtime_dir: Path
     log_level: str
+    budget: Budget
+    access_log_bytes: int
     network: Network
     resolver: Resolver
     upstream: Upstream
     identities: IdentityClient
     own: Kept
     api: Callable[[], Awaitable[ApiClient]]
+    news: News
+    spans: Buffer
+    recorder: Recorder
+    metrics: str = ""  # HOST:PORT where others read this node's metrics
 
     def folder(self, workload: str) -> Path:
         """Where a workload's files are; a namespace has no dot, so no two workloads share one."""
@@ -92,6 +109,8 @@ class Workload:
         self.folder = node.folder(spec.id)
         short = hashlib.sha256(spec.id.encode()).hexdigest()[:10]  # a socket's path has 107 bytes at most
         self._sockets = node.runtime_dir / "w" / short
+        self.tap = Tap()
+        self.log_files = LogFiles(spec.id, self.folder, node.access_log_bytes)
         self.feed = Feed(
             spec.id,
             node.upstream,
@@ -99,8 +118,15 @@ class Workload:
             self.folder / "cache.bin",
             self._sockets / "xds.sock",
             self._tell_names,
+            (*Intake(self.described, node.spans).handlers, node.recorder.handler(self.described), *self.tap.handlers),
         )
-        self.identity = Kept(self.folder / "identity.json", self._ask_identity, self.feed.use)
+        self.metrics = MetricsEndpoint(
+            self._sockets / METRICS_SOCKET,
+            lambda: self.envoy.admin if self.envoy and self.envoy.answers else None,
+            self.described,
+            self._application_metrics,
+        )
+        self.identity = Kept(self.folder / "identity.json", self._ask_identity, self._use_identity)
         self.readiness = health.Readiness(record.ready)
         self.sandbox: Sandbox | None = None
         self.sidecar: Sidecar | None = None
@@ -130,6 +156,24 @@ class Workload:
         domain = own.trust_domain if own else "cluster.local"
         return f"spiffe://{domain}/ns/{self.spec.namespace}/sa/{self.spec.service_account}"
 
+    @property
+    def who(self) -> str:
+        """What others' metrics say of it; "" where labels are such that a certificate cannot say it."""
+        labels = objects.labels(self.spec)
+        said = peer(self.id, app_of(labels), version_of(labels))
+        return said if is_peer(said) else ""
+
+    @property
+    def log_folder(self) -> Path:
+        """Where its access logs are."""
+        return self.folder
+
+    async def turn_logs(self) -> None:
+        """Rotate those of its access logs that are full."""
+        envoy = self.envoy
+        if await asyncio.to_thread(self.log_files.turn) and envoy is not None and envoy.answers:
+            await self.log_files.reopened(envoy.admin)
+
     def status(self) -> WorkloadStatus:
         """As it is now."""
         box, envoy, registration, identity = self.sandbox, self.envoy, self.registration, self.identity.current
@@ -137,7 +181,7 @@ class Workload:
             id=self.id,
             kind=self.spec.kind,
             state=envoy.state.value if envoy else State.NEW.value,
-            ready=self.readiness.ready and not self.withdrawn,
+            ready=self.readiness.ready and not self.withdrawn and registration is not None and registration.known,
             address=box.address if box else "",
             capture=box.capture.value if box else "",
             identity=identity.name if identity else "",
@@ -161,6 +205,7 @@ class Workload:
             self._sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
             async with asyncio.timeout(START_LIMIT):
                 await self.feed.start()
+                await self.metrics.start()
                 signing = asyncio.create_task(self.identity.open(self.spiffe))
                 try:
                     await self._place(await self._make_sandbox())
@@ -189,6 +234,7 @@ class Workload:
             return False
         self._sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
         await self.feed.start(hold=self.record.envoy is not None and self.record.envoy.alive)
+        await self.metrics.start()
         with contextlib.suppress(TulleError):  # renewed in the background, as ever
             await self.identity.open(self.spiffe)
         await self._place(box, adopted=True)
@@ -201,7 +247,7 @@ class Workload:
         ports = [port.bound for port in self.spec.ports]
         if self.spec.kind is Kind.GATEWAY:
             for port in ports:
-                _check_free(port)
+                check_free(port)
             return await self.node.network.gateway(self.id, ports)
         chosen, _mistakes = interception.read(self.spec.annotations)  # refused by the agent before it comes here
         return await self.node.network.create(self.id, ports, None if chosen == Interception() else chosen)
@@ -222,6 +268,8 @@ class Workload:
             inbound_ports=dict(box.inbound_ports),
             app_ports=dict(box.app_ports),
             ipv6=box.ipv6,
+            metrics=self.node.metrics,
+            datagrams=box.datagrams,
         )
         self.registration = Registration(self.node.api, self.spec, place, self.node.name)
         if adopted:
@@ -233,10 +281,11 @@ class Workload:
             self.spec,
             box,
             node=self.node.name,
+            budget=self.node.budget,
             relayed=self.spec.kind is Kind.GATEWAY and self.node.network.relayed,
             folder=self.folder,
             sockets=self._sockets,
-            environment={INSTANCE: self.node.instance, PROXY: self.id},
+            environment={INSTANCE: self.node.instance, PROXY: self.id, **environment(self.described())},
             level=self.node.log_level,
             changed=self._envoy_changed,
         )
@@ -293,8 +342,11 @@ class Workload:
             self.readiness.ready = True
             self.registration.tell(True)
             return
-        inside = [self.sandbox.app_ports[port.bound] for port in self.spec.ports]
-        await health.watch(inside, self.sandbox.listening, self._application_changed, self.readiness)
+        inside: dict[bool, list[int]] = {True: [], False: []}
+        for port in self.spec.ports:
+            inside[port.is_udp].append(self.sandbox.app_ports[port.bound])
+        box, changed = self.sandbox, self._application_changed
+        await health.watch(inside[False], box.listening, changed, self.readiness, inside[True], box.receiving)
 
     def _probed(self, ready: bool) -> None:
         self.readiness.ready = ready
@@ -319,10 +371,12 @@ class Workload:
     # Going away
 
     async def withdraw(self) -> None:
-        """Callers are to go elsewhere; it goes on serving those who do not know yet."""
+        """Callers are to go elsewhere, and what is under way for them ends; it goes on serving those who do not know yet."""
         self.withdrawn = True
         if self.registration is not None:
             await self.registration.withdraw(forget=False)
+        if self.sidecar is not None:
+            await self.sidecar.quiet(self.spec.drain)
 
     async def take_down(self, drain: float) -> bool:
         """Out of the mesh, drained, stopped, cleared away. Does not raise: what is in the way is logged.
@@ -352,6 +406,7 @@ class Workload:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.sidecar is not None:
             await self.sidecar.close()
+        await self.metrics.close()
         await self.feed.close()
 
     # Small things
@@ -363,19 +418,35 @@ class Workload:
         if self.sandbox is None or not self.sandbox.alive():
             raise Unavailable(f"the sandbox of {self.id} is gone")
         own = {INSTANCE: self.node.instance, WORKLOAD: self.id}
-        full = {**self.sandbox.app_environment(), **environment, **own}
+        api = {ENDPOINT: f"unix://{self.node.runtime_dir / SOCKET}"}
+        full = {**api, **self.sandbox.app_environment(), **environment, **own}
         return Command(argv=tuple(self.sandbox.command(argv, app=True, uid=uid, gid=gid)), env=full)
+
+    def _use_identity(self, identity: Identity) -> None:
+        self.feed.use(identity)
+        self.node.news.tell()
+
+    def described(self) -> Who:
+        """What its own metrics say of it."""
+        labels = objects.labels(self.spec)
+        app, version = app_of(labels), version_of(labels)
+        return Who(self.spec.name, self.spec.namespace, app or self.spec.name, version or UNKNOWN, self.spiffe)
+
+    async def _application_metrics(self) -> str:
+        where = exposition(self.spec.annotations, tuple(port.bound for port in self.spec.ports))
+        return await scraped(self.sandbox, where) if where is not None and self.sandbox is not None else ""
 
     async def _ask_identity(self) -> Identity:
         own = self.node.own.current
         if own is None:
             raise Unavailable("this node has no certificate yet")
-        return await self.node.identities.sign(own, self.spiffe)
+        return await self.node.identities.sign(own, self.spiffe, self.who)
 
     def _tell_names(self, names: Mapping[str, Name]) -> None:
         if names:
-            table = {place: name.addresses for name in names.values() for place in dns.places(name)}
-            self._task(self.node.resolver.publish(table))
+            captured = self.sandbox is not None and self.sandbox.datagrams
+            table = {one.hostname: (captured and one.datagrams) or one.addresses for one in names.values()}
+            self._task(self.node.resolver.publish(self.id, table))
 
     def _save_record(self) -> None:
         self._task(self._write_record())
@@ -401,7 +472,7 @@ class Workload:
             log.error("a part of a workload failed", workload=self.id, exc_info=error)
 
 
-def _check_free(port: int) -> None:
+def check_free(port: int) -> None:
     """Raise `Refused` where this host's port cannot be bound: Envoy would say so only much later, and less clearly."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

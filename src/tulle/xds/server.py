@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import structlog
@@ -49,6 +49,8 @@ PATIENCE = 5.0
 
 _log = structlog.get_logger(__name__)
 
+REFUSAL = "proxy refused configuration"  # in the log of whoever hears a NACK
+
 _Parse = Callable[[bytes], "tuple[str, Request | SotwRequest]"]
 
 
@@ -68,6 +70,9 @@ class Observer:
     def subscribed(self, proxy: str, stream: int, type_url: str, subscribe: Sequence[str], unsubscribe: Sequence[str]) -> None:
         """The proxy changed what it wants of a type. `*` is all of it (also where the proxy used the older form)."""
 
+    def sent(self, proxy: str, stream: int, type_url: str, revision: int) -> None:
+        """A response of a type, made at `revision`, is on its way to the proxy."""
+
     def acked(self, proxy: str, stream: int, type_url: str, revision: int) -> None:
         """The proxy acknowledged the response of a type that was made at `revision`."""
 
@@ -78,11 +83,19 @@ class Observer:
         """All that the source had for this proxy at `revision` is answered."""
 
 
+class _Peer(NamedTuple):
+    """Who speaks: the SPIFFE ID of the certificate (None: there is none), and its serial number in hex."""
+
+    identity: str | None
+    serial: str
+
+
 class _Session:
     """One stream: the protocol, and what waits to be written."""
 
-    def __init__(self, number: int, proxy: str, peer: str, connected: float, protocol: DeltaStream | SotwStream) -> None:
-        self.number, self.proxy, self.peer, self.connected, self.protocol = number, proxy, peer, connected, protocol
+    def __init__(self, number: int, proxy: str, peer: _Peer, connected: float, protocol: DeltaStream | SotwStream) -> None:
+        self.number, self.proxy, self.connected, self.protocol = number, proxy, connected, protocol
+        self.peer, self.serial = peer.identity or "", peer.serial
         self.outbox: deque[Send | SotwSend] = deque()
         self.wake = asyncio.Event()
         self.timer: asyncio.TimerHandle | None = None
@@ -103,9 +116,11 @@ class _Waiter:
 class AdsServer:
     """Serves a `Source` to any number of proxies by delta ADS, and by state-of-the-world ADS to those that speak only that.
 
-    `authorize(peer, proxy)` is asked once a stream, with the peer's SPIFFE ID (None over a Unix socket) and the `node.id` that
-    it claims; it raises `kit.errors.Refused` to close the stream. `known(proxy, type_url, name)` tells whether the absence of
-    a name (or of everything: `*`, or of a table's virtual hosts: its name) from the source is a fact; while it returns False
+    `authorize(peer, proxy)` is asked when a stream begins, when its proxy becomes known, and when the proxy's own object changes,
+    with the peer's SPIFFE ID (None over a Unix socket) and the `node.id` that it claims; it raises `kit.errors.Refused` to close
+    the stream. `revoked(peer, serial)` says whether a peer, or its certificate (serial number in hex), is nobody any more: such a
+    stream does not begin, and `end_revoked` ends those that stand. `known(proxy, type_url, name)` tells whether the absence
+    of a name (or of everything: `*`, or of a table's virtual hosts: its name) from the source is a fact; while it returns False
     the proxy is told nothing of it, until a `publish` that names it (as None where it does not exist) makes it asked again.
     Default: absence is a fact. `clock` gives seconds since the epoch.
     """
@@ -117,8 +132,10 @@ class AdsServer:
         observer: Observer | None = None,
         known: Callable[[str, str, str], bool] = lambda proxy, type_url, name: True,
         clock: Callable[[], float] = time.time,
+        revoked: Callable[[str, str], bool] = lambda peer, serial: False,
     ) -> None:
         self._source = source
+        self._revoked = revoked
         self._authorize = authorize
         self._observer = observer or Observer()
         self._known = known
@@ -126,6 +143,7 @@ class AdsServer:
         self._sessions: dict[int, _Session] = {}
         self._numbers = 0
         self._waiters: set[_Waiter] = set()
+        self.refused = 0  # streams that were not begun, or ended, because of who asked
 
     @property
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -142,7 +160,10 @@ class AdsServer:
         """
         event = Changed(published)
         for session in list(self._sessions.values()):
-            self._feed(session, event)
+            if self._may_go_on(session, published):
+                self._feed(session, event)
+            else:
+                _end(session)
         for waiter in list(self._waiters):
             self._settle(waiter)
 
@@ -159,6 +180,22 @@ class AdsServer:
             )
             for session in sorted(self._sessions.values(), key=lambda session: (session.proxy, session.number))
         ]
+
+    @property
+    def queued(self) -> int:
+        """Responses that wait to be written."""
+        return sum(len(session.outbox) for session in self._sessions.values())
+
+    @property
+    def waiting(self) -> int:
+        """Connected proxies that have not acknowledged all of the source's revision."""
+        now = self._source.revision
+        return sum(1 for session in self._sessions.values() if not session.protocol.held and _behind(session, now))
+
+    def holding(self, type_url: str, name: str) -> dict[str, str]:
+        """The version of a resource that each connected proxy has said it took, by its newest stream; "" where of none."""
+        newest = {session.proxy: session for _number, session in sorted(self._sessions.items())}
+        return {proxy: session.protocol.has(type_url, name) for proxy, session in newest.items()}
 
     def progress(self) -> list[Progress]:
         """How far every connected proxy that the source knows is, by its newest stream; quicker than `proxies`."""
@@ -186,13 +223,18 @@ class AdsServer:
             self._waiters.discard(waiter)
         return [] if waiter.done.is_set() else sorted({session.proxy for session in waiter.behind})
 
+    def end_revoked(self) -> None:
+        """End the streams of peers that are nobody any more."""
+        for session in self._sessions.values():
+            if session.peer and self._revoked(session.peer, session.serial):
+                self._say_refused(session.proxy, session.peer, f"its certificate {session.serial} is revoked, or its identity")
+                _end(session)
+
     async def close(self) -> None:
         """End every stream; the peers may come back at once, so stop listening too where that is not wanted."""
         sessions = list(self._sessions.values())
         for session in sessions:
-            session.closing = True
-            if session.task is not None:
-                session.task.cancel()
+            _end(session)
         await asyncio.gather(*(session.task for session in sessions if session.task is not None), return_exceptions=True)
 
     # A stream's life
@@ -211,12 +253,12 @@ class AdsServer:
         peer = await self._admit(context, proxy)
         await context.send_initial_metadata(())  # the proxy knows that it is heard, also where there is nothing to tell it
         self._numbers += 1
-        session = _Session(self._numbers, proxy, peer or "", self._clock(), start(proxy))
+        session = _Session(self._numbers, proxy, peer, self._clock(), start(proxy))
         self._sessions[session.number] = session
         for waiter in self._waiters:
             if _behind(session, waiter.revision):
                 waiter.behind.add(session)
-        _log.debug("proxy connected", proxy=proxy, peer=peer, stream=session.number)
+        _log.debug("proxy connected", proxy=proxy, peer=peer.identity, stream=session.number)
         writer = asyncio.create_task(self._write(session, context))
         try:
             self._observer.connected(proxy, session.number)
@@ -242,20 +284,26 @@ class AdsServer:
             _log.debug("proxy disconnected", proxy=proxy, stream=session.number)
             self._observer.disconnected(proxy, session.number)
 
-    async def _admit(self, context: Any, proxy: str) -> str | None:
-        """The peer's identity, once it may speak for this proxy; ends the stream otherwise."""
+    async def _admit(self, context: Any, proxy: str) -> _Peer:
+        """The peer, once it may speak for this proxy; ends the stream otherwise."""
         auth = context.auth_context()
-        peer = peer_identity(auth)
+        peer, serial = peer_identity(auth), peer_serial(auth)
         try:
             if not proxy:
                 raise NotPermitted("the first request of a stream has to name its proxy in node.id")
             if peer is None and auth.get("transport_security_type") == [b"ssl"]:
                 raise NotPermitted("the client certificate has no SPIFFE ID, or more than one")
+            if peer is not None and self._revoked(peer, serial):
+                raise NotPermitted(f"{peer}, or its certificate {serial}, is revoked")
             self._authorize(peer, proxy)
         except NotPermitted as refusal:
-            _log.warning("proxy refused", proxy=proxy, peer=peer, why=refusal.message)
+            self._say_refused(proxy, peer, refusal.message)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal.message)
-        return peer
+        return _Peer(peer, serial)
+
+    def _say_refused(self, proxy: str, peer: str | None, why: str) -> None:
+        self.refused += 1
+        _log.warning("proxy refused", proxy=proxy, peer=peer, why=why, refused=self.refused)
 
     async def _write(self, session: _Session, context: Any) -> None:
         # What went wrong with a write shows in the reader too, which ends the stream.
@@ -267,6 +315,17 @@ class AdsServer:
                     await context.write(session.outbox.popleft().payload)
 
     # What happens in it
+
+    def _may_go_on(self, session: _Session, published: Published) -> bool:
+        """Whether a peer may still have a proxy that it asked for before anybody knew it, or that may be another's by now."""
+        if not session.protocol.held and session.proxy not in published.proxies:
+            return True
+        try:
+            self._authorize(session.peer or None, session.proxy)
+        except NotPermitted as refusal:
+            self._say_refused(session.proxy, session.peer, refusal.message)
+            return False
+        return True
 
     def _feed(self, session: _Session, event: Event | SotwRequest) -> None:
         protocol: Any = session.protocol  # each is fed what its own parser made
@@ -292,11 +351,12 @@ class AdsServer:
         match action:
             case Send() | SotwSend():
                 session.outbox.append(action)
+                self._observer.sent(session.proxy, session.number, action.type_url, action.revision)
             case Acked(type_url, revision):
                 self._observer.acked(session.proxy, session.number, type_url, revision)
             case Refused(nack):
                 short = SHORT.get(nack.type_url, nack.type_url)
-                _log.warning("proxy refused configuration", proxy=session.proxy, type=short, names=nack.names, why=nack.message)
+                _log.warning(REFUSAL, proxy=session.proxy, type=short, names=nack.names, why=nack.message)
                 self._observer.nacked(session.proxy, session.number, nack)
             case Subscribed(type_url, subscribe, unsubscribe):
                 self._observer.subscribed(session.proxy, session.number, type_url, subscribe, unsubscribe)
@@ -316,6 +376,12 @@ class AdsServer:
                 waiter.done.set()
 
 
+def _end(session: _Session) -> None:
+    session.closing = True
+    if session.task is not None:
+        session.task.cancel()
+
+
 def _behind(session: _Session, revision: int) -> bool:
     return session.protocol.synced < revision
 
@@ -326,6 +392,16 @@ async def _parsed(context: Any, parse: _Parse, data: bytes) -> tuple[str, Reques
     except (DecodeError, UnicodeDecodeError) as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a discovery request: {error}")
         raise
+
+
+def peer_serial(auth: Mapping[str, Sequence[bytes]]) -> str:
+    """The serial number of a gRPC peer's certificate, in hex; "" where it has shown none."""
+    shown = auth.get("x509_pem_cert")
+    if not shown:
+        return ""
+    from cryptography import x509  # a node's own server has no certificates to look at
+
+    return f"{x509.load_pem_x509_certificate(shown[0]).serial_number:x}"
 
 
 def peer_identity(auth: Mapping[str, Sequence[bytes]]) -> str | None:

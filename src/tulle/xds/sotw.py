@@ -92,6 +92,10 @@ class SotwStream:
         """As in `DeltaStream`."""
         return self._delta.outstanding
 
+    def has(self, type_url: str, name: str) -> str:
+        """The version of a resource that the proxy has said it took; "" where it has said of none."""
+        return self._delta.has(type_url, name)
+
     @property
     def refused(self) -> dict[tuple[str, str], str]:
         """As in `DeltaStream`."""

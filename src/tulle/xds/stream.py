@@ -8,9 +8,9 @@ the clusters of an older one.
 | phase | sends | goes on when |
 |---|---|---|
 | make 1 | new and changed secrets, clusters, endpoints | answered, and what new clusters refer to is subscribed and answered |
-| make 2 | new and changed listeners, routes, virtual hosts | the same |
+| make 2 | new and changed listeners, their filters, routes, virtual hosts | the same |
 | make 3 | names | the same |
-| break 3, 2, 1 | removals, in the reverse order: whatever points to a thing goes before it | answered |
+| break 3, 2, 1 | removals, in the reverse order: whatever points to a thing goes before it (never of filters) | answered |
 
 The phase is not stored: it follows from what is due, in flight and awaited (`_pump`). A subscription is answered from the
 pinned tables under the same gates. A refusal (NACK) counts as an answer, and is kept until that resource changes or goes.
@@ -22,17 +22,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from tulle.core.encoded import Encoded, Published, Source
-from tulle.core.type_urls import CLUSTER, ENDPOINT, LISTENER, NAME, ORDER, ROUTE, SECRET, VIRTUAL_HOST
+from tulle.core.type_urls import CLUSTER, ENDPOINT, EXTENSION, LISTENER, NAME, ORDER, ROUTE, SECRET, VIRTUAL_HOST
 from tulle.xds.events import Acked, Action, Changed, Event, Overdue, Refused, Settled, Subscribed, Synced
 from tulle.xds.messages import WILDCARD, Request, Send
 from tulle.xds.status import Nack, TypeStatus
 from tulle.xds.subscription import Flight, Subscription, matches, mentions
 
-GROUPS = ((SECRET, CLUSTER, ENDPOINT), (LISTENER, ROUTE, VIRTUAL_HOST), (NAME,))
+GROUPS = ((SECRET, CLUSTER, ENDPOINT), (LISTENER, EXTENSION, ROUTE, VIRTUAL_HOST), (NAME,))
 _GROUP = {type_url: number for number, group in enumerate(GROUPS) for type_url in group}
 
 # Removals in the opposite direction, except that a cluster goes before its endpoints, and a listener before its routes.
-_BREAK = ((NAME,), (LISTENER, ROUTE, VIRTUAL_HOST), (CLUSTER, ENDPOINT, SECRET))
+_BREAK = ((NAME,), (LISTENER, EXTENSION, ROUTE, VIRTUAL_HOST), (CLUSTER, ENDPOINT, SECRET))
 
 # Types for which an empty first subscription means all of them. For virtual hosts Envoy means: those of the route tables that
 # I have; it names neither, and does not ask again for a table that comes later.
@@ -79,6 +79,13 @@ class DeltaStream:
     def refused(self) -> dict[tuple[str, str], str]:
         """What the proxy refuses now, by (type URL, name), and why."""
         return {(url, name): why for url, kind in self._types.items() for name, why in kind.refused.items()}
+
+    def has(self, type_url: str, name: str) -> str:
+        """The version of a resource that the proxy has said it took; "" where it has said of none."""
+        kind = self._types.get(type_url)
+        if kind is None or name in kind.refused or (kind.flight is not None and name in kind.flight.resources):
+            return ""
+        return kind.held.get(name) or ""
 
     def status(self) -> tuple[TypeStatus, ...]:
         """What each subscribed type stands at."""
@@ -299,7 +306,7 @@ class DeltaStream:
     def _begin(self) -> None:
         """The next wave: pin the newest tables."""
         for type_url in self._stale:
-            self._tables[type_url] = tuple(self._source.table(layer, type_url) for layer in self._layers)
+            self._tables[type_url] = tuple(self._source.table(layer, type_url) for layer in reversed(self._layers))
         self._stale = set()
         self._news = False
         self._revision = self._source.revision
@@ -361,6 +368,8 @@ class DeltaStream:
                     self._follow(type_url, target, again=bool(held))
             elif not self._known(self.proxy, type_url, name):
                 pass  # not a fact yet; a publish will name it
+            elif held and type_url == EXTENSION:
+                pass  # a listener that drains uses it to the end, and answers 500 without; the proxy unsubscribes by itself
             elif held:
                 kind.gone.add(name)
             elif force or (held is None and kind.named(name)):

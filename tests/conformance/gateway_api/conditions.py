@@ -1,13 +1,13 @@
-"""What upstream asserts of the statuses of a test's objects: `test_conditions.py`'s table, one of other kinds, and defaults."""
+"""What upstream asserts of the statuses of a test's objects: `asserted`'s table, one of other kinds, and defaults."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tests.conformance.gateway_api.asserted import ATTACHED, EXPECTED, Check, Gateway, Route, check_status
 from tests.conformance.gateway_api.rows import parents
 from tests.conformance.gateway_api.suite import INFRA, Case
-from tests.conformance.gateway_api.test_conditions import ATTACHED, EXPECTED, Check, Gateway, Route, _hold
 from tests.support.statuses import condition, find
 
 Raw = dict[str, Any]
@@ -86,7 +86,7 @@ def conflict(word: str) -> tuple[Any_, ...]:
     )
 
 
-# By manifest: those of kinds that `test_conditions.py` does not hold to upstream's words.
+# By manifest: those of kinds that `asserted` does not hold to upstream's words.
 OTHERS: dict[str, tuple[Any_, ...]] = {
     "backendtlspolicy": tuple(policy(one, Accepted="True Accepted") for one in ("host-mismatch", "cert-mismatch")),
     "backendtlspolicy-conflict-resolution": (
@@ -194,6 +194,15 @@ OTHERS: dict[str, tuple[Any_, ...]] = {
     "tlsroute-listener-terminate-supported-kinds": (
         At("Gateway", "gateway-tlsroute-terminate-supported", OK, "tls-terminate", kinds=("TLSRoute",)),
     ),
+    "udproute-invalid-backendref-nonexistent": unresolved(
+        "UDPRoute", "udp-route-invalid-backend-ref-nonexistent", "udp-gateway-invalid-backend", "BackendNotFound"
+    ),
+    "tcproute-invalid-cross-namespace-backend-ref": unresolved(
+        "TCPRoute",
+        "tcp-invalid-cross-namespace-backend-ref",
+        "tcp-invalid-cross-namespace-backend-ref-gateway",
+        "RefNotPermitted",
+    ),
     "udproute-invalid-cross-namespace-backend-ref": unresolved(
         "UDPRoute",
         "udp-route-invalid-cross-namespace-backend-ref",
@@ -233,7 +242,7 @@ def hold(found: Found, checks: Sequence[Any_]) -> str:
                         "attachedListenerSets"
                     )
                 case _:
-                    _hold(dict(found), check)
+                    check_status(dict(found), check)
         except (AssertionError, KeyError, ValueError) as error:
             words = str(error).splitlines()
             return f"{type(check).__name__} {check[0]} {check[1]}: {words[0] if words else type(error).__name__}"[:400]

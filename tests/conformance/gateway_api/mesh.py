@@ -20,7 +20,7 @@ from typing import Any
 from tests.conformance.gateway_api import suite
 from tests.conformance.gateway_api.certificates import Certificates
 from tests.conformance.gateway_api.pods import Pods
-from tests.support.mesh import TULLE, free_port
+from tests.support.mesh import TULLE, free_port, refusals
 from tulle.api.object import Kind as ObjectKind
 from tulle.api.registry import kind_for
 from tulle.client.api import ApiClient
@@ -68,7 +68,8 @@ class ConformanceMesh:
         self.certificates = Certificates()
         self.pods = Pods(self.certificates)
         self.base = suite.documents("base/manifests.yaml")
-        self.ports = {number: free_port() for number in suite.ports(suite.all_documents())}
+        self.protocols = suite.ports(suite.all_documents())  # reading them takes seconds: once, and before anything is connected
+        self.ports = {number: free_port() for number in self.protocols}
         self.warnings: list[str] = []
         self._programs: list[subprocess.Popen[bytes]] = []
 
@@ -113,9 +114,8 @@ class ConformanceMesh:
 
     async def _gateway(self, name: str, namespace: str, labels: dict[str, str]) -> Raw:
         """A gateway workload that binds `ports`; the Service in front of it."""
-        protocols = suite.ports(suite.all_documents())
         ports = [
-            {"name": f"p{number}", "port": number, "targetPort": port, "protocol": protocols[number]}
+            {"name": f"p{number}", "port": number, "targetPort": port, "protocol": self.protocols[number]}
             for number, port in self.ports.items()
         ]
         metadata = {"name": name, "namespace": namespace}
@@ -171,6 +171,8 @@ class ConformanceMesh:
             if one["kind"] == "Deployment":
                 for entry in await self.pods.start(one, objects):
                     await self.api.apply(entry)
+            elif one["kind"] == "EndpointSlice":
+                await self.api.apply(await self.pods.listed(one))
             elif resource(one) is not None:
                 await self.api.apply(one)
 
@@ -193,7 +195,6 @@ class ConformanceMesh:
         assert known is not None
         return await self.api.get(known, name, namespace)
 
-    async def refused(self) -> list[str]:
+    def refused(self) -> list[str]:
         """What proxies have refused: no configuration of any test may be."""
-        found = await self.api.request("GET", "/tulle/v1/proxies")
-        return [str(one) for one in found["proxies"] if "nack" in str(one).lower() or one.get("errors")]
+        return refusals(self.home)

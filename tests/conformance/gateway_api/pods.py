@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
+from tests.conformance.gateway_api import suite
 from tests.conformance.gateway_api.certificates import Certificates
 from tests.support import echo_tls
 from tests.support.echo import Echo, Pod
+from tests.support.mesh import free_port
 
 Raw = dict[str, Any]
 
@@ -22,6 +25,9 @@ class Pods:
         self.echoes: dict[tuple[str, str], list[Echo]] = {}
         self._network = f"127.{64 + os.getpid() % 128}.{os.getpid() // 128 % 256}"
         self._next = 0
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; the address from which it would
+            self._host: str = probe.getsockname()[0]
 
     async def start(self, deployment: Raw, objects: list[Raw]) -> list[Raw]:
         """Start a Deployment's pods; their WorkloadEntries."""
@@ -53,6 +59,18 @@ class Pods:
                 }
             )
         return entries
+
+    async def listed(self, slice_: Raw) -> Raw:
+        """A slice with the pod that upstream's code writes into it, where the mesh has addresses of that family.
+
+        An address of 127/8 may not stand in a slice: the pod listens at the host's own too, at a free port.
+        """
+        if slice_["addressType"] != "IPv4":
+            return slice_
+        port = free_port()
+        await self.echoes[suite.INFRA, "infra-backend-v1"][0].start(self._host, http=port)
+        ports = [{**one, "port": port} for one in slice_["ports"]]
+        return {**slice_, "endpoints": [{"addresses": [self._host]}], "ports": ports}
 
     def stop(self, deployment: Raw) -> list[str]:
         """Stop a Deployment's pods; their names."""

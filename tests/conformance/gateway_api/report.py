@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,13 @@ PROFILES: dict[str, tuple[tuple[str, ...], str]] = {
 def report(
     tests: Sequence[Case],
     failed: Mapping[str, str],
-    supported: Iterable[str],
+    features: Mapping[str, str],
     *,
     date: str,
     version: str,
     reasons: Mapping[str, str],
 ) -> Raw:
-    """Of a run of these tests: `failed` ones with what is wrong, features said to be supported, known gaps with reasons."""
-    claimed = frozenset(supported)
+    """Of a run of these tests: `failed` ones with what is wrong, all features (with what is missing), known gaps with reasons."""
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "ConformanceReport",
@@ -49,7 +48,7 @@ def report(
             "version": version,
             "contact": [],
         },
-        "profiles": [_profile(name, tests, failed, claimed, reasons) for name in PROFILES],
+        "profiles": [_profile(name, tests, failed, features, reasons) for name in PROFILES],
         "succeededProvisionalTests": sorted(one.name for one in tests if one.provisional and one.name not in failed),
     }
 
@@ -62,7 +61,7 @@ def bundle() -> str:
 
 
 def _profile(
-    name: str, tests: Sequence[Case], failed: Mapping[str, str], claimed: frozenset[str], reasons: Mapping[str, str]
+    name: str, tests: Sequence[Case], failed: Mapping[str, str], features: Mapping[str, str], reasons: Mapping[str, str]
 ) -> Raw:
     core, pattern = PROFILES[name]
     own = [one for one in tests if all(feature in core or re.match(pattern, feature) for feature in one.features)]
@@ -70,11 +69,12 @@ def _profile(
     own = [one for one in own if not one.provisional or one.name in failed]
     basic = [one for one in own if set(one.features) <= set(core)]
     more = [one for one in own if one not in basic]
-    features = {feature for one in more for feature in one.features if feature not in core}
-    attempted = [one for one in more if set(one.features) - set(core) <= claimed]
+    # Those that no test of this run is for are the profile's, too.
+    optional = sorted(one for one in features if re.match(pattern, one) and one not in core)
+    attempted = [one for one in more if not any(features[feature] for feature in one.features if feature not in core)]
     extended = _status(attempted, failed)
-    extended["supportedFeatures"] = sorted(features & claimed)
-    extended["unsupportedFeatures"] = sorted(features - claimed)
+    extended["supportedFeatures"] = [one for one in optional if not features[one]]
+    extended["unsupportedFeatures"] = [one for one in optional if features[one]]
     said = [f"Core tests {_word(basic, failed)}. Extended tests {_word(attempted, failed)}."]
     said += [f"{one.name}: {reasons.get(one.name) or failed[one.name]}." for one in own if one.name in failed]
     return {"name": name, "summary": "\n".join(said), "core": _status(basic, failed), "extended": extended}

@@ -166,9 +166,13 @@ class Runner:
 
 
 def _crowded(test: Case, own: list[Raw]) -> Raw | None:
-    """A Gateway that takes all of port 443, as one of the base manifests does: upstream's have an address each."""
-    asked = test.rows or any(steps.TLS.get(test.name, ()))
+    """A Gateway that takes all of port 443, as one of the base manifests does: upstream's have an address each.
+
+    One with infrastructure is to have something of its own, too.
+    """
+    asked = test.rows or steps.TLS.get(test.name) or test.name == "GatewayInfrastructure"
     for one, listener in listeners(own) if asked else ():
-        if one["kind"] == "Gateway" and listener["port"] == 443 and "hostname" not in listener:
+        crowded = one["kind"] == "Gateway" and listener["port"] == 443 and "hostname" not in listener
+        if crowded or "infrastructure" in one["spec"]:
             return one
     return None

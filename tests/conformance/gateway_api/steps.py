@@ -44,15 +44,23 @@ def of(name: str, mesh: ConformanceMesh, own: list[Raw]) -> Iterator[Step]:
     if name in _SHARES:
         port, shares, ask = _SHARES[name]
         yield Step("shares", partial(_shares, mesh, port, shares, ask))
-    if name == "TCPRouteMultipleRoutesAttachment":
-        route = named(own, "TCPRoute", "tcproute-attach-older")
+    if name in _OLDER:
+        kind, of_pod, port = _OLDER[name]
+        route = named(own, kind, f"{kind.lower()}-attach-older")
         newer = deepcopy(route) or {}
-        newer["metadata"]["name"] = "tcproute-attach-newer"
-        newer["spec"]["rules"][0]["backendRefs"][0]["name"] = "tcp-attach-backend-2"
-        yield Step(
-            "the older route wins", partial(_tcp, mesh, 9310, "tcp-attach-backend-1"), partial(_later, mesh, route or {}, newer)
-        )
+        newer["metadata"]["name"] = f"{kind.lower()}-attach-newer"
+        backend = newer["spec"]["rules"][0]["backendRefs"][0]
+        first, backend["name"] = backend["name"], backend["name"].replace("-1", "-2")
+        yield Step("the older route wins", partial(of_pod, mesh, port, first), partial(_later, mesh, route or {}, newer))
         own.append(newer)
+    if name == "GatewayStaticAddresses":
+        addresses = (named(own, "Gateway", _STATIC) or {})["spec"]["addresses"]
+        for step, left, programmed in (
+            ("with an address of nobody", addresses[1:], "False AddressNotUsable"),
+            ("with an address of a gateway workload", addresses[2:], "True Programmed"),
+        ):
+            patch = {"spec": {"addresses": left}}
+            yield Step(step, partial(_addresses, mesh, left, programmed), partial(_patch, mesh, "Gateway", INFRA, _STATIC, patch))
     if name == "HTTPRouteBackendProtocolWebSocket":
         yield Step("websocket", partial(_websocket, mesh))
     if name == "HTTPRouteReferenceGrant":
@@ -86,12 +94,17 @@ TLS: dict[str, tuple[tuple[int, str, str, str], ...]] = {
 _TCP: dict[str, dict[int, str]] = {
     "TCPRouteInvalidBackendRefNonexistent": {9300: ""},
     "TCPRouteMultipleRoutesAttachment": {9310: "tcp-attach-backend-1"},
+    "TCPRouteInvalidCrossNamespaceBackendRef": {9321: ""},
+    "TCPRouteReferenceGrant": {9320: "tcp-reference-grant-backend"},
     "TCPRouteParentRefAttachAll": dict.fromkeys((9310, 9311, 9312, 9313), "tcp-echo-attach-all"),
     "TCPRouteParentRefPortAndSectionName": {9300: "tcp-echo-one", 9301: "tcp-echo-two", 9302: "tcp-echo-three"},
 }
 _UDP: dict[str, dict[int, str]] = {
     "UDPRoute": {5300: "coredns"},
     "UDPRouteInvalidCrossNamespaceBackendRef": {5300: ""},
+    "UDPRouteInvalidBackendRefNonexistent": {5300: ""},
+    "UDPRouteMultipleRoutesAttachment": {5301: "udp-attach-backend-1"},
+    "UDPRouteReferenceGrant": {5300: "udp-echo-reference-grant"},
     "UDPRouteParentRefAttachAllListeners": dict.fromkeys((5310, 5311, 5312), "udp-echo-attach-all"),
     "UDPRouteParentRefPortAndSectionName": {
         5300: "udp-echo-by-port",
@@ -99,6 +112,7 @@ _UDP: dict[str, dict[int, str]] = {
         5302: "udp-echo-by-section-and-port",
     },
 }
+_STATIC = "gateway-static-addresses"
 # SNI, host, status and pod.
 _MISDIRECTED = (
     ("example.org", "example.org", 200, "infra-backend-v1"),
@@ -173,13 +187,26 @@ async def _listeners(mesh: ConformanceMesh, name: str, count: int) -> str:
     return f"listener {wrong[0]}" if wrong else ""
 
 
+async def _addresses(mesh: ConformanceMesh, wanted: list[Raw], programmed: str) -> str:
+    """A Gateway that is accepted, and whether its addresses are those that it asks for."""
+    status = (await mesh.get("Gateway", INFRA, _STATIC))["status"]
+    found = {one["type"]: f"{one['status']} {one['reason']}" for one in status["conditions"]}
+    if (found["Accepted"], found["Programmed"]) != ("True Accepted", programmed):
+        return f"conditions {found}, needed Programmed {programmed}"
+    has = [one["value"] for one in status.get("addresses", ())]
+    return "" if programmed.startswith("False") or has == [one["value"] for one in wanted] else f"addresses {has}"
+
+
 async def _infrastructure(mesh: ConformanceMesh) -> str:
     """What is made for a Gateway bears its infrastructure's labels and annotations."""
     name = "gateway-with-infrastructure-metadata"
-    kind = kind_for("", "Service")
+    kind = kind_for("networking.istio.io", "WorkloadEntry")
     assert kind is not None
     made = await mesh.api.list(kind, INFRA, label_selector=f"gateway.networking.k8s.io/gateway-name={name},key2=value2")
-    return "" if made["items"] else "nothing is made for the Gateway that bears its labels"
+    if not made["items"]:
+        return "nothing is made for the Gateway that bears its labels"
+    notes = [one["metadata"]["annotations"].get("key1") for one in made["items"]]
+    return "" if notes == ["value1"] else f"annotation key1 {notes}, needed value1"
 
 
 async def _websocket(mesh: ConformanceMesh) -> str:
@@ -230,6 +257,11 @@ async def _ask_grpc(port: int) -> str:
     return said.context.pod if said else code
 
 
+async def _ask_pod(port: int) -> str:
+    got = await clients.http(port, "GET", "/", {"Host": clients.HOST})
+    return str(got.body["pod"]) if got.body else f"status {got.status}"
+
+
 async def _ask_http(port: int) -> str:
     """The pod, where the header that its backend's filter set is of the same backend."""
     got = await clients.http(port, "GET", "/", {"Host": clients.HOST})
@@ -240,14 +272,25 @@ async def _ask_http(port: int) -> str:
     return pod if header and pod.startswith(header) else f"{pod} with the header {header}"
 
 
+async def _ask_udp(port: int) -> str:
+    """Of several tries: a datagram may be lost where the machine is busy."""
+    return await clients.datagram(port) or await clients.datagram(port)
+
+
 async def _ask_tcp(port: int) -> str:
     said = await clients.line(port)
     return str(said.get("pod") or said["error"])
 
 
+_OLDER: dict[str, tuple[str, Callable[[ConformanceMesh, int, str], Awaitable[str]], int]] = {
+    "TCPRouteMultipleRoutesAttachment": ("TCPRoute", _tcp, 9310),
+    "UDPRouteMultipleRoutesAttachment": ("UDPRoute", _udp, 5301),
+}
 _SHARES: dict[str, tuple[int, dict[str, float], Callable[[int], Awaitable[str]]]] = {
     "GRPCRouteWeight": (80, {"grpc-infra-backend-v1": 0.7, "grpc-infra-backend-v2": 0.3}, _ask_grpc),
     "HTTPRouteRequestHeaderModifierBackendWeights": (80, {"infra-backend-v1": 0.5, "infra-backend-v2": 0.5}, _ask_http),
+    "HTTPRouteWeight": (80, {"infra-backend-v1": 0.7, "infra-backend-v2": 0.3}, _ask_pod),
+    "UDPRouteWeightedRouting": (5300, {"udp-backend-v1": 0.7, "udp-backend-v2": 0.3}, _ask_udp),
     "TCPRouteWeightedRouting": (9300, {"tcp-backend-v1": 0.7, "tcp-backend-v2": 0.3}, _ask_tcp),
 }
 

@@ -31,7 +31,7 @@ async def test_to_etcd_and_back(tmp_path: Path) -> None:
     key.touch(0o600)
     key.write_text(base64.b64encode(SECRET).decode())
     keys = Keys([SECRET])
-    authority = Authority.open(state / "ca")
+    authority = Authority.open(state / "ca", seal=keys)
     store = SealedStore(SqliteStore(state / "store.db"), keys)
     await store.write([Put(A, {"n": 1}), Put(S, {"n": 2})])
     await store.close()
@@ -70,7 +70,7 @@ async def test_to_etcd_and_back(tmp_path: Path) -> None:
 
     done = await restore(again, back, keys, force=False)
     assert done.authority
-    assert Authority.open(back / "ca").bundle == authority.bundle
+    assert Authority.open(back / "ca", seal=keys).bundle == authority.bundle
     store = SealedStore(SqliteStore(back / "store.db"), keys)
     assert {one.key: one.body for one in (await store.list())[0]} == {A: {"n": 3}, S: {"n": 2}}
     await store.close()

@@ -13,7 +13,8 @@ from typing import cast
 
 import pytest
 
-from tests.support.sandboxes import ROOT, connecting, inside, listening, said
+from tests.support.mesh import free_port
+from tests.support.sandboxes import ASKS_BY_SIX, ROOT, by_six, connecting, inside, listening, said, six
 from tulle.core.model.interception import Interception
 from tulle.core.model.workload import Capture
 from tulle.kit.errors import Refused
@@ -90,11 +91,7 @@ async def answer(host: str, port: int) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    made = [socket.create_server(("0.0.0.0", 0)) for _ in range(count)]
-    found = [one.getsockname()[1] for one in made]
-    for one in made:
-        one.close()
-    return found
+    return [free_port() for _ in range(count)]
 
 
 async def test_what_an_application_opens_is_caught(host: CgroupNetwork) -> None:
@@ -311,43 +308,6 @@ async def test_it_is_chosen_by_name(folder: Path) -> None:
     assert not [path for path in cgroups.hierarchy().glob("tulle-*") if path.name == cast(CgroupNetwork, chosen).table]
 
 
-IPV6_ECHO = """
-import selectors, socket, struct
-waiting = selectors.DefaultSelector()
-for port in {ports!r}:
-    waiting.register(socket.create_server(("::", port), family=socket.AF_INET6), selectors.EVENT_READ)
-print("up", flush=True)
-while True:
-    for key, _ in waiting.select():
-        connection, _ = key.fileobj.accept()
-        try:
-            raw = connection.getsockopt(socket.IPPROTO_IPV6, 80, 28)  # SO_ORIGINAL_DST of IPv6
-            wanted = "%s %d" % (socket.inet_ntop(socket.AF_INET6, raw[8:24]), struct.unpack_from("!H", raw, 2)[0])
-        except OSError:
-            wanted = "-"
-        connection.sendall(("%d %s" % (key.fileobj.getsockname()[1], wanted)).encode())
-        connection.close()
-"""
-
-
-@contextlib.contextmanager
-def six(box: Sandbox, *ports: int, app: bool) -> Iterator[None]:
-    """Listeners by IPv6 only, in the application's group or in the proxy's."""
-    running = inside(box, IPV6_ECHO.format(ports=ports), app=app)
-    try:
-        assert running.stdout is not None
-        assert running.stdout.readline() == "up\n", running.communicate()
-        yield
-    finally:
-        running.kill()
-        running.communicate()
-
-
-def by_six(host: str, port: int) -> str:
-    """Code that connects by IPv6 and prints what it is told."""
-    return connecting(host, port).replace("socket.socket()", "socket.socket(socket.AF_INET6)")
-
-
 async def test_ipv6_is_caught_too(host: CgroupNetwork) -> None:
     """Both directions by IPv6, or applications would walk past their sidecars on every dual-stack host."""
     (declared,) = free_ports(1)
@@ -366,14 +326,7 @@ async def test_ipv6_is_caught_too(host: CgroupNetwork) -> None:
     server.publish({"cart.default.svc.cluster.local": ["240.240.0.1", "2001:db8::7"]})
     answering = await server.serve(await two.dns_sockets(), "default")
     try:
-        code = """
-            import socket
-            print(*sorted({one[4][0] for one in socket.getaddrinfo("cart", 80, type=socket.SOCK_STREAM)}))
-            u = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); u.settimeout(10); u.connect(("::1", 53))
-            u.send(b"\\x12\\x34\\x01\\x00\\x00\\x01\\0\\0\\0\\0\\0\\0\\x04cart\\0\\x00\\x1c\\x00\\x01")
-            print(socket.inet_ntop(socket.AF_INET6, u.recv(512)[-16:]))
-        """
-        assert (await said(inside(two, code))).split() == ["2001:db8::7", "240.240.0.1", "2001:db8::7"]
+        assert (await said(inside(two, ASKS_BY_SIX))).split() == ["2001:db8::7", "240.240.0.1", "2001:db8::7"]
     finally:
         await answering.close()
 

@@ -89,6 +89,32 @@ async def test_a_started_program_is_the_program(network: NetnsNetwork, folder: P
         os.close(theirs)
 
 
+async def test_an_application_cannot_undo_its_capture(network: NetnsNetwork) -> None:
+    """Broken: an application that runs as root could take its traffic past its sidecar, or look into it; policies were a wish."""
+    one = await network.create("default/one")
+    for before in ([], ["unshare", "--user", "--map-root-user"]):
+        for then in (
+            ["nft", "flush", "ruleset"],
+            ["ip", "link", "set", "lo", "down"],
+            ["nsenter", "--net=/proc/1/ns/net", "true"],
+        ):
+            ran = subprocess.run(one.command([*before, *then], app=True), capture_output=True, check=False)
+            assert ran.returncode != 0, (before, then)
+
+
+@pytest.mark.skipif(not ROOT, reason="an ordinary user has none")
+async def test_a_proxy_has_what_it_needs_and_no_more(network: NetnsNetwork) -> None:
+    """Broken: whoever finds a hole in Envoy would be root on the host, where the agent is."""
+    sandboxes = (await network.create("default/one"), await network.gateway("default/edge"))
+    for sandbox in sandboxes:
+        status = subprocess.run(
+            sandbox.command(["cat", "/proc/self/status"], app=False), capture_output=True, text=True, check=True
+        )
+        assert "NoNewPrivs:\t1" in status.stdout
+        for which in ("CapPrm", "CapEff", "CapBnd"):
+            assert f"{which}:\t0000000000001400" in status.stdout, "to mark its sockets, and to serve port 443"
+
+
 async def test_what_listens_is_seen(network: NetnsNetwork) -> None:
     """Readiness: the agent must see an application's port without connecting to it, and the host's own ports must not count."""
     one = await network.create("default/one", [9080])

@@ -8,22 +8,29 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mesh import free_port
 from tests.support.sandboxes import (
+    ASKS_BY_SIX,
     ROOT,
+    by_six,
     connecting,
     envoy,
     inside,
     listener,
     listening,
     said,
+    six,
     static,
 )
 from tulle.core.model.interception import Interception
 from tulle.core.model.workload import Capture
+from tulle.node import host_network
+from tulle.node.budget import budget
 from tulle.node.dns import DnsServer
 from tulle.node.netns import NetnsNetwork
 from tulle.node.network import PROXY_MARK
 from tulle.node.relay import inner_resources, relay_bootstrap
+from tulle.node.sandbox import NetnsSandbox
 
 pytestmark = [pytest.mark.e2e, pytest.mark.netns]
 VIRTUAL = "240.240.0.7"
@@ -92,9 +99,86 @@ async def test_calls_of_a_workload_to_itself(network: NetnsNetwork) -> None:
         assert (await said(inside(one, connecting("127.0.0.1", 9080, mark=PROXY_MARK), app=False))).startswith("9080 ")
 
 
-async def test_nothing_leaves_by_ipv6(network: NetnsNetwork) -> None:
-    """Capture is IPv4: an IPv6 way out would be a way past the sidecar."""
+async def test_nobody_waits_at_a_virtual_address(network: NetnsNetwork) -> None:
+    """What a proxy passes on to a port that no service has must not be waited for: nobody could answer."""
     one = await network.create("default/one")
+    calls = [connecting(VIRTUAL, 80, mark=PROXY_MARK)]
+    calls += [by_six("fd74:756c:f0f0::7", 80, mark=PROXY_MARK)] if one.ipv6 else []
+    for call in calls:
+        assert await said(inside(one, call, app=False)) == "ConnectionRefusedError"
+
+
+DATAGRAMS = """
+    import socket
+    family, here = (socket.AF_INET6, "::1") if ":" in "{0}" else (socket.AF_INET, "127.0.0.1")
+    def made(host="", port=0, transparent=False):
+        one = socket.socket(family, socket.SOCK_DGRAM)
+        one.settimeout(10)
+        if transparent:
+            one.setsockopt(*((41, 75) if family == socket.AF_INET6 else (0, 19)), 1)
+        if port:
+            one.bind((host, port))
+        return one
+    try:
+        busy = made("", 53)
+    except PermissionError:
+        pass  # an ordinary user
+    proxy, caller = made("{0}", 53 | 0xF000, True), made()
+    caller.connect(("{0}", 53))
+    caller.send(b"question")
+    asked, whom = proxy.recvfrom(99)
+    proxy.sendto(b"answer", whom)
+    print(asked.decode(), whom[0], caller.recv(99).decode())
+    application, other = made("", 7000), made()
+    other.sendto(b"to a service", ("{0}", 7000))
+    other.sendto(b"to itself", (here, 7000))
+    print(application.recv(99).decode())
+"""
+
+
+async def test_datagrams_to_a_virtual_address_stay_inside(network: NetnsNetwork) -> None:
+    """They must meet the proxy's socket, also at DNS's port, and no application that listens at all of its addresses; which, and
+    not the proxy, has the port.
+    """
+    one = await network.create("default/one")
+    assert isinstance(one, NetnsSandbox)
+    assert one.datagrams
+    for virtual, own in ((VIRTUAL, one.address), *([("fd74:756c:f0f0::7", one.record.address6)] if one.ipv6 else [])):
+        found = await said(inside(one, DATAGRAMS.format(virtual), app=False))
+        assert found.splitlines() == [f"question {own} answer", "to itself"]
+
+
+async def test_ipv6_is_caught_too(network: NetnsNetwork) -> None:
+    """Both directions by IPv6, and DNS: or applications would walk past their sidecars, and not reach dual-stack services."""
+    one, two = await asyncio.gather(network.create("default/one", [9080]), network.create("default/two"))
+    assert isinstance(one, NetnsSandbox)
+    if not one.ipv6:
+        pytest.skip("no IPv6 on this host")
+    there = one.record.address6
+    with six(one, 15006, 9080, app=True), six(two, 15001, app=True):
+        assert await said(inside(two, by_six("fd00:99::7", 80))) == "15001 fd00:99::7 80"
+        assert await said(inside(two, by_six(there, 9080, mark=PROXY_MARK), app=False)) == f"15006 {there} 9080"
+        assert await said(inside(one, by_six(there, 9080, mark=PROXY_MARK), app=False)) == f"15006 {there} 9080"
+        assert (await said(inside(one, by_six("::1", 9080)))).startswith("9080 ")
+        assert await said(inside(two, by_six(there, 15006, mark=PROXY_MARK), app=False)) == "ConnectionRefusedError"
+    server = DnsServer(resolvers=list)
+    server.publish({"cart.default.svc.cluster.local": ["240.240.0.1", "fd00:99::7"]})
+    answering = await server.serve(await two.dns_sockets(), "default")
+    try:
+        assert (await said(inside(two, ASKS_BY_SIX))).split() == ["240.240.0.1", "fd00:99::7", "fd00:99::7"]
+    finally:
+        await answering.close()
+
+
+async def test_nothing_leaves_by_ipv6(network: NetnsNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the world outside there is no way; and where a host gives no addresses, there is none at all past the sidecar."""
+    one = await network.create("default/one")
+    outside = inside(one, by_six("2001:db8::1", 80))
+    assert await said(outside) == "OSError"
+    await network.teardown()
+    monkeypatch.setattr(host_network, "gives_ipv6", lambda: False)
+    one = await network.create("default/one")
+    assert not one.ipv6
     code = """
         import socket
         s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
@@ -188,10 +272,7 @@ async def test_the_host_reaches_a_gateway_through_the_relay(network: NetnsNetwor
     assert gateway.capture is Capture.NONE
     assert network.relayed is not ROOT
     two = await network.create("default/two", [9080])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    path = str(folder / "relay.sock")
+    port, path = free_port(), str(folder / "relay.sock")
     inner = inner_resources({8089: path})
     inner["listeners"].append(listener("gateway", 8089, "workload"))
     workload = static("workload", 9080)
@@ -199,7 +280,7 @@ async def test_the_host_reaches_a_gateway_through_the_relay(network: NetnsNetwor
         two.address
     )
     inner["clusters"].append(workload)
-    outer = relay_bootstrap("127.0.0.1", {port: path}, admin_socket=str(folder / "admin.sock"))
+    outer = relay_bootstrap("127.0.0.1", {port: path}, admin_socket=str(folder / "admin.sock"), budget=budget())
     async with (
         listening(two, ("0.0.0.0", 15006)),
         envoy(

@@ -15,6 +15,17 @@ from tulle.api.regex import why_not_re2
 from tulle.api.registry import KINDS, kind_for, kind_of_resource
 from tulle.api.values import seconds
 
+# As much as is let in: what repeats is long, and repeated as often as RE2 does it.
+LARGEST = (
+    "a{1000}",
+    "(a{100}){10}",
+    f"({'a' * 25}){{1000}}",
+    ".{0,1000}" * 8,
+    r"(\pL{10}\W){90}",
+    "(a*)*b",
+    "(?:[a-z0-9-]{1,63}[.]){1,8}",
+)
+
 
 @pytest.mark.parametrize(
     ("text", "length"),
@@ -47,7 +58,8 @@ def test_no_durations(text: str) -> None:
     "expression",
     ["", ".*", "^/a/[^/]+$", "(?i)abc", "a(?i:b)c", r"\d+\.\d+", r"\p{L}+", "[[:alpha:]]+", "(?P<n>a)", "(?<n>a)", "a{1,1000}",
      r"\z",
-     r"\Qa(\E", "[)(]", r"[\]]", "a|b", "(?s).", "(?U)a+", r"\x{10FFFF}", "a(?i)b", "x*?", "[]a]", r"\\1", r"[(?=]", r"\(?=a\)"],
+     r"\Qa(\E", "[)(]", r"[\]]", "a|b", "(?s).", "(?U)a+", r"\x{10FFFF}", "a(?i)b", "x*?", "[]a]", r"\\1", r"[(?=]", r"\(?=a\)",
+     *LARGEST],
 )  # fmt: skip
 def test_re2_expressions(expression: str) -> None:
     """An expression that Envoy takes would be refused."""
@@ -56,7 +68,27 @@ def test_re2_expressions(expression: str) -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["(?=a)", "(?!a)", "(?<=a)b", "(?<!a)b", r"(a)\1", "a++", "(?>a)", "a{1001}", "(a", "a)", "[a", "(?P=n)", r"\Z"],
+    [
+        "(?=a)",
+        "(?!a)",
+        "(?<=a)b",
+        "(?<!a)b",
+        r"(a)\1",
+        "a++",
+        "(?>a)",
+        "a{1001}",
+        "(a{100}){11}",
+        "(a|b{500}){3}",
+        "(?:(x{10}y){10}){11}",
+        f"({'a' * 40}){{1000}}",
+        f"[{'a-b' * 30}]{{999}}",
+        ".{1000}" * 30,
+        "(a",
+        "a)",
+        "[a",
+        "(?P=n)",
+        r"\Z",
+    ],
 )
 def test_not_re2_expressions(expression: str) -> None:
     """Envoy would refuse a whole listener for one route's expression."""

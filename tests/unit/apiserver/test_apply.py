@@ -65,6 +65,15 @@ def test_what_is_no_longer_named_goes_and_what_others_set_stays() -> None:
     assert nothing["spec"] == {"ports": [HTTP], "clusterIP": "240.240.0.7"}
 
 
+def test_a_map_that_was_empty_gets_fields() -> None:
+    """Broken: the second apply of a file would drop what was written into a map that the first one had as {}."""
+    live = apply(None, service(ports=[HTTP], selector={}), manager("one"), LISTS, force=False)
+    filled = apply(live, service(ports=[HTTP], selector={"app": "a"}), manager("one"), LISTS, force=False)
+    assert filled["spec"]["selector"] == {"app": "a"}
+    emptied = apply(filled, service(ports=[HTTP], selector={}), manager("one"), LISTS, force=False)
+    assert emptied["spec"]["selector"] == {}
+
+
 def test_managers_conflict_over_different_values_only() -> None:
     """Two files that disagree must not silently fight; two that agree share the field."""
     live = apply(None, service(ports=[HTTP], type="ClusterIP"), manager("one"), LISTS, force=False)

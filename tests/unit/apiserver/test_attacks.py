@@ -22,6 +22,7 @@ from tests.support.asking import Person, binding, grant, role, rule
 from tests.support.wire import wire
 from tulle.control.apiserver.errors import Denial
 from tulle.control.apiserver.gate import is_open, plain_path
+from tulle.control.apiserver.guard import USER
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 SECRETS = "/api/v1/namespaces/default/secrets"
@@ -312,7 +313,7 @@ async def test_sub_applications_are_closed_by_default() -> None:
     """A page that somebody mounts and forgets to protect is nobody's until a role grants it."""
 
     async def page(request: web.Request) -> web.Response:
-        return web.Response(text=request["user"].name)
+        return web.Response(text=request[USER].name)
 
     extra = web.Application()
     extra.router.add_get("/page", page)

@@ -67,6 +67,19 @@ async def test_headers_that_come_too_slowly() -> None:
             assert status(await second.read()) == (408, "Timeout")
 
 
+async def test_a_connection_that_has_written_may_be_idle() -> None:
+    """Broken: a kept connection that has sent a body is told 408 and cut off, seconds later, for a head that it owes nobody."""
+    async with running(limits=Limits(head_seconds=0.3)) as served, wire(served, admin(served)) as one:
+        made = json.dumps({"metadata": {"name": "c"}})
+        await one.send(
+            f"POST {MAPS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(made)}\r\n\r\n{made}"
+        )
+        assert b"201 Created" in await one.read(b"managedFields")
+        await asyncio.sleep(0.5)
+        await one.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"HTTP/1.1 200" in await one.read(b"\r\n\r\nok")
+
+
 async def test_a_body_that_comes_too_slowly() -> None:
     """A client that promises a body and does not send it, on any path that takes one."""
     async with running(limits=Limits(body_seconds=0.3)) as served:

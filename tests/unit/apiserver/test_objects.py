@@ -387,7 +387,7 @@ async def test_what_the_mesh_says() -> None:
             seen.append((kind.kind, revision > 0 and stored is not None and stored.revision == revision))
             return ['host "nowhere" is not known\nyet']
 
-        def expect(self, key: Key, body: dict[str, Any], new: Object) -> None:
+        def expect(self, key: Key, revision: int, body: dict[str, Any], new: Object) -> None:
             expected.append(key.resource)
 
     said: list[str] = []

@@ -13,6 +13,8 @@ from aiohttp import web
 from tests.support.apiserver import Ca, Running, running
 from tulle.api.registry import KINDS
 from tulle.client.errors import ApiError
+from tulle.control.apiserver.guard import USER
+from tulle.control.asking import IDENTITY
 from tulle.control.store.memory import MemoryStore
 from tulle.kit.errors import Refused, Unavailable
 
@@ -47,8 +49,8 @@ async def test_sub_applications_get_the_peer() -> None:
     """Join and sign authenticate for themselves: they must learn who asks, and be reachable without a certificate."""
 
     async def who(request: web.Request) -> web.Response:
-        user = request["user"]
-        return web.json_response([user and user.name, request["identity"]])
+        user = request.get(USER)
+        return web.json_response([user and user.name, request.get(IDENTITY) or None])
 
     async def broken(_request: web.Request) -> web.Response:
         raise RuntimeError("a bug")

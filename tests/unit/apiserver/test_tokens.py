@@ -11,7 +11,9 @@ from tests.support.apiserver import Running, running
 from tests.support.asking import Person, binding, grant, role, rule
 from tulle.client.api import ApiClient
 from tulle.client.kubeconfig import Kubeconfig, read, with_token
+from tulle.control.apiserver.guard import USER
 from tulle.control.apiserver.tokens import RESOURCE, ApiTokens, Bound
+from tulle.control.asking import IDENTITY
 from tulle.control.store.memory import MemoryStore
 from tulle.ports import Delete, Key, Put
 
@@ -291,7 +293,7 @@ async def test_who_acts_as_another_has_the_others_rights_alone() -> None:
     from aiohttp import web
 
     async def who(request: web.Request) -> web.Response:
-        return web.json_response([request["user"].name, request["user"].author, request["identity"]])
+        return web.json_response([request[USER].name, request[USER].author, request[IDENTITY] or None])
 
     extra = web.Application()
     extra.router.add_get("/who", who)

@@ -49,13 +49,13 @@ def files(folder: Path) -> Mapping[str, bytes]:
 async def test_a_lost_store_comes_back(tmp_path: Path) -> None:
     """The disk is gone, a new machine stands there; whoever has watched the old one must not take its past for the present."""
     state, fresh = tmp_path / "state", tmp_path / "fresh"
-    authority = Authority.open(state / "ca")
+    authority = Authority.open(state / "ca", seal=KEYS)
     at = await write(state, 5)
     path = await saved(state, tmp_path / "b", with_authority=True)
     seen = await write(state, 300, 5)
     done = await restore(path, fresh, KEYS, force=False)
     assert (done.objects, done.aside, done.authority) == (2, (), True)
-    assert Authority.open(fresh / "ca").bundle == authority.bundle
+    assert Authority.open(fresh / "ca", seal=KEYS).bundle == authority.bundle
     found, revision = await content(fresh)
     assert found == {A: 4, S: 4}
     assert revision == done.revision > seen
@@ -117,22 +117,22 @@ async def test_over_a_damaged_store(tmp_path: Path) -> None:
 async def test_another_authority(tmp_path: Path) -> None:
     """Whoever overwrites a root's key by mistake cuts off every node."""
     state, other = tmp_path / "state", tmp_path / "other"
-    first, second = Authority.open(state / "ca"), Authority.open(other / "ca")
+    first, second = Authority.open(state / "ca", seal=KEYS), Authority.open(other / "ca")
     await write(state, 1)
     path = await saved(state, tmp_path / "b", with_authority=True)
     with pytest.raises(Refused, match="another authority"):
         await restore(path, other, KEYS, force=False, now=NOW)
     assert not (other / "store.db").exists()
     done = await restore(path, other, KEYS, force=True, now=NOW)
-    assert Authority.open(other / "ca").bundle == first.bundle
-    assert Authority.open(done.aside[0]).bundle == second.bundle
+    assert Authority.open(other / "ca", seal=KEYS).bundle == first.bundle
+    assert Authority.open(done.aside[0], seal=KEYS).bundle == second.bundle
     assert (await restore(path, other, KEYS, force=True, now=NOW + 1)).aside[0].name.startswith("store.db")  # the same one: kept
 
 
 async def test_what_cannot_be_restored_changes_nothing(tmp_path: Path) -> None:
     """A failed restore must leave the mesh that there is."""
     state = tmp_path / "state"
-    Authority.open(state / "ca")
+    Authority.open(state / "ca", seal=KEYS)
     await write(state, 5)
     path = await saved(state, tmp_path / "b", with_authority=True)
     before = files(state)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from tulle.api.decode import decode
+from tulle.api.istio import VirtualService
 from tulle.api.object import Object
 from tulle.api.registry import kind_of_resource
 from tulle.app.feed import Feed, as_read
 from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.target import Target, Writing
 from tulle.control.store.memory import MemoryStore
+from tulle.control.store.sqlite import SqliteStore
 from tulle.core.compile.objects import bare, virtual_services
 from tulle.core.pipeline import Pipeline
-from tulle.ports import Key
+from tulle.ports import Key, Put
 
 VIRTUAL_SERVICES = "virtualservices.networking.istio.io"
 STATUS = {"conditions": [{"type": "Reconciled", "status": "True"}]}
@@ -32,10 +35,10 @@ class Mesh:
     async def judge(self, *_: Any) -> list[str]:
         return []
 
-    def expect(self, key: Key, body: dict[str, Any], new: Object) -> None:
+    def expect(self, key: Key, revision: int, body: dict[str, Any], new: Object) -> None:
         self.expected.append((key, body, new))
         if self.feed is not None:
-            self.feed.expect(key, body, new)
+            self.feed.expect(key, revision, body, new)
 
 
 def at(resource: str, name: str, *, version: str = "", subresource: str = "") -> Target:
@@ -50,8 +53,8 @@ def route(host: str = "reviews") -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def fed() -> AsyncIterator[tuple[Objects, Mesh, Feed, MemoryStore]]:
-    store, mesh = MemoryStore(), Mesh()
+async def fed(kept: SqliteStore | None = None) -> AsyncIterator[tuple[Objects, Mesh, Feed, MemoryStore | SqliteStore]]:
+    store, mesh = kept or MemoryStore(), Mesh()
     objects = Objects(store, lambda: 1_700_000_000.0, mesh)
     await objects.prepare()
     mesh.feed = Feed(store, Pipeline(), lambda _published: None)
@@ -97,9 +100,17 @@ async def test_only_what_was_stored_counts() -> None:
     async with fed() as (objects, _mesh, feed, store):
         key = Key(VIRTUAL_SERVICES, "default", "r")
         created = await objects.create(at(VIRTUAL_SERVICES, "r"), route(), Writing("me"))
-        other, _ = decode({**created.body, "spec": route("elsewhere")["spec"]})
+        elsewhere = {**created.body, "spec": route("elsewhere")["spec"]}
+        other, _ = decode(elsewhere)
         assert other is not None
-        feed.expect(key, {**created.body, "spec": route("elsewhere")["spec"]}, other)
+        at_next = int(created.body["metadata"]["resourceVersion"]) + 1
+        for revision in (at_next - 1, at_next + 1):  # of before, and of what is not written at all
+            feed.expect(key, revision, elsewhere, other)
+        await store.write([Put(key, {**created.body, "spec": route("details")["spec"]})])
+        assert await feed.reached(at_next)
+        row = feed.pipeline.flow.get(virtual_services, ("default", "r"))
+        assert row is not None
+        assert row.spec.hosts == ("details",)
         await objects.patch(
             at(VIRTUAL_SERVICES, "r", version="v1beta1"), lambda live: {**live, "spec": route("ratings")["spec"]}, Writing("me")
         )
@@ -108,6 +119,21 @@ async def test_only_what_was_stored_counts() -> None:
         assert row is not None
         assert row.spec.hosts == ("ratings",)
         assert row.api_version == "networking.istio.io/v1"
+
+
+async def test_what_was_decoded_is_not_decoded_again(tmp_path: Path) -> None:
+    """Broken: every write through the API server would cost a decoding more."""
+    async with fed(SqliteStore(tmp_path / "s.db")) as (objects, mesh, feed, store):
+
+        async def taken_over() -> bool:
+            assert await feed.reached((await store.list())[1])
+            row, new = feed.pipeline.flow.get(virtual_services, ("default", "r")), mesh.expected[-1][2]
+            return row is not None and isinstance(new, VirtualService) and row.spec is new.spec
+
+        await objects.create(at(VIRTUAL_SERVICES, "r"), route(), Writing("me"))
+        assert await taken_over()
+        await objects.patch(at(VIRTUAL_SERVICES, "r"), lambda live: {**live, "spec": route("ratings")["spec"]}, Writing("me"))
+        assert await taken_over()
 
 
 async def test_a_revision_that_does_not_come_is_not_waited_for_for_ever() -> None:

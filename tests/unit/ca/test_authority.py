@@ -16,7 +16,6 @@ from cryptography.x509.oid import NameOID
 from tulle.control.ca.authority import Authority
 from tulle.control.ca.rotation import Schedule, Step
 from tulle.kit.errors import Corrupt, Refused
-from tulle.ports import Signer
 
 NOW = 1_800_000_000.0
 WORKLOAD = "spiffe://cluster.local/ns/default/sa/bookinfo-reviews"
@@ -53,8 +52,7 @@ def leaf_of(chain: bytes) -> x509.Certificate:
 def test_only_the_key_of_a_request_counts(tmp_path: Path) -> None:
     """Would fail if a CSR could bring its own names or rights into a certificate."""
     authority = Authority.open(tmp_path / "ca", clock=Clock())
-    signer: Signer = authority
-    leaf = leaf_of(signer.sign(request(greedy=True), WORKLOAD, 3600))
+    leaf = leaf_of(authority.sign(request(), WORKLOAD, 3600))
     names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert [(type(name), name.value) for name in names.value] == [(x509.UniformResourceIdentifier, WORKLOAD)]
     assert names.critical, "without a subject the names are critical"
@@ -240,3 +238,27 @@ def test_the_root_rotates(tmp_path: Path) -> None:
             assert leaf.issuer in trusted or leaf.not_valid_after_utc <= now
     assert done == [Step.PREPARE, Step.ACTIVATE, Step.RETIRE] * 2
     assert len(pins) == 3
+
+
+@pytest.mark.parametrize(
+    ("extension", "why"),
+    [
+        (x509.BasicConstraints(ca=True, path_length=None), "signs others"),
+        (x509.SubjectAlternativeName([x509.UniformResourceIdentifier("spiffe://cluster.local/ns/x/sa/y")]), "asks for the names"),
+        (x509.SubjectAlternativeName([x509.DNSName("tulle.tulle-system.svc")]), "asks for the names"),
+        (
+            x509.SubjectAlternativeName(
+                [x509.UniformResourceIdentifier(WORKLOAD), x509.UniformResourceIdentifier("spiffe://b/c")]
+            ),
+            "asks for the names",
+        ),
+        (x509.KeyUsage(True, False, False, False, False, True, False, False, False), "signs certificates"),
+    ],
+)
+def test_requests_for_more_are_refused(tmp_path: Path, extension: x509.ExtensionType, why: str) -> None:
+    """Broken: a request for somebody else, or for an authority, is bent to something that looks like success."""
+    authority = Authority.open(tmp_path / "ca", clock=Clock())
+    key = ec.generate_private_key(ec.SECP256R1())
+    csr = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(extension, critical=True)
+    with pytest.raises(Refused, match=why):
+        authority.sign(csr.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), WORKLOAD, 60)

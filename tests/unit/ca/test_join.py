@@ -14,12 +14,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tulle.control.asking import IDENTITY
 from tulle.control.ca.authority import Authority
 from tulle.control.ca.http import COUNTS, PREFIX, identity_app
+from tulle.control.ca.signer import OwnSigner
 from tulle.control.ca.tokens import JoinTokens
 from tulle.control.store.memory import MemoryStore
 from tulle.kit.errors import Refused
-from tulle.ports import Key
+from tulle.ports import Key, Signer
 
 NODE = "spiffe://cluster.local/node/host-1"
 REVIEWS = "spiffe://cluster.local/ns/default/sa/bookinfo-reviews"
@@ -53,14 +55,15 @@ class Site:
         self.store = MemoryStore()
         self.authority = Authority.open(folder, clock=self.clock)
         self.tokens = JoinTokens(self.store, lambda: self.authority.pin, self.clock)
-        self.app = identity_app(self.authority, self.tokens, self.store, lifetime=10.0, clock=self.clock)
+        signer: Signer = OwnSigner(self.authority)
+        self.app = identity_app(signer, self.tokens, self.store, lifetime=10.0, clock=self.clock)
 
     async def __aenter__(self) -> Site:
         @web.middleware
         async def front(
             request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
         ) -> web.StreamResponse:
-            request["identity"] = request.headers.get("as")
+            request[IDENTITY] = request.headers.get("as", "")
             return await handler(request)
 
         parent = web.Application(middlewares=[front])
@@ -195,6 +198,20 @@ async def test_only_hashes_are_kept_and_nothing_is_logged(site: Site) -> None:
     assert token.endswith(site.authority.pin)
 
 
+async def test_tokens_of_a_root_that_was(site: Site) -> None:
+    """Broken: tokens that no node can use any more, for the root was rotated, are handed out to hosts, and nobody has said so."""
+    pin = "a" * 64
+    tokens = JoinTokens(site.store, lambda: pin, site.clock)
+    await tokens.create(["*/*"], 60)
+    await tokens.create(["*/*"], 600)
+    assert await tokens.unused() == (2, 0)
+    pin = "b" * 64
+    await tokens.create(["*/*"], 600)
+    assert await tokens.unused() == (1, 2)
+    site.clock.now += 61
+    assert await tokens.unused() == (1, 1)
+
+
 async def test_old_tokens_are_swept(site: Site) -> None:
     """Would fail if tokens that nobody used stayed in the store for ever."""
     old = await site.tokens.create(["*/*"], 10)
@@ -219,5 +236,21 @@ async def test_the_bundle_is_for_everybody(site: Site) -> None:
     """Would fail if a node could not check, against its token's pin, which control plane it talks to."""
     async with site.session.get(site.server.make_url(PREFIX + "/bundle")) as response:
         body = await response.json()
-    assert set(body) == {"bundle", "trust_domain"}
+    assert set(body) == {"bundle", "trust_domain", "signs"}
     assert "PRIVATE" not in body["bundle"]
+
+
+async def test_bad_requests_are_counted_and_said_once(site: Site) -> None:
+    """Broken: a flood of nonsense costs more than a line each, or nobody can see who sends it."""
+    token = await site.tokens.create(["*/*"], 60)
+    assert (await site.join(token))[0] == 200
+    huge = csr() + "x" * (1 << 20)
+    with structlog.testing.capture_logs() as logs:
+        for body in ({"csr": huge, "identity": REVIEWS}, {"csr": 5}, {"csr": "x", "identity": REVIEWS}):
+            async with site.session.post(site.server.make_url(PREFIX + "/sign"), json=body, headers={"as": NODE}) as response:
+                assert response.status in (400, 403, 413)
+    refused = [entry for entry in logs if entry["event"] == "identity refused"]
+    assert [entry["peer"] for entry in refused] == [NODE] * 3
+    assert all(entry["why"] for entry in refused)
+    assert site.app[COUNTS].refused["sign"] == 3
+    assert (await site.sign(REVIEWS, NODE))[0] == 200, "and nothing else is affected"

@@ -238,11 +238,11 @@ def test_what_files_would_do_to_the_mesh(shell: Shell, namespace: str) -> None:
 
 def test_the_mesh_as_it_is(shell: Shell, namespace: str) -> None:
     """Mistakes that came in by kubectl would be found by nobody."""
-    raw = {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": "s"}, "spec": {}}
+    raw = {"apiVersion": "networking.istio.io/v1beta1", "kind": "ProxyConfig", "metadata": {"name": "s"}, "spec": {}}
     shell("apply", "-n", namespace, "-f", "-", stdin=json.dumps(raw))
     here = shell("analyze", "-n", namespace, "-o", "json")
     assert here.returncode == 0
-    assert [(row["code"], row["kind"], row["name"]) for row in json.loads(here.stdout)] == [("TUL0501", "Telemetry", "s")]
+    assert [(row["code"], row["kind"], row["name"]) for row in json.loads(here.stdout)] == [("TUL0501", "ProxyConfig", "s")]
     assert shell("analyze", "-n", namespace, "--failure-threshold", "Warning").returncode == 79
     assert any(row["name"] == "s" for row in json.loads(shell("analyze", "-A", "-o", "json").stdout))
     assert shell("analyze", "-n", "default", "-o", "json").stdout == "[]\n"

@@ -143,6 +143,11 @@ def test_diff_exits_as_diff_does(shell: Shell, namespace: str) -> None:
     assert other.returncode == 1
     assert "-        version: v1" in other.stdout
     assert "+        version: v7" in other.stdout
+    warm = RULE.replace("{name: v1,", "{name: v1, trafficPolicy: {loadBalancer: {warmup: {duration: 1s, aggression: 2}}},")
+    assert shell("apply", "-n", namespace, "-f", "-", stdin=warm).returncode == 0
+    written = warm.replace("{duration: 1s, aggression: 2}", "{aggression: 2.0, duration: 1s}")
+    same = shell("diff", "-n", namespace, "-f", "-", stdin=written)
+    assert (same.returncode, same.stdout) == (0, "")
     assert shell("diff", "-n", namespace, "-f", "-", stdin=RULE.replace("host", "hst")).returncode == 65
     assert shell("diff", "-f", "/no/such/file").returncode == 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.unit.core.compile.mesh import Mesh, bookinfo, read, service
 from tulle.core.describe import Description, describe, heard
 from tulle.core.evaluate import Outcome, Request, decide_route
+from tulle.core.model.service import Resolution
 
 BOTH = """
 apiVersion: gateway.networking.k8s.io/v1
@@ -119,3 +120,52 @@ def test_one_request_is_followed_from_the_proxy_that_gets_it() -> None:
     assert nowhere is not None
     assert (nowhere.table, nowhere.ports[-1]) == (None, 9080)
     assert heard(mesh.pipeline, "default/nobody", "reviews", 9080) is None
+
+
+OUTSIDE = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: db}
+spec:
+  hosts: [db.example.com]
+  addresses: [198.51.100.7]
+  ports: [{number: 5432, name: pg, protocol: TCP}]
+  resolution: STATIC
+  endpoints: [{address: 192.0.2.1}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: web}
+spec:
+  hosts: [web.example.com]
+  ports: [{number: 80, name: http, protocol: HTTP}, {number: 443, name: tls, protocol: TLS}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: wild}
+spec: {hosts: ["*.wild.example"], ports: [{number: 443, name: tls, protocol: TLS}], resolution: DYNAMIC_DNS}
+"""
+
+
+def test_services_outside_the_mesh_are_described() -> None:
+    """Broken: of what is no HTTP nothing would be said, and a host that DNS finds would look as if it were answered 503."""
+    mesh = Mesh([*bookinfo(), *read(OUTSIDE)])
+    db = described(mesh, "db.example.com")
+    assert [(one.object, one.effect) for one in db.objects] == [("ServiceEntry default/db", "the service itself")]
+    assert [(rules.port, rule.match, rule.action) for rules in db.routes for rule in rules.rules] == [
+        (5432, "connections to 198.51.100.7", "db.example.com:5432")
+    ]
+    assert [one.address for goal in db.destinations for one in goal.endpoints] == ["192.0.2.1:5432"]
+    web = described(mesh, "web.example.com")
+    assert [rules.port for rules in web.routes] == [80, 443]
+    assert {(goal.found, goal.endpoints[0].address) for goal in web.destinations} == {
+        (Resolution.DNS, "web.example.com:80"),
+        (Resolution.DNS, "web.example.com:443"),
+    }
+    (wild,) = described(mesh, "*.wild.example").destinations
+    assert (wild.found, wild.endpoints) == (Resolution.DYNAMIC, ())
+    for host, carried in (("a.wild.example", "TLS for *.wild.example: *.wild.example:443"), ("else.where", "")):
+        at = heard(mesh.pipeline, "default/curl", host, 443)
+        assert at is not None
+        assert at.carried == carried

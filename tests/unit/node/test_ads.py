@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import grpc
 import pytest
 
+from tests.support.certificates import Roots
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, Published, encode, encode_json
 from tulle.core.model.name import Name
-from tulle.node import ads
+from tulle.node import ads, file_secrets
 from tulle.node.ads import Feed
 from tulle.node.cache import Cache
 from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
@@ -21,7 +22,7 @@ from tulle.xds.client import AdsClient, Response, Upstream
 from tulle.xds.server import OPTIONS, AdsServer
 
 ME = "default/me"
-CDS, EDS, LDS = type_urls.CLUSTER, type_urls.ENDPOINT, type_urls.LISTENER
+CDS, EDS, LDS, SDS = type_urls.CLUSTER, type_urls.ENDPOINT, type_urls.LISTENER, type_urls.SECRET
 
 
 def cluster(name: str, comment: str = "") -> Encoded:
@@ -256,6 +257,36 @@ async def test_a_taken_over_envoy_is_told_to_drop_nothing(rig: Rig) -> None:
     await envoy.until(lambda: envoy.held[EDS].get("b") == endpoints("b", b"moved"))
     assert not await synced(rig, revision)
     assert not removed
+
+
+async def test_who_asks_while_files_are_read_is_heard(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Envoy that comes back at a bad moment would never hear of a renewed certificate again, or wait for one for ever."""
+    monkeypatch.setattr(ads, "_FILES", 3600.0)  # nothing but the question leads to a look
+    names = []
+    for host in ("a", "b"):
+        paths = [rig.folder / f"{host}.{end}" for end in ("crt", "key")]
+        for path, data in zip(paths, Roots().server(host), strict=True):
+            path.write_bytes(data)
+            path.chmod(0o644)
+        names.append(f"file-cert:{paths[0]}~{paths[1]}")
+    rig.folder.chmod(0o755)
+    await rig.feed.start()
+    envoy, loop, stamps = rig.envoy(), asyncio.get_running_loop(), file_secrets.stamps
+
+    async def ask() -> None:
+        envoy.client.want(SDS, names[1:])
+        while not any(names[1] in asked.get(SDS, ()) for asked in rig.feed._streams.values()):  # noqa: ASYNC110 - nothing else tells
+            await asyncio.sleep(0)
+
+    def slow(wanted: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        found = stamps(wanted)
+        if list(wanted) == names[:1]:
+            asyncio.run_coroutine_threadsafe(ask(), loop).result(10)
+        return found
+
+    monkeypatch.setattr(file_secrets, "stamps", slow)
+    envoy.client.want(SDS, names[:1])
+    await envoy.until(lambda: set(envoy.held.get(SDS, ())) == set(names))
 
 
 async def test_nobody_elses_envoy(rig: Rig) -> None:

@@ -60,7 +60,7 @@ def test_only_what_was_acknowledged_is_kept(tmp_path: Path) -> None:
     """An Envoy that refused a configuration would be started with it again, with nothing to fall back to."""
     cache = filled()
     cache.take(type_urls.CLUSTER, "5", [cluster("a", b"broken")], ["b"])
-    assert cache.refused(cache.revision, type_urls.CLUSTER) == ["5"]
+    assert cache.refused(cache.revision, type_urls.CLUSTER, ["a"]) == ["5"]
     assert cache.versions(type_urls.CLUSTER) == {"a": cluster("a").version, "b": cluster("b").version}, "it is sent again"
     again = Cache.load(ME, stored(cache, tmp_path))
     assert dict(again.table(UPSTREAM, type_urls.CLUSTER)) == {"a": cluster("a"), "b": cluster("b")}
@@ -68,6 +68,21 @@ def test_only_what_was_acknowledged_is_kept(tmp_path: Path) -> None:
     assert cache.acknowledged(cache.revision, type_urls.CLUSTER) == ["6"]
     again = Cache.load(ME, stored(cache, tmp_path))
     assert dict(again.table(UPSTREAM, type_urls.CLUSTER)) == {"a": cluster("a", b"repaired")}
+
+
+def test_one_refusal_is_no_word_on_what_came_beside_it(tmp_path: Path) -> None:
+    """Broken: a right object would be told as refused for a wrong one, for ever; and Envoy started with the wrong one again."""
+    cache = filled()
+    cache.take(type_urls.CLUSTER, "5", [cluster("a", b"wrong"), cluster("new", b"wrong")], [])
+    cache.take(type_urls.CLUSTER, "6", [cluster("c")], ["b"])
+    assert cache.refused(cache.revision, type_urls.CLUSTER, ["a", "new"]) == ["5"]
+    assert cache.acknowledged(cache.revision, type_urls.CLUSTER) == ["6"]
+    again = Cache.load(ME, stored(cache, tmp_path))
+    assert dict(again.table(UPSTREAM, type_urls.CLUSTER)) == {"a": cluster("a"), "c": cluster("c")}
+    assert cache.versions(type_urls.CLUSTER)["a"] == cluster("a").version, "so that the newest is sent, and refused, again"
+    cache.take(type_urls.CLUSTER, "7", [cluster("a", b"2")], ["new"])
+    assert cache.acknowledged(cache.revision) == ["7"]
+    assert cache.versions(type_urls.CLUSTER) == {"a": cluster("a", b"2").version, "c": cluster("c").version}
 
 
 def test_answers_wait_for_their_revision() -> None:

@@ -89,7 +89,7 @@ def test_what_is_chosen() -> None:
         "ip6 daddr { fd00::/8 } return",
         "tcp dport { 9000 } redirect to :1",
         "meta l4proto tcp ip daddr { 10.0.0.0/8, 240.240.0.0/16 } redirect to :1",
-        "meta l4proto tcp ip6 daddr { 2001:db8::/32 } redirect to :1",
+        "meta l4proto tcp ip6 daddr { 2001:db8::/32, fd74:756c:f0f0::/112 } redirect to :1",
     ]
     assert chain(text, "in_10") == [
         'iifname { "docker0", "eth1" } return',
@@ -102,9 +102,41 @@ def test_what_is_chosen() -> None:
 def test_netns_chooses_by_the_same_lines() -> None:
     """One annotation, one meaning, however a host captures."""
     text = nftables.workload_rules(ProxyPorts(), (80, 8080), CHOSEN)
-    assert "tcp dport { 25, 3306 } return" in chain(text, "output")
+    assert "tcp dport { 25, 3306 } return" in chain(text, "outward")
     assert chain(text, "prerouting")[-2:] == ["tcp dport != { 80, 443 } return", "meta l4proto tcp redirect to :15006"]
     assert "tcp dport { 80 } redirect to :15006" in text.partition("daddr != 127.0.0.0/8 ")[2]
+
+
+def test_nothing_leaves_for_an_address_of_services() -> None:
+    """Broken: a call to a port that a service does not have is waited for until its caller gives up."""
+    groups = 'socket cgroupv2 level 3 { "tulle-x/10/app", "tulle-x/10/proxy" } '
+    for text, match in ((nftables.workload_rules(ProxyPorts()), ""), (rules("tulle-x", 3, [ONE]), groups)):
+        lines = chain(text, "nowhere")
+        assert lines[0] == "type filter hook output priority 0"
+        assert lines[-4:] == [
+            f"ip daddr 240.240.0.0/16 {match}meta l4proto tcp reject with tcp reset",
+            f"ip daddr 240.240.0.0/16 {match}reject",
+            f"ip6 daddr fd74:756c:f0f0::/112 {match}meta l4proto tcp reject with tcp reset",
+            f"ip6 daddr fd74:756c:f0f0::/112 {match}reject",
+        ]
+    assert chain(rules("tulle-x", 3, []), "nowhere") == []
+
+
+def test_datagrams_to_services_meet_the_proxy() -> None:
+    """Broken: they are taken for DNS, or the proxy's own are; or an application that listens everywhere is sent its own."""
+    text = nftables.workload_rules(ProxyPorts(), datagrams=True)
+    out = chain(text, "output")
+    for line in (
+        "meta l4proto udp socket transparent 1 return",
+        "ip daddr 240.240.0.0/16 meta l4proto udp dnat to :udp dport | 0xf000",
+    ):
+        assert out.index(line) < out.index("udp dport 53 redirect to :15053")
+    assert chain(text, "input")[1:3] == [
+        'iifname "lo" ip daddr 240.240.0.0/16 meta l4proto udp socket transparent 1 accept',
+        'iifname "lo" ip daddr 240.240.0.0/16 meta l4proto udp drop',
+    ]
+    assert "transparent" not in nftables.workload_rules(ProxyPorts())
+    assert [one.split()[-3] for one in nftables.datagram_routes("10.0.0.9")] == ["240", "10.0.0.9"]
 
 
 @pytest.mark.parametrize("chosen", [Interception(), CHOSEN, Interception(outbound_ranges=(), inbound_ports=()),
@@ -120,6 +152,6 @@ def test_nft_reads_them(chosen: Interception) -> None:
         for line in rules("tulle-x", 3, [captured]).splitlines()
         if '"a/' not in line
     ).replace("    elements = {\n    }\n", "")
-    for one in (text, nftables.workload_rules(ProxyPorts(), (80,), chosen)):
+    for one in (text, *(nftables.workload_rules(ProxyPorts(), (80,), chosen, datagrams=it) for it in (True, False))):
         done = subprocess.run(["nft", "-c", "-f", "-"], input=one, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr + one

@@ -21,7 +21,6 @@ TABLE = {
     "nobody.shop.svc.cluster.local": [],
     "api.example.com": ["240.240.0.4"],
     "*.wild.example.com": ["240.240.0.5"],
-    "shop/private.example.com": ["240.240.0.6"],
 }
 
 
@@ -40,8 +39,6 @@ TABLE = {
         ("api.example.com", "shop", "240.240.0.4"),
         ("a.b.wild.example.com", "shop", "240.240.0.5"),
         ("wild.example.com", "shop", None),
-        ("private.example.com", "shop", "240.240.0.6"),
-        ("private.example.com", "default", None),
         ("example.com", "shop", None),
         ("", "shop", None),
     ],

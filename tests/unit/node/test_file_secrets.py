@@ -35,7 +35,7 @@ def test_roots_and_a_pair(folder: Path) -> None:
     assert secret.tls_certificate.private_key.inline_bytes == (folder / "key.pem").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["none.pem", "absent.pem", "", "../ca.pem"])
+@pytest.mark.parametrize("name", ["none.pem", "absent.pem", "", "../ca.pem", "a\0b"])
 def test_what_is_no_certificate(folder: Path, name: str) -> None:
     """Broken: Envoy would be sent what it refuses, or the node stumble over a missing file."""
     assert read_secrets([file_secret("root", str(folder / name)), NOBODY, file_secret("root", name)], folder) == {}

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from tulle.client.node_api import Port, Probe, WorkloadSpec
@@ -29,6 +30,7 @@ GROUP: dict[str, Any] = {
             "serviceAccount": "bookinfo-reviews",
             "locality": "eu/north/a",
             "weight": 7,
+            "network": "dmz",
             "ports": {"grpc": 7070},
         },
         "probe": {"httpGet": {"path": "/healthz", "port": 9080}, "periodSeconds": 2, "failureThreshold": 5},
@@ -46,6 +48,7 @@ def test_an_entry_has_what_its_group_says() -> None:
     assert own == {"app": "reviews", "team": "a", "version": "v2"}
     assert (entry["spec"]["locality"], entry["spec"]["weight"]) == ("eu/north/a", 7)
     assert entry["spec"]["ports"]["grpc"] == 7070
+    assert entry["spec"]["labels"]["topology.istio.io/network"] == "dmz"
     assert entry["metadata"]["annotations"]["tulle.dev/group"] == "reviews"
     assert entry["metadata"]["annotations"]["note"] == "x"
 
@@ -96,6 +99,50 @@ async def test_a_connection(box: ProxySandbox) -> None:
     async with answering(200) as port:
         assert await healthy(Probe(port=port), box, {})
     assert not await healthy(Probe(port=port), box, {})
+
+
+async def check(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    """gRPC's health service, to which one service serves (SERVING is 1), another does not, and others are not known."""
+    known = {b"": b"\x08\x01", b"\x0a\x04cart": b"\x08\x01", b"\x0a\x03pay": b"\x08\x02"}
+    if request not in known:
+        await context.abort(grpc.StatusCode.NOT_FOUND)
+    return known[request]
+
+
+async def test_grpc(box: ProxySandbox) -> None:
+    """A gRPC application that says NOT_SERVING would get traffic, or one that serves none."""
+    server = grpc.aio.server()
+    handlers = {"Check": grpc.unary_unary_rpc_method_handler(check)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        asked = {name: await healthy(Probe(port=port, grpc=name, timeout=10), box, {}) for name in ("", "cart", "pay", "unknown")}
+    finally:
+        await server.stop(None)
+    assert asked == {"": True, "cart": True, "pay": False, "unknown": False}
+    assert not await healthy(Probe(port=port, grpc="", timeout=0.5), box, {})
+    async with answering(200) as port:  # no gRPC at all
+        assert not await healthy(Probe(port=port, grpc="", timeout=0.5), box, {})
+
+
+@pytest.mark.parametrize(
+    ("said", "probe"),
+    [
+        ({"grpc": {}}, Probe(port=9080, grpc="")),
+        ({"grpc": {"service": "cart", "port": 7070}, "successThreshold": 2}, Probe(port=7070, grpc="cart", successes=2)),
+        ({"tcpSocket": {"port": 9, "host": "10.0.0.1"}, "initialDelaySeconds": 4}, Probe(port=9, host="10.0.0.1", delay=4)),
+        ({"exec": {"command": ["a", "b"]}, "timeoutSeconds": 3}, Probe(command=("a", "b"), timeout=3)),
+        (
+            {"httpGet": {"port": 9, "scheme": "HTTPS", "httpHeaders": [{"name": "a", "value": "b"}]}},
+            Probe(port=9, path="/", tls=True, headers=(("a", "b"),)),
+        ),
+    ],
+)
+def test_every_probe_of_a_group(said: dict[str, Any], probe: Probe) -> None:
+    """A group's probe would be run as another one, or not at all."""
+    group = {"metadata": {"name": "reviews"}, "spec": {"template": {}, "probe": said}}
+    assert in_group(WorkloadSpec(name="vm", group="reviews", ports=(Port(80, "http", target=9080),)), group).probe == probe
 
 
 async def test_silence_is_no_answer(box: ProxySandbox) -> None:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Collection
 
 from tulle.node.health import FAST, GONE_FOR, PATIENCE, SLOW, Readiness, watch
-from tulle.node.sandbox import listening_ports
+from tulle.node.sandbox import listening_ports, receiving_ports
 
 
 def test_ready_at_the_first_look() -> None:
@@ -86,3 +86,19 @@ async def test_without_ports_it_is_ready() -> None:
     told: list[bool] = []
     await watch((), set, told.append, Readiness())
     assert told == [True]
+
+
+async def test_udp_ports_are_bound_and_not_listened_on() -> None:
+    """Broken: a workload that takes datagrams would never be ready, or be so for its proxy's sockets or its own questions."""
+    told: asyncio.Queue[bool] = asyncio.Queue()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("::1", 0))
+        bound = {one.getsockname()[1], two.getsockname()[1]}
+        watching = asyncio.create_task(watch((), set, told.put_nowait, Readiness(), bound, lambda: receiving_ports("self")))
+        try:
+            assert await told.get()
+        finally:
+            watching.cancel()
+        one.connect(("127.0.0.1", 9))
+        assert receiving_ports("self") & bound == {two.getsockname()[1]}

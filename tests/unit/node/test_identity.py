@@ -14,8 +14,10 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
+from tulle.control.asking import IDENTITY
 from tulle.control.ca.authority import Authority
 from tulle.control.ca.http import PREFIX, identity_app
+from tulle.control.ca.signer import OwnSigner
 from tulle.control.ca.tokens import JoinTokens
 from tulle.control.store.memory import MemoryStore
 from tulle.kit.errors import Refused, TulleError, Unavailable
@@ -52,12 +54,12 @@ class ControlPlane:
         ) -> web.StreamResponse:
             assert request.transport is not None
             peer = request.transport.get_extra_info("peercert") or {}
-            request["identity"] = next((value for kind, value in peer.get("subjectAltName", ()) if kind == "URI"), None)
+            request[IDENTITY] = next((value for kind, value in peer.get("subjectAltName", ()) if kind == "URI"), "")
             self.asked += 1
             return await handler(request)
 
         app = web.Application(middlewares=[front])
-        app.add_subapp(PREFIX, identity_app(self.authority, self.tokens, self.store, self.lifetime))
+        app.add_subapp(PREFIX, identity_app(OwnSigner(self.authority), self.tokens, self.store, self.lifetime))
         pair = self.authority.issue_server(["127.0.0.1"], 3600.0)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         (self._folder / "server.pem").write_bytes(pair.key + pair.chain)

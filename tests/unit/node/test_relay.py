@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.envoy import envoy_path
+from tulle.node.budget import budget
 from tulle.node.relay import inner_resources, relay_bootstrap
 
 
@@ -17,7 +18,7 @@ from tulle.node.relay import inner_resources, relay_bootstrap
 def test_envoy_takes_it(tmp_path: Path, side: str) -> None:
     """A bootstrap that Envoy refuses is an ingress that nobody reaches."""
     sockets = {8080: str(tmp_path / "8080.sock"), 8443: str(tmp_path / "8443.sock")}
-    bootstrap: dict[str, Any] = relay_bootstrap("127.0.0.1", sockets, admin_socket=str(tmp_path / "admin.sock"))
+    bootstrap: dict[str, Any] = relay_bootstrap("127.0.0.1", sockets, admin_socket=str(tmp_path / "admin.sock"), budget=budget())
     if side == "inside":
         bootstrap = {"node": {"id": "g", "cluster": "g"}, "static_resources": inner_resources(sockets)}
     file = tmp_path / "bootstrap.json"

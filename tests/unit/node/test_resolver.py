@@ -78,10 +78,10 @@ async def rig() -> AsyncIterator[Rig]:
 async def test_answers_and_ends(rig: Rig) -> None:
     """Mesh names would not resolve, or the process stay behind when the node is torn down."""
     place = Place()
-    await rig.resolver.publish({NAME: ["240.240.0.7"]})
+    await rig.resolver.publish("default/a", {NAME: ["240.240.0.7"]})
     await rig.resolver.serve("default/a", "default", place.sockets)
     assert await place.ask() == ["240.240.0.7"]
-    await rig.resolver.publish({NAME: ["240.240.0.8"]})
+    await rig.resolver.publish("default/a", {NAME: ["240.240.0.8"]})
     assert await place.ask() == ["240.240.0.8"]
     (process,) = carrying(rig.instance)
     await rig.resolver.close(end=True)
@@ -92,7 +92,8 @@ async def test_answers_and_ends(rig: Rig) -> None:
 async def test_a_namespace_of_its_own(rig: Rig) -> None:
     """A short name would mean the service of another namespace."""
     one, two = Place(), Place()
-    await rig.resolver.publish({NAME: ["240.240.0.7"], "reviews.shop.svc.cluster.local": ["240.240.0.9"]})
+    await rig.resolver.publish("default/a", {NAME: ["240.240.0.7"], "reviews.shop.svc.cluster.local": ["240.240.0.9"]})
+    await rig.resolver.publish("shop/a", {NAME: ["240.240.0.7"], "reviews.shop.svc.cluster.local": ["240.240.0.9"]})
     await rig.resolver.serve("default/a", "default", one.sockets)
     await rig.resolver.serve("shop/a", "shop", two.sockets)
     assert await one.ask() == ["240.240.0.7"]
@@ -103,7 +104,7 @@ async def test_a_namespace_of_its_own(rig: Rig) -> None:
 async def test_it_is_started_again(rig: Rig) -> None:
     """After a crash no workload of the node would resolve a name any more."""
     place = Place()
-    await rig.resolver.publish({NAME: ["240.240.0.7"]})
+    await rig.resolver.publish("default/a", {NAME: ["240.240.0.7"]})
     await rig.resolver.serve("default/a", "default", place.sockets)
     (first,) = rig.pids()
     os.kill(first, signal.SIGKILL)
@@ -126,7 +127,7 @@ async def test_it_outlives_its_agent_and_is_found_again(rig: Rig) -> None:
             return [made]
         async def main():
             resolver = Resolver(Path({str(rig.folder)!r}), {rig.instance!r})
-            await resolver.publish({{{NAME!r}: ["240.240.0.7"]}})
+            await resolver.publish("default/a", {{{NAME!r}: ["240.240.0.7"]}})
             await resolver.serve("default/a", "default", sockets)
             print("on", flush=True)
             await asyncio.Event().wait()
@@ -144,5 +145,20 @@ async def test_it_outlives_its_agent_and_is_found_again(rig: Rig) -> None:
     await rig.resolver.serve("default/a", "default", place.sockets)
     assert rig.pids() == {process}, "the same one goes on, with the same sockets"
     assert await place.ask() == ["240.240.0.7"], "and with the names that it has, until there are others"
-    await rig.resolver.publish({NAME: ["240.240.0.8"]})
+    await rig.resolver.publish("default/a", {NAME: ["240.240.0.8"]})
     assert await place.ask() == ["240.240.0.8"]
+
+
+async def test_each_has_the_names_that_it_was_told(rig: Rig) -> None:
+    """Broken: what a Sidecar leaves out would resolve because a neighbour knows it, or no longer do so for the neighbour."""
+    one, two = Place(), Place()
+    await rig.resolver.publish("default/a", {NAME: ["240.240.0.7"]})
+    await rig.resolver.publish("default/b", {"details.default.svc.cluster.local": ["240.240.0.9"]})
+    await rig.resolver.serve("default/a", "default", one.sockets)
+    await rig.resolver.serve("default/b", "default", two.sockets)
+    assert [await place.ask() for place in (one, two)] == [["240.240.0.7"], []]
+    assert [await place.ask("details") for place in (one, two)] == [[], ["240.240.0.9"]]
+    await rig.resolver.publish("default/b", {NAME: ["240.240.0.7"]})
+    assert [await place.ask() for place in (one, two)] == [["240.240.0.7"], ["240.240.0.7"]]
+    await rig.resolver.forget("default/b")
+    assert await one.ask() == ["240.240.0.7"]

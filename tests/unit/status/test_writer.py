@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import Roots
 from tests.support.statuses import condition
 from tulle.api.registry import kind_for
 from tulle.app.feed import Feed, only_status
@@ -310,3 +311,38 @@ def test_what_is_only_a_status() -> None:
     assert not only_status(Event(key, 2, {**body, "metadata": {**body["metadata"], "labels": {"a": "b"}}}, body))
     assert not only_status(Event(key, 2, body, None))
     assert not only_status(Event(key, 2, None, body))
+
+
+async def test_a_certificate_begins_and_ends_without_a_write(plane: Plane) -> None:
+    """A listener would be said to be well while every client refuses it, until somebody happens to write something."""
+    begins, ends = plane.time + 1, plane.time + 3
+    chain, key = (one.decode() for one in Roots().server("shop.example", begins=begins, ends=ends))
+    metadata = {"name": "cert", "namespace": "default"}
+    data = {"tls.crt": chain, "tls.key": key}
+    body = gateway()
+    body["spec"]["listeners"] = [
+        {"name": "https", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "cert"}]}}
+    ]
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/tls", "stringData": data}
+    await plane.apply(workload(), secret, body)
+    await plane.acknowledge(INGRESS)
+
+    async def resolved(status: str) -> str:
+        async with asyncio.timeout(20):
+            while True:
+                found = (await plane.read(body))["status"]["listeners"][0]["conditions"]
+                if (one := condition(found, "ResolvedRefs"))["status"] == status:
+                    assert condition(found, "Programmed")["status"] == "True", "it is served all the same"
+                    return f"{one['reason']}: {one['message']}"
+                await asyncio.sleep(0)
+
+    words = await resolved("False")
+    assert words.startswith("InvalidCertificateRef: Secret default/cert: the certificate begins ")
+    assert await plane.said(body, "ResolvedRefs") == "False ListenersNotResolved"
+    plane.time = begins
+    assert (await resolved("True")).startswith("ResolvedRefs: ")
+    plane.time = ends
+    assert (await resolved("False")).startswith("InvalidCertificateRef: Secret default/cert: the certificate ended ")
+    renewed = [one.decode() for one in Roots().server("shop.example", begins=begins, ends=ends + 86400)]
+    await plane.apply({**secret, "stringData": {"tls.crt": renewed[0], "tls.key": renewed[1]}})
+    assert await plane.said(body, "ResolvedRefs") == "True ResolvedRefs"

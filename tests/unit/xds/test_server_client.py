@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
+import msgspec
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -196,6 +198,89 @@ async def test_a_proxy_that_becomes_known(tmp_path: Path) -> None:
         await upstream.close()
 
 
+async def test_a_proxy_that_becomes_somebody_elses(tmp_path: Path) -> None:
+    """Broken: a node that asks early for another's proxy would get its configuration, with secrets, as soon as there is one."""
+    source, owner = book(), ""
+    source.seen["default/x"] = ()
+    notes = Notes()
+
+    def authorize(peer: str | None, proxy: str) -> None:
+        if owner:
+            raise Refused(f"{proxy} runs on {owner}, not with {peer}")
+
+    server = AdsServer(source, authorize=authorize, observer=notes)
+    async with listening(server, str(tmp_path / "s")) as target:
+        upstream = Upstream(target)
+        proxy = Proxy(upstream)
+        proxy.client.want(CLUSTER, ["*"])
+        async with connected(proxy.client):
+            await notes.watch.until(lambda: bool(notes.lines))
+            assert server.proxies()[0].held
+            owner = "host-2"
+            source.seen.clear()
+            server.publish(source.tell())
+            await notes.watch.until(lambda: any("disconnected" in str(line) for line in notes.lines))
+            assert not proxy.has.get(CLUSTER)
+        await upstream.close()
+
+
+async def test_a_proxy_that_moves_to_another_node(tmp_path: Path) -> None:
+    """Broken: a node goes on being sent a proxy that another one runs now, where nothing but that has changed."""
+    source, owners = book(), {"default/x": ""}
+    notes = Notes()
+
+    def authorize(peer: str | None, proxy: str) -> None:
+        if owners[proxy]:
+            raise Refused(f"{proxy} runs on {owners[proxy]}, not with {peer}")
+
+    server = AdsServer(source, authorize=authorize, observer=notes)
+    async with listening(server, str(tmp_path / "s")) as target:
+        upstream = Upstream(target)
+        proxy = Proxy(upstream)
+        proxy.client.want(CLUSTER, ["*"])
+        async with connected(proxy.client):
+            await proxy.until(CLUSTER, "a")
+            owners["default/x"] = "host-2"
+            server.publish(msgspec.structs.replace(source.tell(), proxies=frozenset({"default/x"})))
+            await notes.watch.until(lambda: any("disconnected" in line for line in notes.lines))
+            await proxy.watch.until(lambda: not proxy.client.connected)
+        await upstream.close()
+
+
+async def test_a_revoked_certificate_of_a_node(tmp_path: Path) -> None:
+    """Broken: whoever has stolen a node's certificate goes on reading configuration after that certificate was revoked, or is let
+    in again; or the node, which has a newer one, is cut off with him.
+    """
+    authority = Authority.open(tmp_path / "ca")
+    pair = authority.issue_server(["127.0.0.1"], 600, CONTROL_PLANE)
+    credentials = ServerCredentials(pair.key, pair.chain, authority.bundle)
+    lost: set[tuple[str, str]] = set()
+    server = AdsServer(book(), authorize=only_node, revoked=lambda peer, serial: (peer, serial) in lost)
+    async with listening(server, credentials=credentials.grpc) as target:
+        old, new = Upstream(target), Upstream(target)
+        key, chain = node_certificate(authority)
+        old.use(authority.bundle, key, chain)
+        new.use(authority.bundle, *node_certificate(authority))
+        thief, node = Proxy(old), Proxy(new)
+        for one in (thief, node):
+            one.client.want(CLUSTER, ["*"])
+        async with connected(thief.client), connected(node.client):
+            await thief.until(CLUSTER, "a")
+            await node.until(CLUSTER, "a")
+            lost.add((NODE, f"{x509.load_pem_x509_certificates(chain)[0].serial_number:x}"))
+            with structlog.testing.capture_logs() as logs:
+                server.end_revoked()
+                async with asyncio.timeout(20):
+                    while server.refused < 2:  # noqa: ASYNC110 - his next stream, which nobody is told of
+                        await asyncio.sleep(0.05)
+            assert all("revoked" in line["why"] and line["peer"] == NODE for line in logs if line["event"] == "proxy refused")
+            assert not thief.client.connected
+            assert node.client.connected
+            assert len(server.proxies()) == 1
+        await old.close()
+        await new.close()
+
+
 def csr() -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
     made = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
@@ -300,5 +385,6 @@ async def test_who_is_not_served(tmp_path: Path, case: str) -> None:
         }
         assert caught.value.code() is expected.get(case, grpc.StatusCode.PERMISSION_DENIED)
         assert server.proxies() == []
+        assert server.refused == (caught.value.code() is grpc.StatusCode.PERMISSION_DENIED)
         await channel.close()
         await upstream.close()

@@ -244,6 +244,8 @@ class OutlierDetection(Ruled):
         for field, value in (("maxEjectionPercent", self.max_ejection_percent), ("minHealthPercent", self.min_health_percent)):
             if not 0 <= value <= 100:
                 yield Fault((field,), f"found {value}; needed a percentage from 0 to 100")
+        if self.consecutive_errors < 0:
+            yield Fault(("consecutiveErrors",), f"found {self.consecutive_errors}; needed 0 (nothing is counted) or more")
         if self.consecutive_local_origin_failures and not self.split_external_local_origin_errors:
             yield Fault(
                 ("consecutiveLocalOriginFailures",),

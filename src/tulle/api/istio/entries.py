@@ -15,6 +15,7 @@ from tulle.api.object import Fault, Object, Ruled
 from tulle.api.rules import distinct
 from tulle.api.values import Many, Map, UInt32
 
+_LONGEST_PATH = 107  # what Linux takes for a Unix socket
 _PORT_NAME = re.compile("[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?")
 
 
@@ -47,6 +48,8 @@ def endpoint_faults(endpoint: WorkloadEntrySpec) -> Iterator[Fault]:
         path = address.removeprefix("unix://")
         if not path.startswith(("/", "@")) or path.endswith("/"):
             yield Fault(("address",), f'found "{address}"; needed an absolute path of a socket after unix://')
+        elif len(path.encode()) > _LONGEST_PATH:
+            yield Fault(("address",), f"found a path of {len(path.encode())} bytes; needed at most {_LONGEST_PATH} for a socket")
         if "ports" in endpoint.model_fields_set:
             yield Fault(("ports",), "found ports of a Unix socket; needed none", "OneOf")
     elif address and not is_ip(address) and (not is_host(address) or "*" in address):

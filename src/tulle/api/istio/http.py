@@ -23,7 +23,7 @@ class Destination(Ruled):
     port: PortSelector | None = None
 
     def faults(self) -> Iterator[Fault]:
-        """A host name without wildcards."""
+        """A host name."""
         yield from destination_fault(self.host)
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from tulle.api.istio.destination_rule import ConnectionPool
 from tulle.api.istio.entries import LabelSelector
 from tulle.api.istio.gateway import PROTOCOLS, ServerTLS
-from tulle.api.istio.hosts import host_fault
+from tulle.api.istio.hosts import host_fault, is_ip
 from tulle.api.istio.http import Destination
 from tulle.api.istio.shared import WorkloadSelector
 from tulle.api.istio.status import IstioStatus
@@ -18,7 +18,15 @@ from tulle.api.object import Fault, Object, Ruled, Schema
 from tulle.api.rules import distinct
 from tulle.api.values import Many, Map, Nullable, UInt32
 
+_UNIX = "unix://"
+_LONGEST_PATH = 107  # Linux takes no longer one
 CaptureMode = Literal["DEFAULT", "IPTABLES", "NONE"]
+
+
+def _path(address: str) -> str:
+    """The path (or `@` and the name) of a Unix socket; "" where that cannot be one."""
+    path = address.removeprefix(_UNIX)
+    return path if path[:1] in ("/", "@") and 1 < len(path.encode()) <= _LONGEST_PATH and "\0" not in path else ""
 
 
 class SidecarPort(Ruled):
@@ -55,6 +63,14 @@ class IngressListener(Ruled):
         if endpoint and not endpoint.startswith(("127.0.0.1:", "0.0.0.0:", "[::1]:", "[::]:", "unix://")):
             message = f'found "{endpoint}"; needed 127.0.0.1:PORT, 0.0.0.0:PORT, [::1]:PORT, [::]:PORT or unix://PATH'
             yield Fault(("defaultEndpoint",), message)
+        elif endpoint and not endpoint.startswith(_UNIX):
+            port = endpoint.rpartition(":")[2]
+            if not (port.isascii() and port.isdigit() and 1 <= int(port[:6]) <= 65535):
+                yield Fault(("defaultEndpoint",), f'found "{port}" as its port; needed a port from 1 to 65535')
+        elif endpoint.startswith(_UNIX) and not _path(endpoint):
+            yield Fault(("defaultEndpoint",), f'found "{endpoint}"; needed unix:// and an absolute path, or unix://@NAME')
+        if self.bind and not is_ip(self.bind):
+            yield Fault(("bind",), f'found "{self.bind}"; needed an IP address')
 
 
 class EgressListener(Ruled):
@@ -66,7 +82,19 @@ class EgressListener(Ruled):
     hosts: Many[str]
 
     def faults(self) -> Iterator[Fault]:
-        """Hosts with their namespaces."""
+        """Hosts with their namespaces; an address, and a port where that has one."""
+        number = self.port.number if self.port else None
+        if self.bind.startswith(_UNIX):
+            if not _path(self.bind):
+                yield Fault(("bind",), f'found "{self.bind}"; needed unix:// and an absolute path, or unix://@NAME')
+            if number != 0:
+                yield Fault(("port", "number"), f"found {number} with a Unix socket; needed 0")
+            if self.capture_mode == "IPTABLES":
+                yield Fault(("captureMode",), "found IPTABLES with a Unix socket; needed DEFAULT or NONE")
+        elif self.bind and not is_ip(self.bind):
+            yield Fault(("bind",), f'found "{self.bind}"; needed an IP address, or unix:// and a path')
+        elif number == 0:
+            yield Fault(("port", "number"), "found 0; needed a port from 1 to 65535, or a Unix socket in bind")
         if not self.hosts:
             yield Fault(("hosts",), 'found none; needed at least one "namespace/host"', "Required")
         for index, host in enumerate(self.hosts):

@@ -79,13 +79,8 @@ class HTTPRoute(Ruled):
             yield Fault((), "found mirror and mirrors; needed at most one of mirror or mirrors", "OneOf")
 
     def _one_action(self) -> Iterator[Fault]:
-        actions = {
-            "route": bool(self.route),
-            "redirect": self.redirect is not None,
-            "directResponse": self.direct_response is not None,
-            "delegate": self.delegate is not None,
-        }
-        found = [name for name, is_there in actions.items() if is_there]
+        others = {"redirect": self.redirect, "directResponse": self.direct_response, "delegate": self.delegate}
+        found = [*(("route",) if self.route else ()), *(name for name, value in others.items() if value is not None)]
         if not found:
             yield Fault((), "found no action; needed one of route, redirect, directResponse or delegate", "Required")
         if len(found) > 1:

@@ -211,7 +211,10 @@ class Alert(Ruled):
 
 
 class RolloutSpec(Ruled):
-    """From which version to which, on which route, how, and what must hold. `suspend` holds it where it is."""
+    """From which version to which, on which route, how, and what must hold.
+
+    With `suspend` the stable version has all of the traffic; without it again, the steps begin anew.
+    """
 
     target_ref: TargetRef
     stable: Version

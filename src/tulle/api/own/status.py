@@ -40,29 +40,25 @@ class RateLimitStatus(Schema):
 
 
 class RolloutStatus(Schema):
-    """How far a rollout is. `weight` is the candidate's share in percent, `failedChecks` counts towards the threshold."""
+    """How far a rollout is: all that whoever goes on with it has to know.
+
+    `change` is what is rolled out. `weight` is what the candidate is to have, in percent, and `previousWeight` what it had until
+    that is written. `iterations` counts the checks of a step, `failedChecks` towards the threshold. `checkedAt` is when traffic
+    was last judged, or given another weight. `answered` is the last command that was carried out.
+    """
 
     observed_generation: Generation | None = None
-    phase: (
-        Literal[
-            "Initialized",
-            "Waiting",
-            "Progressing",
-            "WaitingPromotion",
-            "Promoting",
-            "Finalising",
-            "Succeeded",
-            "Failed",
-            "Paused",
-            "Terminating",
-        ]
-        | None
-    ) = None
+    change: str = ""
+    phase: Literal["Waiting", "Progressing", "Promoting", "Finalising", "Succeeded", "Failed", "Paused", "Terminating"] | None = (
+        None
+    )
     weight: Int32 | None = None
+    previous_weight: Int32 | None = None
     step: Int32 | None = None
     iterations: Int32 | None = None
     failed_checks: Int32 | None = None
     started_at: Time | None = None
-    last_transition_time: Time | None = None
+    checked_at: Time | None = None
+    answered: str = ""
     message: str = ""
     conditions: Conditions = ()

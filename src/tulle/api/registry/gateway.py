@@ -97,7 +97,6 @@ KINDS: tuple[Kind, ...] = (
         tighter={"v1": "tulle.api.gateway:UDPRouteV1"},
         categories=_GATEWAY,
         columns=(PARENTS, ACCEPTED, WEIGHTS),
-        acted_on=False,
     ),
     Kind(
         GATEWAY_API,

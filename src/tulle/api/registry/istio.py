@@ -116,7 +116,6 @@ KINDS: tuple[Kind, ...] = (
         short_names=("ap",),
         categories=_ISTIO_SECURITY,
         columns=(field("Action", "spec.action"), SELECTOR),
-        acted_on=False,
     ),
     Kind(
         SECURITY,
@@ -127,7 +126,6 @@ KINDS: tuple[Kind, ...] = (
         short_names=("ra",),
         categories=_ISTIO_SECURITY,
         columns=(each("Issuers", "spec.jwtRules.*.issuer"), SELECTOR),
-        acted_on=False,
     ),
     Kind(
         TELEMETRY,
@@ -138,6 +136,5 @@ KINDS: tuple[Kind, ...] = (
         short_names=("telemetry",),
         categories=("istio-io", "telemetry-istio-io"),
         columns=(SELECTOR,),
-        acted_on=False,
     ),
 )

@@ -77,7 +77,6 @@ KINDS: tuple[Kind, ...] = (
         "endpointslices",
         "tulle.api.endpoint_slice:EndpointSlice",
         columns=ENDPOINT_SLICE,
-        acted_on=False,
     ),
     Kind(
         "coordination.k8s.io",

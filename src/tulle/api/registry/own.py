@@ -43,6 +43,5 @@ KINDS: tuple[Kind, ...] = (
             field("Weight", "status.weight"),
             field("Route", "spec.routeRef.name", wide=True),
         ),
-        acted_on=False,
     ),
 )

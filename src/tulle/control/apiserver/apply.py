@@ -234,8 +234,8 @@ def _remove(body: Raw, path: Path, lists: Lists, kept: set[Path]) -> None:
             return
         holders.append((here, place))
         here = here[place]
-    if path[-1].startswith("k:") and any(other[: len(path)] == path for other in kept):
-        return  # somebody else still has fields in this item
+    if any(other[: len(path)] == path for other in kept):
+        return  # there are fields in it: somebody else's in an item, or in a map that was empty
     if len(path) > 1 and path[-2].startswith("k:") and path[-1][2:] in json.loads(path[-2][2:]):
         return  # the item stays, and with it what names it
     holder, place = holders.pop()

@@ -44,8 +44,13 @@ class Authenticator:
         foreign: Bearers | None = None,
         failures: float = 20.0,
         clock: Callable[[], float] = time.time,
+        revoked: Callable[[str, str], bool] = lambda identity, serial: False,
     ) -> None:
-        """`failures`: how many bad tokens a second from one address are looked at (in a burst twice as many)."""
+        """`failures`: how many bad tokens a second from one address are looked at (in a burst twice as many).
+
+        `revoked`: whether the holder of a certificate (SPIFFE ID or "", serial number in hex) is nobody any more.
+        """
+        self._revoked = revoked
         self.trust_domain, self.tokens, self.foreign, self._clock = trust_domain, tokens, foreign, clock
         self._failures = Rates(failures)
 
@@ -88,8 +93,11 @@ class Authenticator:
         assert isinstance(connection, Connection)
         if connection.holder is None:
             certificate = request.get_extra_info("peercert")
-            connection.holder = (identify(certificate, self.trust_domain), _end(certificate))
-        user, end = connection.holder
+            serial = str((certificate or {}).get("serialNumber", ""))
+            connection.holder = (identify(certificate, self.trust_domain), _end(certificate), serial)
+        user, end, serial = connection.holder
+        if user is not None and self._revoked(user.identity, serial):
+            raise errors.unauthorized("the client certificate is revoked")
         if user is not None and end <= self._clock():
             raise errors.unauthorized("the client certificate has expired")
         return user

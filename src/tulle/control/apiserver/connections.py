@@ -13,6 +13,7 @@ import json
 import resource
 import socket
 import ssl
+import time
 from collections import Counter, OrderedDict
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from tulle.kit.errors import Refused
 log = structlog.get_logger("tulle.apiserver")
 
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_SAID, _MOST_SAID = 60.0, 1000  # seconds after which the same is said again of an address; how many are remembered
 _PAUSE = 0.5  # seconds before a machine that is out of descriptors is asked for another connection
 _REASONS = {400: "Bad Request", 408: "Request Timeout", 414: "URI Too Long", 431: "Request Header Fields Too Large"}
 _END = b"\r\n\r\n"
@@ -42,7 +44,7 @@ class _Silent:
 
 
 class Connection(web.RequestHandler):
-    """One client. `holder`: the user of its certificate, and until when (seconds since the epoch) it is that; see `authn.py`."""
+    """One client. `holder`: the user of its certificate, until when (s since the epoch), and its serial number: `authn.py`."""
 
     __slots__ = (
         "_body",
@@ -74,7 +76,7 @@ class Connection(web.RequestHandler):
         )
         self._book = book
         self.address = address
-        self.holder: tuple[User | None, float] | None = None
+        self.holder: tuple[User | None, float, str] | None = None
         self.watcher: asyncio.Task[Any] | None = None  # what only sends, and would not notice that nobody is there
         self._wire: asyncio.Transport | None = None  # aiohttp forgets its own before the last bytes are out
         self._body: Any = None  # of the request that is being answered
@@ -125,7 +127,8 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Bytes of a head are counted; those of a body are the handler's to count."""
         self._seen = True
-        if not self._whole and (self._body is None or self._body.is_eof()):
+        # None at all: aiohttp has its parser go on with what it kept, while a request is read and answered. No head has begun.
+        if data and not self._whole and (self._body is None or self._body.is_eof()):
             self._body = None
             if (refusal := self._too_long(data)) is not None:
                 self._refuse(refusal)
@@ -218,6 +221,8 @@ async def read_body(request: web.Request) -> bytes:
     limits = connection.limits
     if (request.content_length or 0) > limits.body:
         raise too_large(limits.body)
+    if request.content.is_eof():  # it came with the head: nothing to wait for
+        return await request.read()
     try:
         async with asyncio.timeout(limits.body_seconds):
             return await request.read()
@@ -236,6 +241,8 @@ class Connections:
         few = descriptors != resource.RLIM_INFINITY
         self.most = min(limits.connections, descriptors * 3 // 4) if few else limits.connections
         self.most_of_address = min(limits.connections_per_address, self.most // 2)
+        self.refused = 0  # client certificates that were not good
+        self._said: dict[tuple[str, str], float] = {}
         self._by_address: Counter[str] = Counter()
         self._strangers: OrderedDict[Connection, None] = OrderedDict()  # the oldest first
         self._socket: socket.socket | None = None
@@ -298,11 +305,23 @@ class Connections:
         try:
             await loop.connect_accepted_socket(factory, accepted, ssl=tls, ssl_handshake_timeout=self.limits.handshake_seconds)
         except (OSError, asyncio.CancelledError, TimeoutError) as error:
+            if isinstance(error, ssl.SSLCertVerificationError):
+                self._refused(address, error.verify_message)
             accepted.close()
             if not made or not made[0].opened:  # else `lost` gives it back
                 self._give_back(address)
             if isinstance(error, asyncio.CancelledError):
                 raise
+
+    def _refused(self, address: str, why: str) -> None:
+        """A client has shown a certificate that is not good: counted, and said once in a while."""
+        self.refused += 1
+        now = time.monotonic()
+        if now - self._said.get((address, why), -_SAID) >= _SAID:
+            if len(self._said) >= _MOST_SAID:
+                self._said.clear()
+            self._said[address, why] = now
+            log.warning("a client certificate is refused", address=address, why=why, refused=self.refused)
 
     def opened(self, connection: Connection, *, known: bool) -> None:
         """A handshake is over; `known`: with a certificate."""

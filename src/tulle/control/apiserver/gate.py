@@ -18,14 +18,16 @@ from tulle.control.apiserver.auth import MASTERS, User
 from tulle.control.apiserver.authn import Authenticator
 from tulle.control.apiserver.authorizer import RbacAuthorizer
 from tulle.control.apiserver.connections import Connection, read_body
-from tulle.control.apiserver.guard import Guard
+from tulle.control.apiserver.guard import GUARD, USER, Guard
 from tulle.control.apiserver.impersonation import impersonated
 from tulle.control.apiserver.limits import Limits, Rates, Shares, too_many
 from tulle.control.apiserver.node_limits import Identities
+from tulle.control.asking import IDENTITY
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 OPEN = ("/healthz", "/readyz", "/livez", "/version")  # for everybody
+_OPEN_BELOW = tuple(f"{one}/" for one in OPEN[:3])
 # Escapes that another reader of the path may take for something else: / \ % and control characters.
 _HIDDEN = re.compile(r"%(2f|5c|25|[01][0-9a-f]|7f)", re.IGNORECASE)
 
@@ -78,9 +80,9 @@ class Gate:
         user = await self.authenticator.user(request)
         if user is not None:
             user = await impersonated(request.headers, user, self.authorizer)
-        request["user"] = user
-        request["identity"] = user.identity or None if user else None
-        request["guard"] = None if user is None else Guard(self.authorizer, user, self.authorizer, self._identities)
+        if user is not None:
+            request[USER], request[IDENTITY] = user, user.identity
+            request[GUARD] = Guard(self.authorizer, user, self.authorizer, self._identities)
         return user
 
     async def _authorize(self, request: web.Request, path: str, user: User | None) -> None:
@@ -89,21 +91,19 @@ class Gate:
         if user is None and not unguarded:
             raise errors.unauthorized()
         if not resource and not unguarded:
-            guard: Guard = request["guard"]
-            await guard.require_path(request.method.lower(), path)
+            await request[GUARD].require_path(request.method.lower(), path)
         if not resource and request.can_read_body:
             await read_body(request)  # kept by the request, for handlers that read without limits of their own
 
 
 def is_open(path: str) -> bool:
     """Whether everybody may ask for that path."""
-    return path in OPEN or path.startswith(tuple(f"{one}/" for one in OPEN[:3]))
+    return path in OPEN or path.startswith(_OPEN_BELOW)
 
 
 def plain_path(raw: str) -> str:
     """The path, unquoted. Raises a `Denial` (400) for one that two readers may read differently."""
-    segments = raw.split("/")
-    dotted = any(unquote(segment) in (".", "..") for segment in segments)
+    dotted = ("/." in raw or "%" in raw) and any(unquote(segment) in (".", "..") for segment in raw.split("/"))
     if not raw.startswith("/") or "//" in raw or "\\" in raw or dotted or _HIDDEN.search(raw):
         raise errors.bad_request("the path is not plain: needed one without //, . and .., and without escapes of /, \\ and %")
     try:

@@ -3,7 +3,7 @@
     routes ──▶ Guard.require(verb, target)            before anything is read
     Objects ──▶ Guard.check(verb, target, body, old)   with the object as it will be stored, after patches and defaults
 
-`request["guard"]` has it in sub-applications. Nobody grants what he does not have: a role is compared with its writer's own
+`request[GUARD]` has it in sub-applications. Nobody grants what he does not have: a role is compared with its writer's own
 rules, and a binding's role too, unless the writer has the verb `escalate` or `bind`.
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Protocol
+
+from aiohttp import web
 
 from tulle.control.apiserver import errors, node_limits
 from tulle.control.apiserver.auth import Attributes, Authorizer, Decision, User
@@ -161,3 +163,8 @@ def _sentence(rule: Rule) -> str:
     raw = rule.raw()
     parts = (f"{word}:[{', '.join(f'{one!r}' for one in raw[field])}]" for field, word in names.items() if field in raw)
     return "{" + ", ".join(parts).replace("'", '"') + "}"
+
+
+# What a request that the gate let in has; neither is there where nobody has said who he is.
+USER = web.RequestKey("user", User)
+GUARD = web.RequestKey("guard", Guard)

@@ -12,6 +12,7 @@ from tulle.control.apiserver.auth import AUTHENTICATED, Attributes, Authorizer, 
 from tulle.control.apiserver.tokens import service_account_groups
 
 _USER, _GROUP, _UID, _EXTRA = "Impersonate-User", "Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-"
+_ALL = "impersonate-"
 _GROUP_NAME = "authentication.k8s.io"
 _ACCOUNT = "system:serviceaccount:"
 _ANONYMOUS = ("system:anonymous", "system:unauthenticated")
@@ -19,6 +20,8 @@ _ANONYMOUS = ("system:anonymous", "system:unauthenticated")
 
 async def impersonated(headers: CIMultiDictProxy[str], user: User, authorizer: Authorizer) -> User:
     """The user to act as: `user` itself where no header asks for another. Raises a `Denial`: 403, or 400 for half a wish."""
+    if not any(header[: len(_ALL)].lower() == _ALL for header in headers):
+        return user
     names, groups, uids = headers.getall(_USER, []), headers.getall(_GROUP, []), headers.getall(_UID, [])
     extra: dict[str, tuple[str, ...]] = {}
     for header, value in headers.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,7 +83,8 @@ def counts_generations(kind: Kind) -> bool:
 
 def new_uid() -> str:
     """A uid for a new object: unique, and not a secret, so that the system's source of randomness is not asked every time."""
-    return str(uuid.UUID(int=random.getrandbits(128), version=4))
+    bits = f"{random.getrandbits(128):032x}"
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{'89ab'[int(bits[16], 16) % 4]}{bits[17:20]}-{bits[20:]}"
 
 
 def stored_version(kind: Kind) -> str:

@@ -43,8 +43,8 @@ class Judge(Protocol):
         """Of `new` as it was written at `revision`; with 0, of what would be wrong if it were written."""
         ...
 
-    def expect(self, key: Key, body: Raw, new: Object) -> None:
-        """`body` is about to be written, of which `new` was decoded: reading it back, the mesh need not decode it again."""
+    def expect(self, key: Key, revision: int, body: Raw, new: Object) -> None:
+        """`body`, of which `new` was decoded, was written at `revision`: reading it back, the mesh need not decode it again."""
         ...
 
 
@@ -239,7 +239,7 @@ class Objects:
         if options.guard is not None:
             await options.guard.check("create", target, body, None)
         body["apiVersion"] = stored_version(kind)
-        self._expect(target, body, decoded, options)
+        allotted = admission.allots(kind, body)
         try:
             revision = await self._writes.put(target, None, body, 0, options.cause, dry_run=options.dry_run)
         except Conflict as conflict:
@@ -247,7 +247,7 @@ class Objects:
             raise errors.already_exists(kind, target.name, going=standing is not None and is_going(standing.body)) from conflict
         if revision:
             await self.still_there(target)
-        warnings += await self._judged(kind, decoded, revision)
+        warnings += await self._judged(target, body, decoded, revision, allotted)
         return Written(shown(target, body, revision), warnings, created=True)
 
     async def in_namespace(self, target: Target) -> None:
@@ -311,24 +311,22 @@ class Objects:
             if not options.dry_run:
                 await self.store.write(removal(stored), options.cause)
             return Written(shown(target, new, stored.revision), warnings)
-        cause = None
-        if not target.subresource:  # what is observed is no history, and the mesh does not act on it
-            cause = options.cause
-            self._expect(target, new, decoded, options)
+        cause = None if target.subresource else options.cause  # what is observed is no history
+        allotted = admission.allots(kind, new)
         revision = await self._writes.put(target, stored.body, new, stored.revision, cause, dry_run=options.dry_run)
         if revision and kind.resource == NAMESPACES and is_going(new):
             await end_namespace(self.store, target.name, self.now(), options.cause)
-        if not target.subresource:
-            warnings += await self._judged(kind, decoded, revision)
+        if not target.subresource:  # the mesh does not act on it either
+            warnings += await self._judged(target, new, decoded, revision, allotted)
         return Written(shown(target, new, revision or stored.revision), warnings)
 
-    def _expect(self, target: Target, body: Raw, new: Object | None, options: Writing) -> None:
-        allotted = target.kind.resource == "services" and admission.wants_address(body)  # its address is not in `new`
-        if self.judge is not None and new is not None and not allotted and not options.dry_run:
-            self.judge.expect(target.key, body, new)
-
-    async def _judged(self, kind: Kind, new: Object | None, revision: int) -> list[str]:
-        return await self.judge.judge(kind, new, revision) if self.judge is not None and new is not None else []
+    async def _judged(self, target: Target, body: Raw, new: Object | None, revision: int, allotted: bool) -> list[str]:
+        """What the mesh has to say of `body` as it was written. `allotted`: with an address that is not in `new`."""
+        if self.judge is None or new is None:
+            return []
+        if revision and not allotted:
+            self.judge.expect(target.key, revision, body, new)
+        return await self.judge.judge(target.kind, new, revision)
 
 
 # Kinds whose delete answers with the object, as Kubernetes' typed clients expect it.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from tulle.control.apiserver.auth import AUTHENTICATED, User
+from tulle.control.documents import document
 from tulle.kit.errors import Refused, Unavailable
 
 log = structlog.get_logger("tulle.apiserver")
@@ -33,7 +33,6 @@ log = structlog.get_logger("tulle.apiserver")
 _FLOOR = 10.0  # seconds between two questions to the issuer, whatever tokens come
 _EVERY = 600.0  # seconds between two of its own accord: keys that the issuer has withdrawn go
 _TIMEOUT = 5.0
-_LARGEST = 2**20  # bytes of a document of the issuer
 _MOST = 100  # keys
 _REMEMBERED, _REMEMBER = 2000, 60.0  # good tokens, and for how many seconds they are not verified again
 _LEEWAY = 10.0  # seconds that clocks may differ
@@ -188,41 +187,20 @@ class Oidc:
         issuer = self.settings.issuer_url
         limits = aiohttp.ClientTimeout(total=_TIMEOUT)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._tls), timeout=limits) as session:
-            found = await _document(session, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+            found = await document(session, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
             if found.get("issuer") != issuer:
                 raise Unavailable(f"it names itself {str(found.get('issuer'))[:200]!r}, needed {issuer!r}")
             place = found.get("jwks_uri")
             if not isinstance(place, str) or not place.startswith("https://"):
                 raise Unavailable("its jwks_uri is no URL that starts with https://")
-            document = await _document(session, place)
-        listed = document.get("keys")
+            said = await document(session, place)
+        listed = said.get("keys")
         if not isinstance(listed, list):
             raise Unavailable("its key set has no keys")
         keys = [key for one in listed[:_MOST] if isinstance(one, dict) and (key := _key(one)) is not None]
         if not keys:
             raise Unavailable("its key set has no key that signs with RSA, an elliptic curve or Ed25519")
         return keys
-
-
-async def _document(session: aiohttp.ClientSession, url: str) -> Mapping[str, Any]:
-    try:
-        # Another place than the one that was named is none that anybody has trusted.
-        async with session.get(url, allow_redirects=False) as response:
-            if response.status != 200:
-                raise Unavailable(f"{url} answers {response.status}")
-            data = await response.content.read(_LARGEST + 1)
-            while len(data) <= _LARGEST and (more := await response.content.read(_LARGEST)):
-                data += more
-            if len(data) > _LARGEST:
-                raise Unavailable(f"{url} is longer than {_LARGEST} bytes")
-            found = json.loads(data)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise Unavailable(f"{url} cannot be read: {error or 'it does not answer in time'}") from error
-    except (ValueError, RecursionError) as error:
-        raise Unavailable(f"{url} is not JSON") from error
-    if not isinstance(found, dict):
-        raise Unavailable(f"{url} is no JSON object")
-    return found
 
 
 def _key(raw: Mapping[str, Any]) -> _Key | None:

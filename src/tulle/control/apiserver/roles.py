@@ -40,8 +40,8 @@ _READ = ("get", "list", "watch")
 _WRITE = ("create", "update", "patch", "delete", "deletecollection")
 _PAUSE = 1.0  # seconds before a store that failed is asked again
 
-# Groups of people, for the kubeconfigs, tokens and OIDC claims that name them.
-PEOPLE = ("admin", "operator", "viewer", "auditor")
+# Groups of people (and of what reads metrics for them), for the kubeconfigs, tokens and OIDC claims that name them.
+PEOPLE = ("admin", "operator", "viewer", "auditor", "metrics-reader")
 
 # What steers traffic, by API group. Who is who (service accounts, workload entries, `security.istio.io`), what may refer to
 # another namespace (ReferenceGrants) and what holds for the whole mesh (MeshConfig) is not part of it.
@@ -72,7 +72,18 @@ _TRAFFIC: Mapping[str, tuple[str, ...]] = {
 }
 _SECRETS = "secrets"
 # Paths of the mesh's own API. `/tulle/v1/backup` is in no role but cluster-admin: it gives the authority's key and every Secret.
-_SEE = ("/tulle/v1/status", "/tulle/v1/proxies", "/tulle/v1/synced", "/tulle/v1/describe/*")
+_MEASURED = ("/metrics", "/tulle/v1/prometheus/*")
+_SEE = (
+    *_MEASURED,
+    "/tulle/v1/status",
+    "/tulle/v1/proxies",
+    "/tulle/v1/synced",
+    "/tulle/v1/describe/*",
+    "/tulle/v1/telemetry/*",
+    "/tulle/v1/explain",
+)
+_LOGS = "/tulle/v1/logs/*"
+_TAP = "/tulle/v1/tap/*"  # makes proxies and nodes work while it lasts
 _FINDINGS = "/tulle/v1/findings"  # a question that writes nothing, asked with POST for the objects that it has
 _ROLLBACK = "/tulle/v1/rollback"  # object by object, only what the user may write
 
@@ -97,7 +108,7 @@ def cluster_roles(kinds: Sequence[Kind]) -> dict[str, list[Rule]]:
     groups = sorted({kind.group for kind in kinds} - {GROUP})
     traffic = [_rule(_WRITE, (group,), resources) for group, resources in _TRAFFIC.items()]
     judge = _paths(("get", "post"), _FINDINGS)
-    viewer = [*_reading(kinds, rbac=False), _paths(("get",), *_SEE), judge]
+    viewer = [*_reading(kinds, rbac=False), _paths(("get",), *_SEE, _LOGS), judge]
     review = _rule(("create",), ("authorization.k8s.io",), ("localsubjectaccessreviews", "subjectaccessreviews"))
     return {
         "cluster-admin": list(EVERYTHING),
@@ -105,14 +116,15 @@ def cluster_roles(kinds: Sequence[Kind]) -> dict[str, list[Rule]]:
             _rule((*_READ, *_WRITE), groups, ("*",)),
             _rule((*_READ, *_WRITE), (GROUP,), ("roles", "rolebindings", "clusterroles", "clusterrolebindings")),
             review,
-            _paths(("get",), "/tulle/v1/*"),
+            _paths(("get",), "/metrics", "/tulle/v1/*"),
             _paths(("post",), "/tulle/v1/tokens", "/tulle/v1/apitokens", _ROLLBACK),
             judge,
             _paths(("delete",), "/tulle/v1/apitokens/*"),
         ],
-        "operator": [*viewer, *traffic, _paths(("get",), "/tulle/v1/history"), _paths(("post",), _ROLLBACK)],
+        "operator": [*viewer, *traffic, _paths(("get",), "/tulle/v1/history", _TAP), _paths(("post",), _ROLLBACK)],
         "viewer": viewer,
-        "auditor": [*_reading(kinds, rbac=True), review, _paths(("get",), "/tulle/v1/*"), judge],
+        "metrics-reader": [_paths(("get",), *_MEASURED)],
+        "auditor": [*_reading(kinds, rbac=True), review, _paths(("get",), "/metrics", "/tulle/v1/*"), judge],
         "system:discovery": [
             _paths(("get",), "/", "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/readyz"),
             _paths(("get",), "/openapi", "/openapi/*", "/version", "/version/"),
@@ -133,7 +145,15 @@ def cluster_roles(kinds: Sequence[Kind]) -> dict[str, list[Rule]]:
             _rule(("get", "create"), ("",), ("serviceaccounts",)),
             _rule(("get", "list", "create", "update", "patch", "delete"), ("networking.istio.io",), ("workloadentries",)),
             _rule(("get",), ("networking.istio.io",), ("workloadgroups",)),
-            _paths(("get",), "/tulle/v1/status", "/tulle/v1/synced"),
+            _rule((*_READ, "update"), ("coordination.k8s.io",), ("leases",)),
+            _paths(("get",), "/tulle/v1/status", "/tulle/v1/synced", "/tulle/v1/looks"),
+            _paths(
+                ("post",),
+                "/tulle/v1/telemetry/report",
+                "/tulle/v1/telemetry/spans",
+                "/tulle/v1/telemetry/recorded",
+                "/tulle/v1/looks/*",
+            ),
         ],
     }
 

@@ -27,6 +27,7 @@ from tulle.control.apiserver.objects import PERMANENT, Objects
 from tulle.control.apiserver.removal import NAMESPACES, finalizers, is_going, marked
 from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target
+from tulle.control.apiserver.writes import free
 from tulle.ports import Cause, Change, Compacted, Conflict, Delete, Key, Put, Stored
 
 Raw = dict[str, Any]
@@ -202,35 +203,39 @@ class _Planning:
 
     async def _addresses(self) -> list[Put | Delete]:
         """The records of Services' addresses: freed first, then taken; one that somebody else has now is replaced."""
-        freed, wanting = set(), []
+        freed, wanting = set[str](), []
         for key, body in self.after.items():
             if key.resource != "services":
                 continue
             stored = self.now[key]
-            old, new = admission.address(stored.body if stored else None), admission.address(body)
-            if old and old != new:
-                freed.add(old)
+            old, new = admission.addresses(stored.body if stored else None), admission.addresses(body)
+            freed |= {one for one in old if one not in new}
             if body is not None and not old and (new or admission.wants_address(body)):
                 wanting.append((key, body))
         taken: dict[str, Put] = {}
         for key, body in sorted(wanting, key=lambda item: item[0]):
-            address = await self._free(key, admission.address(body), freed, taken)
-            admission.set_address(body, address)
-            found = await self.store.get(Key(admission.CLUSTER_IPS, "", address))
-            holder = {"service": f"{key.namespace}/{key.name}"}
-            taken[address] = Put(Key(admission.CLUSTER_IPS, "", address), holder, found.revision if found else 0)
+            wishes = {admission.family(one): one for one in admission.addresses(body)}
+            chosen = [
+                await self._free(key, wishes.get(family, ""), family, freed, taken)
+                for family in dict.fromkeys((*wishes, *admission.lacking(body)))
+            ]
+            admission.set_addresses(body, chosen)
+            for address in chosen:
+                found = await self.store.get(Key(admission.CLUSTER_IPS, "", address))
+                holder = {"service": f"{key.namespace}/{key.name}"}
+                taken[address] = Put(Key(admission.CLUSTER_IPS, "", address), holder, found.revision if found else 0)
         gone = [Delete(Key(admission.CLUSTER_IPS, "", address)) for address in sorted(freed - taken.keys())]
         return [*taken.values(), *gone]
 
-    async def _free(self, key: Key, wish: str, freed: set[str], taken: Mapping[str, Put]) -> str:
+    async def _free(self, key: Key, wish: str, family: str, freed: set[str], taken: Mapping[str, Put]) -> str:
         if wish and wish not in taken:
             if wish in freed or await self.store.get(Key(admission.CLUSTER_IPS, "", wish)) is None:
                 return wish
             self.warnings.append(f"services/{key.namespace}/{key.name}: {wish} is another Service's now; it gets a new address")
-        async for choice in admission.allot(self.store, key):
-            if choice not in taken:
-                return choice
-        raise errors.Denial(500, "InternalError", f"no virtual address is free in {admission.RANGE}")
+        choices = admission.allot(self.store, key, family)
+        while (choice := await free(choices, family)) in taken:
+            pass
+        return choice
 
     async def _owners(self, body: Raw | None) -> None:
         """Owners by what they are called now; an owner that is not there any more owns nothing."""

@@ -18,7 +18,7 @@ from tulle.control.apiserver.connections import read_body
 from tulle.control.apiserver.deletion import Deletion, deletion
 from tulle.control.apiserver.discovery import Discovery
 from tulle.control.apiserver.document import Body, from_yaml, shown
-from tulle.control.apiserver.guard import Guard
+from tulle.control.apiserver.guard import GUARD, Guard
 from tulle.control.apiserver.negotiation import Form, answer
 from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.reviews import Answer, Reviews
@@ -46,7 +46,7 @@ class Routes:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request. Raises `Denial`s, which the server's middleware turns into answers."""
-        guard: Guard = request["guard"]  # the gate lets nobody else in
+        guard = request[GUARD]  # the gate lets nobody else in
         path = request.rel_url.raw_path.rstrip("/")
         if path in self.discovery.documents:
             return self.discovery.serve(request, path)
@@ -92,9 +92,9 @@ class Routes:
 
     async def _write(self, request: web.Request, verb: str, at: Target, how: Form, guard: Guard) -> web.Response:
         applies = request.method == "PATCH" and request.content_type == _APPLY
-        options = writing(request.query, request.headers.get("User-Agent", ""), request.method, applies=applies)
         cause = Cause(guard.user.author, request.remote or "", time.time(), "apply" if applies else verb)
-        options = replace(options, guard=guard, cause=cause)
+        agent = request.headers.get("User-Agent", "")
+        options = writing(request.query, agent, request.method, applies=applies, guard=guard, cause=cause)
         data = await read_body(request)
         if verb in ("delete", "deletecollection"):
             return await self._delete(request, verb, at, how, options, data)

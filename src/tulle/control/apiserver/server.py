@@ -4,8 +4,8 @@
     await api.prepare()
     await api.start("127.0.0.1", 15080)
 
-Sub-applications find the caller in `request["user"]` (a `User`), the SPIFFE URI of its certificate in `request["identity"]` (or
-None), and what it may do in `request["guard"]` (a `Guard`). `gate.py` has let it in; in `open_apps` nobody may be there.
+Sub-applications find the caller in `request[USER]`, the SPIFFE URI of its certificate in `request[IDENTITY]`, and what it may do
+in `request[GUARD]`. `gate.py` has let it in; in `open_apps` nobody may be there, and none of these.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import asyncio
 import platform
 import ssl
 import time
-import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,9 +44,6 @@ from tulle.ports import Store
 
 log = structlog.get_logger("tulle.apiserver")
 
-# `request["user"]` is the contract with sub-applications; typed request keys came after the oldest aiohttp that serves here.
-warnings.filterwarnings("ignore", category=web.NotAppKeyWarning)
-
 
 class ApiServer:
     """Kubernetes-style REST over a store.
@@ -73,6 +69,7 @@ class ApiServer:
         limits: Limits | None = None,
         identities: Identities | None = None,
         ready: Callable[[], Awaitable[str]] | None = None,
+        revoked: Callable[[str, str], bool] = lambda identity, serial: False,
     ) -> None:
         self.store, self.kinds, self.limits = store, kinds, limits or Limits()
         self._tls, self._ready = tls, ready
@@ -82,7 +79,7 @@ class ApiServer:
         self.authorizer = RbacAuthorizer(store)
         self.aggregation = Aggregation(store)
         self.tokens = ApiTokens(store, time.time)
-        self.authenticator = Authenticator(trust_domain, self.tokens, foreign, self.limits.failures)
+        self.authenticator = Authenticator(trust_domain, self.tokens, foreign, self.limits.failures, revoked=revoked)
         self.routes = Routes(store, self.objects, kinds, Reviews(store, self.authenticator, self.authorizer))
         self.openapi = OpenApi(self.routes.discovery.group_versions)
         open_apps = open_apps or {}

@@ -103,10 +103,18 @@ def _served(kinds: Sequence[Kind]) -> Mapping[tuple[str, str], Mapping[str, Kind
 _OPTIONS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions", "DELETE": "DeleteOptions"}
 
 
-def writing(query: Mapping[str, str], agent: str, method: str = "PATCH", *, applies: bool = False) -> Writing:
+def writing(
+    query: Mapping[str, str],
+    agent: str,
+    method: str = "PATCH",
+    *,
+    applies: bool = False,
+    guard: Check | None = None,
+    cause: Cause | None = None,
+) -> Writing:
     """The write options of a query; the field manager is the user agent's first word unless named.
 
-    `applies`: it is a server-side apply. Raises a `Denial` that names the `method`'s options.
+    `applies`: it is a server-side apply; `guard`, `cause`: as in `Writing`. Raises a `Denial` that names the `method`'s options.
     """
     options = _OPTIONS.get(method, "PatchOptions")
     dry_run = query.get("dryRun", "")
@@ -129,7 +137,7 @@ def writing(query: Mapping[str, str], agent: str, method: str = "PATCH", *, appl
     if "force" in query and method == "PATCH" and not applies:
         raise bad_options(options, "force", "Forbidden: may not be specified for non-apply patch", "FieldValueForbidden")
     manager = named or "".join(filter(str.isprintable, agent.partition("/")[0]))[:_LONGEST_MANAGER] or "unknown"
-    return Writing(manager, bool(dry_run), validation, force)
+    return Writing(manager, bool(dry_run), validation, force, guard, cause)
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:

@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 
 from tulle.control.apiserver import errors
-from tulle.control.apiserver.guard import Guard
+from tulle.control.apiserver.guard import GUARD
 from tulle.control.apiserver.impersonation import asked_of
 from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.tokens import LONGEST, ApiToken, ApiTokens
@@ -34,7 +34,7 @@ def token_app(tokens: ApiTokens) -> web.Application:
     """The sub-application to mount at `PREFIX`: POST makes, GET lists, DELETE of an id revokes."""
 
     async def create(request: web.Request) -> web.Response:
-        guard: Guard = request["guard"]
+        guard = request[GUARD]
         wanted = _wanted(await request.read())
         for asked in asked_of(wanted.user, wanted.groups):
             if not (await guard.allowed(asked)).allowed:
@@ -48,7 +48,7 @@ def token_app(tokens: ApiTokens) -> web.Application:
         return web.json_response({"tokens": [_shown(number, kept) for number, kept in await tokens.list()]})
 
     async def revoke(request: web.Request) -> web.Response:
-        number, guard = request.match_info["id"], request["guard"]
+        number, guard = request.match_info["id"], request[GUARD]
         if not await tokens.revoke(number):
             raise errors.Denial(404, "NotFound", f"no token has the id {number[:40]!r}")
         log.info("token revoked", id=number, author=guard.user.author)

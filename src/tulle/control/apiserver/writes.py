@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from tulle.control.apiserver import admission, errors
@@ -9,6 +10,13 @@ from tulle.control.apiserver.target import Target
 from tulle.ports import Cause, Conflict, Key, Put, Store
 
 Raw = dict[str, Any]
+
+
+async def free(choices: AsyncIterator[str], family: str) -> str:
+    """The next of the free addresses of a family; raises a `Denial` where there is none."""
+    async for one in choices:
+        return one
+    raise errors.Denial(500, "InternalError", f"no virtual address is free in {admission.RANGES[family]}")
 
 
 class Writes:
@@ -20,28 +28,29 @@ class Writes:
     async def put(self, target: Target, live: Raw | None, body: Raw, expect: int, cause: Cause | None, *, dry_run: bool) -> int:
         """The revision, 0 for a dry run. Raises `Conflict` where the key is not at revision `expect`.
 
-        A Service without an address gets one (in `body`, also where nothing is written); one that asks for another's is denied.
+        A Service that lacks an address gets one (in `body`, also where nothing is written); another's is denied.
         """
         key = target.key
         if key.resource != "services":
             return await self._write([Put(key, body, expect)], cause, dry_run)
-        if not admission.wants_address(body):
-            wanted = admission.address(body)
+        given, chosen = admission.addresses(body), dict[str, str]()
+        choices = {family: admission.allot(self.store, key, family) for family in admission.lacking(body)}
+        for family in choices:
+            chosen[family] = await free(choices[family], family)
+        while True:
+            if chosen:
+                admission.set_addresses(body, [*given, *chosen.values()])
             try:
                 return await self._service(key, live, body, expect, cause, dry_run)
             except Conflict as conflict:
                 if conflict.key.resource != admission.CLUSTER_IPS:
                     raise
-                wrong = f"found {wanted}, which another Service has; needed a free address, or none"
-                raise errors.bad_field(target.kind, target.name, "spec.clusterIP", wrong) from conflict
-        async for choice in admission.allot(self.store, key):
-            admission.set_address(body, choice)
-            try:
-                return await self._service(key, live, body, expect, cause, dry_run)
-            except Conflict as conflict:  # another Service took it meanwhile: the next one
-                if conflict.key.resource != admission.CLUSTER_IPS:
-                    raise
-        raise errors.Denial(500, "InternalError", f"no virtual address is free in {admission.RANGE}")
+                taken = conflict.key.name
+                if taken in given:
+                    wrong = f"found {taken}, which another Service has; needed a free address, or none"
+                    raise errors.bad_field(target.kind, target.name, "spec.clusterIP", wrong) from conflict
+                family = admission.family(taken)  # another Service took it meanwhile: the next one
+                chosen[family] = await free(choices[family], family)
 
     async def _service(self, key: Key, live: Raw | None, body: Raw, expect: int, cause: Cause | None, dry_run: bool) -> int:
         return await self._write([Put(key, body, expect), *admission.hold(live, body, key)], cause, dry_run)

@@ -1,9 +1,9 @@
-"""The certificate authority: a root of its own, and leaves signed from CSRs.
+"""The certificate authority: a root of its own, or an intermediate that was brought, and leaves signed from CSRs.
 
     control/ca/http.py ──csr──▶ Authority.sign ──▶ certificates.make_leaf, check_leaf ──▶ PEM chain
-                                  │ roots.json (0600), or a sealed record of the store  ◀── rotation.next_step
+                                  │ roots.json (0600), or a sealed record of the store  ◀── rotating.Rotation
 
-Of a CSR only the key is used. The root's key is in one file (or record) and in this object; it is in no log, error or `repr`.
+Of a CSR only the key is used. The signing key is in one file (or record) and in this object; it is in no log, error or `repr`.
 """
 
 from __future__ import annotations
@@ -13,48 +13,24 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import msgspec
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tulle.control.ca import certificates, files
-from tulle.control.ca.files import StoredRoot, StoredRoots
+from tulle.control.ca.files import Seal, StoredRoots
 from tulle.control.ca.identity import check_identity, check_trust_domain
-from tulle.control.ca.rotation import Root, Schedule, Slot, Step, advance, next_step
-from tulle.kit.errors import Corrupt
+from tulle.control.ca.issuer import Issuer, kept, loaded
+from tulle.control.ca.rotation import Schedule, Slot, Step, advance, next_step
+from tulle.kit.errors import Corrupt, Refused
+from tulle.ports import KeyPair
 from tulle.xds.credentials import SERVER_NAME
 
 # The longest life (s) that a leaf may be asked for.
 LONGEST = 366 * 24 * 3600.0
 
 
-class KeyPair(msgspec.Struct, frozen=True):
-    """A private key and its certificate chain, leaf first, in PEM. Never print it."""
-
-    key: bytes
-    chain: bytes
-
-    def __repr__(self) -> str:
-        """Without the key."""
-        return "KeyPair(...)"
-
-
-class _Root:
-    """A root in use: its certificate, its key, and its place in the rotation."""
-
-    def __init__(self, certificate: x509.Certificate, key: certificates.SigningKey, slot: Slot, since: float) -> None:
-        self.certificate, self.key, self.slot, self.since = certificate, key, slot, since
-
-    @property
-    def place(self) -> Root:
-        return Root(self.slot, self.since, self.certificate.not_valid_after_utc.timestamp())
-
-
 class Authority:
-    """Signs for one trust domain; implements `ports.Signer`. Make it with `open`, or by `shared.py` over a store."""
+    """Signs for one trust domain. Make it with `open`, or by `shared.py` over a store."""
 
     def __init__(
         self,
@@ -64,42 +40,58 @@ class Authority:
         *,
         corrupt: Callable[[str], Corrupt],
         keep: Callable[[StoredRoots], None] = lambda stored: None,
+        key_type: str = certificates.DEFAULT_KEY_TYPE,
     ) -> None:
-        """With the roots that are `stored`, or with a new one (None), which is not kept yet.
+        """With what signs as `stored`, or with a new root (None), which is not kept yet.
 
-        `keep` writes them, `corrupt` makes the error of roots that cannot be used, which this raises.
+        `keep` writes them, `corrupt` makes the error of roots that cannot be used, which this raises. `key_type`: of new roots.
         """
         check_trust_domain(trust_domain)
-        self._trust_domain, self._clock = trust_domain, clock
+        self._trust_domain, self._clock, self._key_type = trust_domain, clock, key_type
         self._corrupt, self._keep = corrupt, keep
-        self._roots = [_new_root(trust_domain, Slot.ACTIVE, clock())]
-        if stored is not None:
+        self._request = ""
+        if stored is None:
+            self._issuers = [self._new_root(Slot.ACTIVE)]
+        else:
             self.use(stored)
 
     @classmethod
-    def open(cls, directory: Path, trust_domain: str = "cluster.local", clock: Callable[[], float] = time.time) -> Authority:
-        """Load the root from `directory` (made 0700), or make one at the first start.
+    def open(
+        cls,
+        directory: Path,
+        trust_domain: str = "cluster.local",
+        clock: Callable[[], float] = time.time,
+        seal: Seal | None = None,
+        key_type: str = certificates.DEFAULT_KEY_TYPE,
+    ) -> Authority:
+        """Load what signs from `directory` (made 0700), or make a root at the first start. `seal`: what the file is sealed with.
 
         Raises `Corrupt` where what lies there cannot be used, `Refused` where the directory cannot be; nothing that is there
         is ever overwritten by a new root.
         """
         check_trust_domain(trust_domain)
-        stored = files.load(directory)
-        corrupt, keep = partial(files.corrupt, directory), partial(files.save, directory)
-        made = cls(trust_domain, stored, clock, corrupt=corrupt, keep=keep)
+        stored = files.load(directory, seal)
+        corrupt, keep = partial(files.corrupt, directory), partial(files.save, directory, seal=seal)
+        made = cls(trust_domain, stored, clock, corrupt=corrupt, keep=keep, key_type=key_type)
         if stored is None:
             keep(made.stored())
         return made
 
     def use(self, stored: StoredRoots) -> None:
-        """Sign with these roots from now on. Raises `Corrupt` where they cannot be used; nothing is changed then."""
+        """Sign with these from now on. Raises `Corrupt` where they cannot be used; nothing is changed then."""
         if stored.trust_domain != self._trust_domain:
             raise self._corrupt(f"it is for trust domain {stored.trust_domain!r}, needed {self._trust_domain!r}")
-        self._roots = _loaded(stored, self._corrupt)
+        self._issuers = loaded(stored, self._corrupt)
+        self._request = stored.request
+
+    def keep(self, stored: StoredRoots) -> None:
+        """Keep these, on disk first, and sign with them. Raises `Refused` where the disk does not take it; nothing is changed."""
+        self._keep(stored)
+        self.use(stored)
 
     def stored(self) -> StoredRoots:
-        """The roots, as they are kept. Never print it."""
-        return _stored(self._trust_domain, self._roots)
+        """What signs, as it is kept. Never print it."""
+        return self._stored(self._issuers, self._request)
 
     @property
     def trust_domain(self) -> str:
@@ -108,14 +100,35 @@ class Authority:
 
     @property
     def bundle(self) -> bytes:
-        """PEM certificates that peers are to trust: the active root first, and a second one while rotating."""
-        roots = sorted(self._roots, key=lambda root: root.slot is not Slot.ACTIVE)
-        return b"".join(certificates.pem(root.certificate) for root in roots)
+        """PEM certificates that peers are to trust: those of what signs first, and others while rotating."""
+        issuers = sorted(self._issuers, key=lambda one: one.slot is not Slot.ACTIVE)
+        anchors = dict.fromkeys(anchor for one in issuers for anchor in one.anchors)
+        return b"".join(certificates.pem(anchor) for anchor in anchors)
 
     @property
     def pin(self) -> str:
         """SHA-256 (hex) of the active root certificate's DER: what a join token carries."""
-        return certificates.fingerprint(self._active.certificate)
+        return certificates.fingerprint(self.active.anchor)
+
+    @property
+    def signs(self) -> str:
+        """SHA-256 (hex) of the certificate that signs leaves now: whose leaf is of another gets a new one."""
+        return certificates.fingerprint(self.active.certificate)
+
+    @property
+    def not_after(self) -> float:
+        """When what signs ends (seconds since the epoch)."""
+        return self.active.not_after
+
+    @property
+    def issuers(self) -> Sequence[Issuer]:
+        """What signs, will sign and has signed; they have their keys."""
+        return self._issuers
+
+    @property
+    def active(self) -> Issuer:
+        """What signs now."""
+        return next(one for one in self._issuers if one.slot is Slot.ACTIVE)
 
     def sign(self, csr_pem: bytes, identity: str, lifetime: float) -> bytes:
         """A PEM chain for the CSR's key with `identity` as its one URI SAN, for `lifetime` seconds; nothing else of the CSR is
@@ -123,7 +136,8 @@ class Authority:
         the caller's question.
         """
         check_identity(identity, self._trust_domain)
-        return self._issue(certificates.requested_key(csr_pem), lifetime, uri=identity)
+        key, subject = certificates.requested_key(csr_pem, identity), certificates.requested_subject(csr_pem, identity)
+        return self._issue(key, lifetime, uri=identity, subject=subject)
 
     def issue_server(self, names: Sequence[str], lifetime: float, identity: str = "") -> KeyPair:
         """A new key and a server certificate for DNS names and IP addresses; the control plane's own.
@@ -139,35 +153,61 @@ class Authority:
     def issue_client(self, name: str, groups: Sequence[str], lifetime: float) -> KeyPair:
         """A new key and a client certificate for a person: CN `name`, O `groups`, as kubeconfigs have it. No SPIFFE ID."""
         key = certificates.make_key()
-        subject = [*((NameOID.ORGANIZATION_NAME, group) for group in groups), (NameOID.COMMON_NAME, name)]
-        return KeyPair(certificates.key_pem(key), self._issue(key.public_key(), lifetime, subject=subject))
+        return KeyPair(certificates.key_pem(key), self._issue(key.public_key(), lifetime, subject=client_subject(name, groups)))
 
     def next_step(self, schedule: Schedule) -> tuple[Step, float]:
         """What the rotation of the root does next, and when (seconds since the epoch)."""
-        return next_step([root.place for root in self._roots], schedule, self._clock())
+        return next_step([one.place for one in self._issuers], schedule, self._clock())
 
     def take(self, step: Step) -> None:
         """Do a step of the rotation, on disk first. Raises `Refused` where the disk does not take it; nothing is changed then."""
-        stored = self.after(step)
-        self._keep(stored)
-        self.use(stored)
+        self.keep(self.after(step))
 
     def after(self, step: Step) -> StoredRoots:
-        """The roots as they would be after a step."""
-        now = self._clock()
-        places = advance([root.place for root in self._roots], step, now)
-        roots = [
-            _Root(root.certificate, root.key, place.slot, place.since)
-            for root, place in zip(self._roots, places, strict=True)
-            if place is not None
-        ]
+        """What signs as it would be after a step; `PREPARE` makes a root."""
+        places = advance([one.place for one in self._issuers], step, self._clock())
+        issuers = [one.at(place) for one, place in zip(self._issuers, places, strict=True) if place is not None]
         if step is Step.PREPARE:
-            roots.append(_new_root(self._trust_domain, Slot.NEXT, now))
-        return _stored(self._trust_domain, roots)
+            issuers.append(self._new_root(Slot.NEXT))
+        return self._stored(issuers, self._request)
 
-    @property
-    def _active(self) -> _Root:
-        return next(root for root in self._roots if root.slot is Slot.ACTIVE)
+    def after_request(self) -> tuple[StoredRoots, bytes]:
+        """What is kept after a signing request for an intermediate was made, and the request (PEM): the same one again until
+        its certificate is imported. Its key leaves this authority never.
+        """
+        made = self._request or certificates.key_pem(certificates.make_key(self._key_type)).decode()
+        key = certificates.load_key(made.encode())
+        subject = [(NameOID.ORGANIZATION_NAME, self._trust_domain[:64]), (NameOID.COMMON_NAME, "tulle intermediate")]
+        csr = certificates.make_request(key, uri=f"spiffe://{self._trust_domain}", subject=subject, authority=True)
+        return self._stored(self._issuers, made), csr
+
+    def after_import(self, chain_pem: bytes, roots_pem: bytes, key_pem: bytes = b"", *, at_once: bool = False) -> StoredRoots:
+        """What signs after an intermediate was brought: `chain_pem` is its certificate and those above it, `roots_pem` what peers
+        are to trust, `key_pem` its key (empty: that of the signing request that was made here). It is prepared, to be activated
+        when everybody trusts its roots; `at_once`: it signs from now on, in the place of what does.
+
+        Raises `Refused` where it may not sign, is not of these roots, or is for another key.
+        """
+        chain, roots = certificates.read_chain(chain_pem, "chain"), certificates.read_chain(roots_pem, "roots")
+        key_pem = key_pem or self._request.encode()
+        if not key_pem:
+            raise Refused("no signing request was made here, so there is no key for this certificate", hint="tulle ca csr")
+        key = certificates.load_key(key_pem)
+        if key.public_key() != chain[0].public_key():
+            raise Refused("the first certificate of the chain is for another key")
+        now = self._clock()
+        certificates.check_issuer(chain, roots, now)
+        slot = Slot.ACTIVE if at_once else Slot.NEXT
+        issuers = [one for one in self._issuers if one.slot not in (slot, Slot.NEXT)]
+        brought = Issuer(chain[0], key, slot, now, chain[1:], roots)
+        return self._stored([*issuers, brought], "" if key_pem == self._request.encode() else self._request)
+
+    def _stored(self, issuers: Sequence[Issuer], request: str) -> StoredRoots:
+        return StoredRoots(version=1, trust_domain=self._trust_domain, roots=[kept(one) for one in issuers], request=request)
+
+    def _new_root(self, slot: Slot) -> Issuer:
+        key, now = certificates.make_key(self._key_type), self._clock()
+        return Issuer(certificates.make_root(key, self._trust_domain, now), key, slot, now)
 
     def _issue(
         self,
@@ -179,53 +219,22 @@ class Authority:
         subject: Sequence[tuple[x509.ObjectIdentifier, str]] = (),
     ) -> bytes:
         now = self._clock()
-        root = self._active
+        issuer = self.active
         leaf = certificates.make_leaf(
-            root.certificate,
-            root.key,
+            issuer.certificate,
+            issuer.key,
             key,
             now,
-            min(lifetime, LONGEST),
+            min(lifetime, LONGEST, max(0.0, issuer.not_after - now)),
             uri=uri,
             names=names,
             subject=subject,
-            server=not subject,  # people's certificates are for clients only
+            server=bool(uri) or not subject,  # people's certificates are for clients only
         )
-        certificates.check_leaf(leaf, root.certificate, uri, now)
-        return certificates.pem(leaf)
+        certificates.check_leaf(leaf, issuer.certificate, uri, now, key)
+        return certificates.pem(leaf) + issuer.presented
 
 
-def _stored(trust_domain: str, roots: Sequence[_Root]) -> StoredRoots:
-    kept = [
-        StoredRoot(
-            slot=root.slot.value,
-            since=root.since,
-            certificate=certificates.pem(root.certificate).decode(),
-            key=certificates.key_pem(root.key).decode(),
-        )
-        for root in roots
-    ]
-    return StoredRoots(version=1, trust_domain=trust_domain, roots=kept)
-
-
-def _new_root(trust_domain: str, slot: Slot, now: float) -> _Root:
-    key = certificates.make_key()
-    return _Root(certificates.make_root(key, trust_domain, now), key, slot, now)
-
-
-def _loaded(stored: StoredRoots, corrupt: Callable[[str], Corrupt]) -> list[_Root]:
-    roots: list[_Root] = []
-    for item in stored.roots:
-        try:
-            certificate = x509.load_pem_x509_certificate(item.certificate.encode())
-            key = serialization.load_pem_private_key(item.key.encode(), password=None)
-            slot = Slot(item.slot)
-        except (ValueError, TypeError, UnsupportedAlgorithm):
-            # Without the cause: its words may come from the key.
-            raise corrupt("a certificate or key in it does not parse") from None
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise corrupt("a key in it does not belong to its certificate")
-        roots.append(_Root(certificate, key, slot, item.since))
-    if sorted(root.slot for root in roots) not in (["active"], ["active", "next"], ["active", "retiring"]):
-        raise corrupt("found other slots, needed one active root and at most one more")
-    return roots
+def client_subject(name: str, groups: Sequence[str]) -> Sequence[tuple[x509.ObjectIdentifier, str]]:
+    """The subject of a person's certificate."""
+    return [*((NameOID.ORGANIZATION_NAME, group) for group in groups), (NameOID.COMMON_NAME, name)]

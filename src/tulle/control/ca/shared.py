@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from tulle.control.ca.authority import Authority
+from tulle.control.ca.certificates import DEFAULT_KEY_TYPE
 from tulle.control.ca.files import StoredRoots
 from tulle.control.ca.rotation import Step
 from tulle.kit.errors import Corrupt, Refused, TulleError
@@ -34,14 +35,19 @@ class SharedAuthority:
 
     @classmethod
     async def open(
-        cls, store: Store, trust_domain: str = "cluster.local", clock: Callable[[], float] = time.time
+        cls,
+        store: Store,
+        trust_domain: str = "cluster.local",
+        clock: Callable[[], float] = time.time,
+        key_type: str = DEFAULT_KEY_TYPE,
     ) -> SharedAuthority:
         """What the store has, or a new one. Raises `Corrupt` where what is there cannot be used; it is never overwritten."""
         while True:
             found = await store.get(KEY)
             if found is not None:
-                return cls(store, Authority(trust_domain, _read(found.body), clock, corrupt=_corrupt), found.revision)
-            made = Authority(trust_domain, None, clock, corrupt=_corrupt)
+                there = Authority(trust_domain, _read(found.body), clock, corrupt=_corrupt, key_type=key_type)
+                return cls(store, there, found.revision)
+            made = Authority(trust_domain, None, clock, corrupt=_corrupt, key_type=key_type)
             try:
                 revision = await store.write([Put(KEY, msgspec.to_builtins(made.stored()), expect=0)])
             except Conflict:  # another control plane was quicker
@@ -51,7 +57,10 @@ class SharedAuthority:
 
     async def take(self, step: Step) -> None:
         """Do a step of the rotation, in the store first. Raises `Refused` where another control plane has done one meanwhile."""
-        stored = self.authority.after(step)
+        await self.keep(self.authority.after(step))
+
+    async def keep(self, stored: StoredRoots) -> None:
+        """Keep these and sign with them, in the store first. Raises `Refused` where another control plane was quicker."""
         try:
             self._revision = await self.store.write([Put(KEY, msgspec.to_builtins(stored), expect=self._revision)])
         except Conflict as conflict:
@@ -77,10 +86,10 @@ class SharedAuthority:
     def _use(self, body: dict[str, object], revision: int, changed: Callable[[], None]) -> None:
         if revision <= self._revision:
             return
-        before = self.authority.bundle, self.authority.pin
+        before = self.authority.bundle, self.authority.signs
         self.authority.use(_read(body))
         self._revision = revision
-        if before != (self.authority.bundle, self.authority.pin):
+        if before != (self.authority.bundle, self.authority.signs):
             log.info("the certificate authority has changed", pin=self.authority.pin)
             changed()
 

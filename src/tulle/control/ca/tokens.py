@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from tulle.kit.errors import Refused
-from tulle.ports import Conflict, Delete, Key, Put, Store
+from tulle.ports import Conflict, Delete, Key, Put, Store, Stored
 
 RESOURCE = "_jointokens"
 _TOKEN = re.compile(r"tulle\.([0-9a-f]{16})\.([A-Za-z0-9_-]{43})\.([0-9a-f]{64})")
@@ -33,12 +33,13 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """What is kept of a token: never the secret. `expires` is seconds since the epoch."""
+    """What is kept of a token: never the secret. `expires` is seconds since the epoch; `pin` is the root that it names."""
 
     hash: str
     expires: float
     identities: tuple[str, ...]
     node: str
+    pin: str = ""
 
 
 class JoinTokens:
@@ -58,15 +59,38 @@ class JoinTokens:
             raise Refused(f"lifetime: found {lifetime:.0f} s, needed more than 0 and at most a year")
         await self._sweep()
         number, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
-        record = _Record(_hash(secret), self._clock() + lifetime, tuple(identities), node)
+        pin = self._pin()
+        record = _Record(_hash(secret), self._clock() + lifetime, tuple(identities), node, pin)
         await self._store.write([Put(_key(number), msgspec.to_builtins(record), expect=0)])
-        return f"tulle.{number}.{secret}.{self._pin()}"
+        return f"tulle.{number}.{secret}.{pin}"
 
     async def redeem(self, token: str, node: str) -> Grant:
         """Use the token up. Raises `Refused`, with one sentence for all that may be wrong with it.
 
         Of two that redeem the same token at once, one is refused: the record is deleted at the revision that was read.
         """
+        stored, record = await self._usable(token, node)
+        try:
+            await self._store.write([Delete(stored.key, expect=stored.revision)])
+        except Conflict:
+            raise Refused(_UNUSABLE, hint=_HINT) from None
+        return Grant(record.identities, record.node)
+
+    async def check(self, token: str, node: str) -> None:
+        """Raises as `redeem` would, and uses nothing up."""
+        await self._usable(token, node)
+
+    async def unused(self) -> tuple[int, int]:
+        """How many there are that nobody has used: of the root that signs now, and of one that does not any more. A node that
+        shows one of these cannot tell the control plane from a stranger, and does not join.
+        """
+        stored, _ = await self._store.list(RESOURCE)
+        records = (msgspec.convert(one.body, _Record) for one in stored)
+        pin, pins = self._pin(), [one.pin for one in records if one.expires > self._clock()]
+        good = sum(1 for one in pins if one in ("", pin))
+        return good, len(pins) - good
+
+    async def _usable(self, token: str, node: str) -> tuple[Stored, _Record]:
         parts = _TOKEN.fullmatch(token)
         if parts is None:
             raise Refused("join token: found something else, needed `tulle.<id>.<secret>.<root>`", hint=_HINT)
@@ -78,11 +102,7 @@ class JoinTokens:
             raise Refused(_UNUSABLE, hint=_HINT)
         if record.node not in ("", node):
             raise Refused(f"join token: it is for node {record.node!r}, not for {node!r}")
-        try:
-            await self._store.write([Delete(stored.key, expect=stored.revision)])
-        except Conflict:
-            raise Refused(_UNUSABLE, hint=_HINT) from None
-        return Grant(record.identities, record.node)
+        return stored, record
 
     async def _sweep(self) -> None:
         """Forget tokens that nobody used in time."""
@@ -91,6 +111,11 @@ class JoinTokens:
         old = [Delete(item.key) for item in stored if msgspec.convert(item.body, _Record).expires <= now]
         if old:
             await self._store.write(old)
+
+
+def is_join_token(token: str) -> bool:
+    """Whether it looks like one of these."""
+    return token.startswith("tulle.")
 
 
 def _key(number: str) -> Key:

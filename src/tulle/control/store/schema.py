@@ -25,8 +25,10 @@ from tulle.control.store.state import Record, Row, recorded
 from tulle.kit.errors import Corrupt, Refused, TulleError, Unavailable
 from tulle.ports import Cause, Change, Event, Key
 
+Noted = tuple[Record, Cause | None]  # a change, and its cause where it belongs into the history
+
 VERSION = 2
-_ROWS = 64  # in one statement, at most
+ROWS = 64  # changes in one statement, at most
 _APPLICATION = 0x74756C6C  # "tull"
 
 _EVENTS_AND_HISTORY = """
@@ -56,6 +58,28 @@ CREATE TABLE meta (
 );
 INSERT INTO meta VALUES (1, 0, 0, 0);
 """
+# Of the connection that writes: a change goes to all tables with one INSERT. Every statement lets go of the interpreter and has
+# to get it back from a busy event loop; so many changes are one statement, which is a transaction, too.
+_CHANGES = """
+CREATE TEMP VIEW changes AS
+  SELECT revision, resource, namespace, name, previous_revision, previous, body, 0 AS lease,
+    NULL AS time, NULL AS author, NULL AS address, NULL AS verb
+  FROM events;
+CREATE TEMP TRIGGER change INSTEAD OF INSERT ON changes BEGIN
+  DELETE FROM objects WHERE new.body IS NULL AND resource = new.resource AND namespace = new.namespace AND name = new.name;
+  INSERT OR REPLACE INTO objects (resource, namespace, name, revision, body, lease)
+    SELECT new.resource, new.namespace, new.name, new.revision, new.body, new.lease WHERE new.body IS NOT NULL;
+  INSERT INTO events (revision, resource, namespace, name, previous_revision, body, previous)
+    VALUES (new.revision, new.resource, new.namespace, new.name, new.previous_revision, new.body, new.previous);
+  INSERT INTO history (revision, time, author, address, verb, resource, namespace, name, previous, body)
+    SELECT new.revision, new.time, new.author, new.address, new.verb, new.resource, new.namespace, new.name,
+      new.previous, new.body
+    WHERE new.time IS NOT NULL;
+  UPDATE meta SET revision = new.revision;
+END;
+"""
+_INSERT, _CHANGE = "INSERT INTO changes VALUES ", f"({', '.join('?' * 12)})"
+_NOBODY = (None, None, None, None)
 # What makes a schema the next one. 1 to 2: leases; the history; events say which revision they replaced. The events of before
 # do not know that, so they go, and watchers list again; the history begins here.
 _MIGRATIONS = {
@@ -119,6 +143,7 @@ def _connect(path: Path, *, new: bool) -> sqlite3.Connection:
         else:
             _check(database, path)
         database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(_CHANGES)
         database.execute("BEGIN IMMEDIATE")  # whatever stands in the way of writing is said now and not at the first write
         database.execute("COMMIT")
     except BaseException:
@@ -194,8 +219,7 @@ def end_leases(database: sqlite3.Connection) -> None:
     keys = [Key(*row) for row in database.execute("SELECT resource, namespace, name FROM objects WHERE lease != 0")]
     if keys:
         after = revision(database) + 1
-        save(database, [recorded(key, after, None, find(database, key)) for key in keys])
-        set_revision(database, after)
+        save(database, [(recorded(key, after, None, find(database, key)), None) for key in keys])
     database.execute("COMMIT")
 
 
@@ -209,7 +233,7 @@ def start_at(path: Path, after: int) -> None:
     """Make an empty store that goes on from a revision, as if all that was before had been forgotten. Raises as opening does."""
     database = open_database(path)
     with contextlib.closing(database):
-        database.execute("UPDATE meta SET revision = ?1, compacted = ?1, forgotten = ?1", (after,))
+        database.execute("UPDATE meta SET revision = ?, compacted = ?, forgotten = ?", (after,) * 3)
 
 
 def revision_of(path: Path) -> int | None:
@@ -265,33 +289,19 @@ def bound(database: sqlite3.Connection, lease: int) -> Sequence[Key]:
     return [Key(*row) for row in found]
 
 
-def save(database: sqlite3.Connection, records: Sequence[Record], noted: Sequence[tuple[Record, Cause]] = ()) -> None:
-    """Write changes and their events, and the history of those that have a cause, inside the current transaction."""
-    last = {record.key: record for record in records}
-    gone = [_place(key) for key, record in last.items() if record.body is None]
-    there = [(*_place(key), one.revision, one.body, one.lease) for key, one in last.items() if one.body is not None]
-    events = [(one.revision, *_place(one.key), one.previous_revision, one.body, one.previous) for one in records]
-    changes = [
-        (one.revision, who.time, who.author, who.address, who.verb, *_place(one.key), one.previous, one.body)
-        for one, who in noted
-    ]
-    database.executemany("DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?", gone)
-    _insert(database, "OR REPLACE INTO objects (resource, namespace, name, revision, body, lease)", there)
-    _insert(database, "INTO events (revision, resource, namespace, name, previous_revision, body, previous)", events)
-    columns = "revision, time, author, address, verb, resource, namespace, name, previous, body"
-    _insert(database, f"INTO history ({columns})", changes)
+def save(database: sqlite3.Connection, noted: Sequence[Noted]) -> None:
+    """Write changes, their events, the history of those that have a cause, and the revision: up to `ROWS` in one statement.
 
-
-def _place(key: Key) -> tuple[str, str, str]:
-    return key.resource, key.namespace, key.name
-
-
-def _insert(database: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert rows, many with one statement."""
-    for first in range(0, len(rows), _ROWS):
-        some = rows[first : first + _ROWS]
-        places = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
-        database.execute(f"INSERT {into} VALUES {places}", [value for row in some for value in row])  # noqa: S608 - ours
+    Outside a transaction each statement is one itself.
+    """
+    for first in range(0, len(noted), ROWS):
+        some = noted[first : first + ROWS]
+        values: list[Any] = []
+        for one, who in some:
+            key = one.key
+            values += (one.revision, key.resource, key.namespace, key.name, one.previous_revision, one.previous, one.body)
+            values += (one.lease, *(_NOBODY if who is None else (who.time, who.author, who.address, who.verb)))
+        database.execute(_INSERT + ", ".join([_CHANGE] * len(some)), values)
 
 
 def read_history(
@@ -313,11 +323,6 @@ def read_history(
     finally:
         database.execute("COMMIT")
     return changes, forgotten
-
-
-def set_revision(database: sqlite3.Connection, revision: int) -> None:
-    """Move the store's revision, inside the current transaction."""
-    database.execute("UPDATE meta SET revision = ?", (revision,))
 
 
 def revision(database: sqlite3.Connection) -> int:

@@ -24,12 +24,14 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from tulle.control.metrics import Timings
 from tulle.kit.errors import Corrupt, Refused
 from tulle.ports import Cause, Change, Conflict, Delete, Event, Key, LeaseLost, Put, Store, Stored
 
 VARIABLE = "TULLE_ENCRYPTION_KEY"
 FILE = "encryption.key"  # in the state folder, where none is given
 _SIZE = 32  # bytes
+_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)  # seconds
 _NONCE = 12  # bytes; random: good for 2**32 bodies under one key
 
 
@@ -156,26 +158,31 @@ def sealed_with(body: dict[str, Any]) -> str:
 
 
 class SealedStore:
-    """`ports.Store` over another one, which is `inside`."""
+    """`ports.Store` over another one, which is `inside`. `timings` tell how long that takes."""
 
     def __init__(self, inside: Store, keys: Keys) -> None:
         self.inside, self._keys = inside, keys
+        self.timings = Timings("operation", _BOUNDS)
 
     async def get(self, key: Key) -> Stored | None:
         """The object, or None."""
-        stored = await self.inside.get(key)
+        with self.timings.of("get"):
+            stored = await self.inside.get(key)
         return stored and self._opened(stored)
 
     async def list(
         self, resource: str | None = None, namespace: str | None = None, *, at: int | None = None
     ) -> tuple[Sequence[Stored], int]:
         """The objects, sorted by key, and the revision at which this list holds; raises `Compacted`, `Future`."""
-        found, revision = await self.inside.list(resource, namespace, at=at)
+        with self.timings.of("list"):
+            found, revision = await self.inside.list(resource, namespace, at=at)
         return [self._opened(stored) for stored in found], revision
 
     async def write(self, operations: Sequence[Put | Delete], cause: Cause | None = None) -> int:
         """All operations at one new revision, or none: raises `Conflict`, `LeaseLost`."""
-        return await self.inside.write([self._closed(operation) for operation in operations], cause)
+        closed = [self._closed(operation) for operation in operations]
+        with self.timings.of("write"):
+            return await self.inside.write(closed, cause)
 
     async def watch(self, since: int, resource: str | None = None) -> AsyncGenerator[Event, None]:
         """Every event after revision `since`, in order, without end; raises `Compacted`."""

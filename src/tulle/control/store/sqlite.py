@@ -226,7 +226,6 @@ class SqliteStore:
         try:
             if self._broken:
                 raise self._broken
-            self._database.execute("BEGIN IMMEDIATE")
             revision, noted = self._on_disk, self._noted
             transaction = Transaction(self._database, self._ahead)
             for work in batch:
@@ -240,15 +239,12 @@ class SqliteStore:
                 records.extend(made.records)
                 noted += made.noted
                 answers.append((work, revision if made.answer is None else made.answer))
-            transaction.flush()
             compacted = self._state.compacted
             if compacted > self._compacted:
-                schema.compact(self._database, compacted)
+                schema.compact(transaction.flush(), compacted)
             if noted > self._kept + self._kept // 4:
-                noted -= schema.forget_surplus(self._database, self._kept)
-            if records:
-                schema.set_revision(self._database, revision)
-            self._database.execute("COMMIT")
+                noted -= schema.forget_surplus(transaction.flush(), self._kept)
+            transaction.commit()
             self._on_disk, self._compacted, self._noted = revision, compacted, noted
             self._ahead.committed(records)
         except (sqlite3.Error, TulleError) as error:

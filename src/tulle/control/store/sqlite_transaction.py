@@ -1,7 +1,7 @@
 """One database transaction of `sqlite.py`'s writer thread: many writes, each with its revision, and few statements.
 
 Every statement lets go of the interpreter and has to get it back from a busy event loop. So what stands is looked up in memory,
-which holds what is on disk, and the changes go to the disk together, a statement a table.
+which holds what is on disk, and the changes go to the disk together: nearly always in one statement.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from tulle.control.store import history, schema
 from tulle.control.store.state import Record, Row, State
 from tulle.ports import Cause, Key
-
-Noted = tuple[Record, Cause]
 
 
 class Ahead:
@@ -44,13 +42,13 @@ class Ahead:
 
 
 class Transaction:
-    """Between BEGIN and COMMIT: what stands, and what was changed. Changes are on disk after `flush` and the COMMIT."""
+    """What stands, and what was changed; changes are on disk after `commit`."""
 
     def __init__(self, database: sqlite3.Connection, ahead: Ahead) -> None:
         self._database, self._ahead = database, ahead
         self._changed: dict[Key, Record] = {}
-        self._records: list[Record] = []
-        self._history: list[Noted] = []
+        self._waiting: list[schema.Noted] = []
+        self._begun = False
 
     def find(self, key: Key) -> Row | None:
         """The object at the key, as it is after the changes so far."""
@@ -59,18 +57,29 @@ class Transaction:
 
     def save(self, records: Sequence[Record], cause: Cause | None = None) -> int:
         """Take changes in, and with a cause their history; by how many changes that grows."""
-        noted = [(record, cause) for record in records if cause is not None and history.kept(record.key)]
-        self._records += records
-        self._history += noted
-        self._changed.update((record.key, record) for record in records)
-        return len(noted)
+        noted = 0
+        for record in records:
+            said = cause if history.kept(record.key) else None
+            self._waiting.append((record, said))
+            self._changed[record.key] = record
+            noted += said is not None
+        return noted
 
     def flush(self) -> sqlite3.Connection:
-        """Hand the changes to the database; the database, for what has to be asked of itself."""
-        if self._records:
-            schema.save(self._database, self._records, self._history)
-            self._records, self._history = [], []
+        """Hand the changes to the database, in a transaction; the database, for what has to be asked of itself."""
+        if not self._begun:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._begun = True
+        schema.save(self._database, self._waiting)
+        self._waiting = []
         return self._database
+
+    def commit(self) -> None:
+        """All that was changed, on disk."""
+        if self._begun or len(self._waiting) > schema.ROWS:
+            self.flush().execute("COMMIT")
+        else:
+            schema.save(self._database, self._waiting)
 
 
 def row_after(record: Record) -> Row | None:

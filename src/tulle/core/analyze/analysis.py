@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
 from tulle.api.object import Object
 from tulle.api.registry import kind_for
 from tulle.core.analyze.findings import object_findings
 from tulle.core.analyze.inputs import Scope, analysed, briefs, feed, scope
+from tulle.core.analyze.secrets import turns
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.objects import INPUTS, Settings, row_of, settings
 from tulle.core.flow import Flow
@@ -27,14 +29,34 @@ class Analysis:
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
         self._watch = flow.watch()
+        self._clock = flow.watch()
+        self._clock.add(turns, None)
+        self._moments: tuple[float, ...] = ()
+        self._here: Scope | None = None
         self._there: set[Row] = set()
         self._found: dict[Row, tuple[Problem, ...]] = {}
 
     def at(self, here: Scope) -> None:
-        """The time, and whether this is a live mesh. Time counts in hours, so that asking often costs nothing."""
-        rounded = Scope(here.now // _HOUR * _HOUR, here.live)
+        """The time, and whether this is a live mesh. Time goes in steps, so that asking often costs nothing."""
+        self._here = here
+        moments = self._turns()
+        passed = bisect_right(moments, here.now)
+        step = max(here.now // _HOUR * _HOUR, moments[passed - 1] if passed else 0.0)
+        rounded = Scope(step, here.live)
         if self._flow.get(scope, "") != rounded:
             self._flow.commit({scope: {"": rounded}})
+
+    def next_step(self, now: float) -> float:
+        """When time goes on, for who wants to know what is wrong then."""
+        moments = self._turns()
+        passed = bisect_right(moments, now)
+        hour = (now // _HOUR + 1) * _HOUR
+        return min(hour, moments[passed]) if passed < len(moments) else hour
+
+    def _turns(self) -> tuple[float, ...]:
+        for _table, _key, moments in self._clock.take():
+            self._moments = moments or ()
+        return self._moments
 
     def follow(self, resource: str, key: Key, there: bool) -> None:
         """An object is there now, or no longer."""
@@ -82,6 +104,8 @@ class Analysis:
         """
         before = dict(self.found())
         undo = self._put(changes)
+        if self._here is not None:
+            self.at(self._here)  # a certificate that comes with them may have begun since the last step of time
         new = [row for row in changes if row not in self._there]
         for resource, key in new:
             self.follow(resource, key, True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from tulle.core.analyze import gateways, objects, policies, routes, routing, secrets, services, shadowing, tls
+from tulle.core.analyze import gateways, objects, policies, routing, secrets, services, shadowing, tls
 from tulle.core.analyze.codes import code_of
 from tulle.core.analyze.inputs import briefs, workloads_known
 from tulle.core.compile.hostname import Key
@@ -16,18 +16,17 @@ from tulle.kit.problem import Problem
 Analyzer = Callable[[Fetch, Key], Iterable[Problem]]
 
 ANALYZERS: Mapping[str, tuple[Analyzer, ...]] = {
-    "services": (services.without_endpoints, services.undeclared_ports),
+    "services": (services.without_endpoints, services.undeclared_ports, services.unguarded_datagrams),
     "secrets": (secrets.secret_problems,),
     "virtualservices.networking.istio.io": (shadowing.virtual_service_shadows, routing.weights),
     "destinationrules.networking.istio.io": (
         routing.empty_subsets,
         tls.contradictions,
-        secrets.destination_rule_secrets,
         policies.destination_rule_for_nobody,
     ),
-    "gateways.networking.istio.io": (gateways.istio_gateway_conflicts,),
+    "gateways.networking.istio.io": (gateways.istio_gateway_conflicts, secrets.istio_gateway_certificates),
     "serviceentries.networking.istio.io": (routing.service_entry_conflicts, policies.service_entry_for_nobody),
-    "sidecars.networking.istio.io": (policies.sidecar_for_nobody, policies.sidecar_conflicts),
+    "sidecars.networking.istio.io": (policies.sidecar_for_nobody, policies.sidecar_conflicts, tls.ended_nowhere),
     "proxyconfigs.networking.istio.io": (policies.proxy_config_for_nobody, policies.proxy_config_conflicts),
     "peerauthentications.security.istio.io": (tls.strict_outside, policies.peer_authentication_for_nobody),
     "authorizationpolicies.security.istio.io": (
@@ -45,10 +44,9 @@ ANALYZERS: Mapping[str, tuple[Analyzer, ...]] = {
         policies.telemetry_providers,
         policies.telemetry_conflicts,
     ),
-    "gateways.gateway.networking.k8s.io": (gateways.gateway_conflicts, gateways.gateway_class),
+    "gateways.gateway.networking.k8s.io": (gateways.gateway_conflicts, gateways.gateway_class, secrets.gateway_certificates),
     "httproutes.gateway.networking.k8s.io": (shadowing.http_route_shadows,),
     "grpcroutes.gateway.networking.k8s.io": (shadowing.grpc_route_shadows,),
-    "udproutes.gateway.networking.k8s.io": (routes.references("UDPRoute"),),
     "backendtlspolicies.gateway.networking.k8s.io": (policies.backend_tls_targets, secrets.backend_tls_certificates),
 }
 # What compile says of workloads, which nobody knows of files alone.

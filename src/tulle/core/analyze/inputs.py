@@ -19,7 +19,7 @@ from tulle.core.flow.tables import Batch
 from tulle.kit.problem import Ref
 
 if TYPE_CHECKING:
-    from tulle.api.istio import AuthorizationPolicy, ProxyConfig, RequestAuthentication, Telemetry
+    from tulle.api.istio import ProxyConfig
 
 # The annotation with the codes that are not wanted of an object; Istio's own is read too.
 SUPPRESS = ("tulle.dev/analyze-suppress", "galley.istio.io/analyze-suppress")
@@ -29,6 +29,8 @@ _RECORDS = ("events", "leases.coordination.k8s.io")
 
 class Scope(msgspec.Struct, frozen=True):
     """What is known beside the objects: the time (`now`, seconds since the epoch), and whether the objects are a `live` mesh.
+
+    Of the time only steps are seen (`Analysis.at`): each hour, and each moment at which a certificate begins or ends.
 
     Of files alone nobody knows what runs: without a WorkloadEntry among them, nothing is said of workloads.
     """
@@ -54,18 +56,12 @@ def _namespaced(name: str) -> Input[Key, Any]:
     return Input(name, namespace=lambda key, _row: [key[0]])
 
 
-authorization_policies: Input[Key, AuthorizationPolicy] = _namespaced("authorization_policies")
-request_authentications: Input[Key, RequestAuthentication] = _namespaced("request_authentications")
-telemetries: Input[Key, Telemetry] = _namespaced("telemetries")
 proxy_configs: Input[Key, ProxyConfig] = _namespaced("proxy_configs")
 certificates: Input[Key, Certificate] = Input("certificates")
 
 Row = Callable[[Object], Any]
 INPUTS: Mapping[str, tuple[Input[Key, Any], Row]] = {
     "proxyconfigs.networking.istio.io": (proxy_configs, bare),
-    "authorizationpolicies.security.istio.io": (authorization_policies, bare),
-    "requestauthentications.security.istio.io": (request_authentications, bare),
-    "telemetries.telemetry.istio.io": (telemetries, bare),
     "secrets": (certificates, read),
 }
 

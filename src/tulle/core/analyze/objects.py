@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 
@@ -44,6 +45,7 @@ def version(fetch: Fetch, resource: str, key: Key) -> Iterator[Problem]:
         yield info(row.ref, "apiVersion", "OlderVersion", message)
 
 
+@functools.cache  # there are a dozen versions
 def _rank(text: str) -> tuple[int, int, int]:
     """The more stable the higher: v1alpha1, v1beta1, v1."""
     match = _VERSION.fullmatch(text)

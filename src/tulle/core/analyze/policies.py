@@ -6,31 +6,32 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tulle.core.analyze.inputs import (
-    authorization_policies,
     proxy_configs,
-    request_authentications,
-    telemetries,
     workloads_known,
 )
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.mistakes import meant, warning
 from tulle.core.compile.objects import (
     age,
+    authorization_policies,
     backend_tls_policies,
     chosen_label,
     destination_rules,
+    gateway_classes,
     gateways,
     istio_gateways,
-    labels_of,
     mesh_configs,
     peer_authentications,
+    request_authentications,
     selects,
     service_entries,
     services,
     settled,
     sidecars,
+    telemetries,
     workload_entries,
 )
+from tulle.core.compile.workload_notes import labels_of
 from tulle.core.flow import Fetch, Input, table
 from tulle.kit.problem import Problem, Ref
 
@@ -134,9 +135,11 @@ def targeting(source: Input[Key, Any]) -> Callable[[Fetch, Key], Iterator[Proble
         named += ((f"spec.targetRefs[{at}]", one) for at, one in enumerate(row.spec.target_refs or ()))
         for path, one in named:
             found = _TARGETS.get((one.group, one.kind))
-            if found is not None and fetch(found, (key[0], one.name)) is None:
-                near = meant(one.name, (name for space, name in fetch.keys(found) if space == key[0]))
-                yield warning(row.ref, f"{path}.name", "TargetNotFound", f"no {one.kind} {one.name} in namespace {key[0]}{near}")
+            here = "" if found is gateway_classes else key[0]
+            if found is not None and fetch(found, (here, one.name)) is None:
+                near = meant(one.name, (name for space, name in fetch.keys(found) if space == here))
+                where = f" in namespace {here}" if here else ""
+                yield warning(row.ref, f"{path}.name", "TargetNotFound", f"no {one.kind} {one.name}{where}{near}")
 
     return absent
 
@@ -146,6 +149,7 @@ _TARGETS: Mapping[tuple[str, str], Input[Key, Any]] = {
     ("networking.istio.io", "ServiceEntry"): service_entries,
     ("networking.istio.io", "Gateway"): istio_gateways,
     ("gateway.networking.k8s.io", "Gateway"): gateways,
+    ("gateway.networking.k8s.io", "GatewayClass"): gateway_classes,
 }
 authorization_policy_targets = targeting(authorization_policies)
 request_authentication_targets = targeting(request_authentications)

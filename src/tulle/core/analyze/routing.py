@@ -24,15 +24,15 @@ def weights(fetch: Fetch, key: Key) -> Iterator[Problem]:
     row = fetch(virtual_services, key)
     if row is None:
         return
-    rules: list[tuple[str, Any]] = [(f"spec.http[{at}]", rule) for at, rule in enumerate(row.spec.http)]
-    rules += [(f"spec.tls[{at}]", rule) for at, rule in enumerate(row.spec.tls)]
-    rules += [(f"spec.tcp[{at}]", rule) for at, rule in enumerate(row.spec.tcp)]
-    for path, rule in rules:
-        total = sum(one.weight for one in rule.route)
-        if len(rule.route) > 1 and total not in (0, 100):
-            shares = ", ".join(f"{one.weight} of {total}" for one in rule.route)
-            message = f"found weights whose sum is {total}; needed a sum of 100: they count as shares ({shares})"
-            yield warning(row.ref, f"{path}.route", "WeightSum", message)
+    spec = row.spec
+    every: tuple[tuple[str, tuple[Any, ...]], ...] = (("http", spec.http), ("tls", spec.tls), ("tcp", spec.tcp))
+    for field, rules in every:
+        for at, rule in enumerate(rules):
+            total = sum([one.weight for one in rule.route])
+            if len(rule.route) > 1 and total not in (0, 100):
+                shares = ", ".join(f"{one.weight} of {total}" for one in rule.route)
+                message = f"found weights whose sum is {total}; needed a sum of 100: they count as shares ({shares})"
+                yield warning(row.ref, f"spec.{field}[{at}].route", "WeightSum", message)
 
 
 def empty_subsets(fetch: Fetch, key: Key) -> Iterator[Problem]:

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from tulle.core.analyze.certificates import TLS
 from tulle.core.analyze.inputs import certificates, scope
+from tulle.core.compile import istio_tls
+from tulle.core.compile.gateway_workloads import gateway_labels, gateway_workloads
 from tulle.core.compile.hostname import Key
+from tulle.core.compile.listeners import verdicts_of
 from tulle.core.compile.mistakes import error, meant, warning
-from tulle.core.compile.objects import backend_tls_policies, config_maps, destination_rules
-from tulle.core.flow import Fetch
+from tulle.core.compile.objects import backend_tls_policies, config_maps, gateways, istio_gateways, selects
+from tulle.core.compile.places import places
+from tulle.core.flow import Fetch, table
 from tulle.kit.problem import Problem, Ref
 
-if TYPE_CHECKING:
-    from tulle.api.istio.destination_rule import TrafficPolicy
-
 _SOON = 30 * 24 * 3600.0
+
+
+@table
+def turns(fetch: Fetch, _key: None) -> tuple[float, ...]:
+    """The moments at which certificates of Secrets begin and end to be valid."""
+    rows = fetch.rows(certificates)
+    return tuple(sorted({moment for row in rows if row.ends for moment in (row.begins, row.ends)}))
+
+
+@table
+def not_valid(fetch: Fetch, key: Key) -> str:
+    """Why the certificate of a Secret is not valid at this time; "" where it is, or where nobody said what time it is."""
+    row, here = fetch(certificates, key), fetch(scope, "")
+    if row is None or not row.ends or here is None:
+        return ""
+    if here.now >= row.ends:
+        return f"the certificate ended {_day(row.ends)}; needed one that is valid"
+    return f"the certificate begins {_day(row.begins)}; needed one that is valid now" if here.now < row.begins else ""
 
 
 def secret_problems(fetch: Fetch, key: Key) -> Iterator[Problem]:
@@ -29,11 +47,8 @@ def secret_problems(fetch: Fetch, key: Key) -> Iterator[Problem]:
         yield error(row.ref, field, reason, message)
     if not row.ends or here is None:
         return
-    if here.now >= row.ends:
-        yield error(row.ref, "data", "CertificateNotValid", f"the certificate ended {_day(row.ends)}; needed one that is valid")
-    elif here.now < row.begins:
-        message = f"the certificate begins {_day(row.begins)}; needed one that is valid now"
-        yield error(row.ref, "data", "CertificateNotValid", message)
+    if why := fetch(not_valid, key):
+        yield error(row.ref, "data", "CertificateNotValid", why)
     elif here.now >= row.ends - _SOON:
         yield warning(row.ref, "data", "CertificateEnds", f"the certificate ends {_day(row.ends)}; needed a new one by then")
 
@@ -44,41 +59,33 @@ def _day(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _pair(fetch: Fetch, ref: Ref, path: str, key: Key) -> Iterator[Problem]:
-    """A Secret that is needed for its certificate and key."""
-    row = fetch(certificates, key)
-    if row is None:
-        yield warning(ref, path, "SecretNotFound", _absent(fetch, "Secret", key))
-    elif not row.pair:
-        message = f"Secret {key[0]}/{key[1]} of type {row.type} has no certificate with its key; needed tls.crt and tls.key"
-        yield warning(ref, path, "SecretUnusable", message)
+def istio_gateway_certificates(fetch: Fetch, key: Key) -> Iterator[Problem]:
+    """Servers of Istio's Gateway whose certificate is not valid at this time."""
+    row = fetch(istio_gateways, key)
+    selector = row.spec.selector if row else {}
+    labels = {one: fetch(gateway_labels, one) for one in fetch(gateway_workloads, None) or ()}
+    chosen = [one for one, mine in labels.items() if selects(selector, mine or {})]
+    spaces = sorted({one[0] for one in chosen}) or [key[0]]
+    for index, server in enumerate(row.spec.servers if row else ()):
+        for field, name in istio_tls.fields(server.tls) if server.tls and istio_tls.ends(server) else ():
+            for space in spaces:
+                if row and (why := fetch(not_valid, (space, name))):
+                    yield _not_valid(row.ref, f"spec.servers[{index}].tls.{field}", (space, name), why)
 
 
-def destination_rule_secrets(fetch: Fetch, key: Key) -> Iterator[Problem]:
-    """The Secrets with the certificates that are shown to a host."""
-    row = fetch(destination_rules, key)
-    if row is None:
-        return
-    yield from _policy_secrets(fetch, row.ref, row.spec.traffic_policy, "spec.trafficPolicy")
-    for index, subset in enumerate(row.spec.subsets):
-        yield from _policy_secrets(fetch, row.ref, subset.traffic_policy, f"spec.subsets[{index}].trafficPolicy")
+def gateway_certificates(fetch: Fetch, key: Key) -> Iterator[Problem]:
+    """Listeners of a Gateway of the Gateway API whose certificate is not valid at this time."""
+    row = fetch(gateways, key)
+    there, verdicts = fetch(places, key) or (), fetch(verdicts_of, key) or ()
+    for place, verdict in zip(there, verdicts, strict=True):
+        for one in verdict.tls.certificates if row and verdict.tls and place.set is None else ():
+            for _kind, namespace, name in one.objects:
+                if row and (why := fetch(not_valid, (namespace, name))):
+                    yield _not_valid(row.ref, f"{place.path}.tls.certificateRefs", (namespace, name), why)
 
 
-def _policy_secrets(fetch: Fetch, ref: Ref, said: TrafficPolicy | None, path: str) -> Iterator[Problem]:
-    if said is None:
-        return
-    places = [
-        (said.tls, path),
-        *((one.tls, f"{path}.portLevelSettings[{at}]") for at, one in enumerate(said.port_level_settings)),
-    ]
-    for tls, at in places:
-        if tls is None or not tls.credential_name:
-            continue
-        key = (ref.namespace, tls.credential_name)
-        if tls.mode == "MUTUAL":
-            yield from _pair(fetch, ref, f"{at}.tls.credentialName", key)
-        elif fetch(certificates, key) is None:
-            yield warning(ref, f"{at}.tls.credentialName", "SecretNotFound", _absent(fetch, "Secret", key))
+def _not_valid(ref: Ref, path: str, secret: Key, why: str) -> Problem:
+    return error(ref, path, "CertificateNotValid", f"Secret {secret[0]}/{secret[1]}: {why}; it is served all the same")
 
 
 def backend_tls_certificates(fetch: Fetch, key: Key) -> Iterator[Problem]:

@@ -44,13 +44,11 @@ def _taken(rules: tuple[Rule, ...], seen: Seen, name: str = "") -> tuple[Taken, 
     """What the rules leave of each other, after those in `seen`; `name` stands for these rules to whoever comes later."""
     found: list[Taken] = []
     for rule in rules:
-        takers = [(path, seen.taker(match)) for path, match in rule.matches]
-        whole = all(by for _path, by in takers)
-        for path, match in rule.matches:
-            by = dict(takers)[path]
-            if by is None and not name:
-                # Within a rule a match may be a special case of another before it.
-                by = seen.taker(match)
+        takers = [seen.taker(match) for _path, match in rule.matches]
+        whole = all(takers)
+        for (path, match), taker in zip(rule.matches, takers, strict=True):
+            # Within a rule a match may be a special case of another before it.
+            by = taker if taker or name else seen.taker(match)
             if by:
                 found.append(Taken(rule.path, path, by, whole))
             seen.add(match, name or path)

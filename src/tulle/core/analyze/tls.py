@@ -1,4 +1,4 @@
-"""Mutual TLS: what a DestinationRule tells callers against what the workloads take, and STRICT where nobody can answer it."""
+"""Mutual TLS: what a DestinationRule tells callers against what the workloads take, and STRICT where it leaves nobody to call."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import msgspec
 from tulle.core.analyze.inputs import workloads_known
 from tulle.core.compile.destination_rules import rules_for, subset_labels
 from tulle.core.compile.destinations import places
-from tulle.core.compile.endpoints import Instance, instances
+from tulle.core.compile.endpoints import Instance, instance, instances
 from tulle.core.compile.hostname import Key, service_key
+from tulle.core.compile.istio_tls import ENDED_BY_SIDECARS
 from tulle.core.compile.mistakes import error, warning
 from tulle.core.compile.mtls import Modes, modes
 from tulle.core.compile.objects import (
     destination_rules,
-    labels_of,
     peer_authentications,
     selects,
     services,
     settled,
+    sidecars,
     workload_entries,
 )
 from tulle.core.compile.services import service
+from tulle.core.compile.sidecars import behind, sidecar_of
+from tulle.core.compile.workload_notes import labels_of
 from tulle.core.flow import Fetch
 from tulle.core.model.workload import MtlsMode
 from tulle.kit.problem import Problem
@@ -150,6 +153,24 @@ def strict_outside(fetch: Fetch, key: Key) -> Iterator[Problem]:
     if found:
         message = f"found STRICT, and {_names(found)} has no sidecar to answer mutual TLS; needed it in the mesh, or an exception"
         yield warning(row.ref, "spec.mtls.mode", "StrictOutsideMesh", message)
+
+
+def ended_nowhere(fetch: Fetch, key: Key) -> Iterator[Problem]:
+    """Ingress listeners of a Sidecar whose TLS nobody can use: the port takes only the mesh's."""
+    row = fetch(sidecars, key)
+    said = [(at, one) for at, one in enumerate(row.spec.ingress) if one.tls and one.tls.mode in ENDED_BY_SIDECARS] if row else []
+    if row is None or not said:
+        return
+    anywhere = key[0] in settled(fetch).root_namespaces
+    entries = fetch.keys(workload_entries) if anywhere else fetch.keys(workload_entries, "namespace", key[0])
+    mine = [one for one in sorted(entries) if (here := fetch(instance, one)) and here.mtls and sidecar_of(fetch, one) == row]
+    for index, listener in said:
+        number = listener.port.number
+        _host, app_port, _path = behind(listener, "")
+        strict = [f"{one[0]}/{one[1]}" for one in mine if (fetch(modes, one) or Modes()).of(number, app_port) is MtlsMode.STRICT]
+        if strict:
+            message = f"{_names(strict)} takes only the mesh's mutual TLS there (PeerAuthentication STRICT); needed PERMISSIVE"
+            yield warning(row.ref, f"spec.ingress[{index}].tls", "StrictIngress", f"{message} at port {number}")
 
 
 def _names(workloads: list[str]) -> str:

@@ -9,7 +9,7 @@ Every row is a table of `core.flow`; a change touches only what it reaches. From
 | `services` | `service`: `model.Service` | Service |
 | `destination_rules` | `rules_for`, `subset_labels`, `policy` of a Service | DestinationRule |
 | `mtls` | `modes` of a workload: `STRICT`, `PERMISSIVE`, `DISABLE`, by port | PeerAuthentication |
-| `endpoints` | `instance`, `instances` of a Service, `endpoints`: `model.EndpointSet` | WorkloadEntry |
+| `endpoints` | `instance`, `instances` of a Service, `endpoints`: `model.EndpointSet` | WorkloadEntry, `endpoint_slices` |
 | `destinations` | `places`, `destination`: `model.Destination` | the four above |
 | `names` | `name`: `model.Name`, for DNS | services, instances |
 | `backends` | the destination that a route names, or the sentence why not | services, subsets |
@@ -18,6 +18,7 @@ Every row is a table of `core.flow`; a change touches only what it reaches. From
 | `http_routes`, `grpc_routes` | `http_route_rules`, `grpc_route_rules`: routes with their rank | HTTPRoute, GRPCRoute |
 | `hosts` | `virtual_host` of a Service for the sidecars of a namespace | the two above |
 | `outbound` | `outbound`: `model.Outbound`; which route tables a namespace has | services |
+| `client_certificates` | `own_places`: destinations that a Gateway shows a certificate | Gateway, BackendTLSPolicy |
 | `gateways` | `bound`, `gateway_listeners` of a gateway workload | both kinds of Gateway |
 | `gateway_hosts` | `attachments`, `gateway_virtual_host` | routes of both kinds |
 | `workloads` | `workload`: `model.Workload` | WorkloadEntry, services, modes, listeners |

@@ -14,6 +14,7 @@ from tulle.core.compile.hostname import Key
 from tulle.core.compile.mistakes import not_yet, sorted_problems
 from tulle.core.compile.objects import age, backend_tls_policies, config_maps, secrets
 from tulle.core.compile.services import service
+from tulle.core.compile.tls_options import backend_option_problems, parameters
 from tulle.core.flow import Fetch, table
 from tulle.core.model.traffic import Tls
 from tulle.kit.problem import Problem
@@ -52,12 +53,17 @@ def _tls(fetch: Fetch, rule: BackendTLSPolicy, namespace: str) -> Tls:
         if held.authorities and held.material
     ]
     pem = "\n".join(authorities)
+    options = parameters(rule.spec.options)
     return Tls(
         sni=said.hostname,
         names=tuple(one.hostname for one in said.subject_alt_names if one.hostname),
         uris=tuple(one.uri for one in said.subject_alt_names if one.uri),
         authorities=pem,
         nobody=not pem and said.well_known_ca_certificates != "System",
+        minimum=options.minimum,
+        maximum=options.maximum,
+        ciphers=options.ciphers,
+        curves=options.curves,
     )
 
 
@@ -73,8 +79,7 @@ def _problems(row: BackendTLSPolicy) -> Iterator[Problem]:
         if (target.group, target.kind) != ("", "Service"):
             kind = f"{target.kind}.{target.group}" if target.group else target.kind
             yield not_yet(row.ref, f"spec.targetRefs[{index}].kind", f"{kind} (something else than a Service)")
-    if row.spec.options:
-        yield not_yet(row.ref, "spec.options")
+    yield from backend_option_problems(row.ref, row.spec.options)
     known = row.spec.validation.well_known_ca_certificates
     if known not in (None, "System"):
         yield not_yet(row.ref, "spec.validation.wellKnownCACertificates", f"{known} (something else than System)")

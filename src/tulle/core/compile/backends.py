@@ -8,11 +8,11 @@ from tulle.core.compile.destination_rules import policy, subset_labels
 from tulle.core.compile.grants import granted, no_grant
 from tulle.core.compile.hostname import Key, full_name, shown
 from tulle.core.compile.mistakes import error, meant, no_service
+from tulle.core.compile.services import EXPORT_TO, service
 from tulle.core.compile.services import called as meant_by
-from tulle.core.compile.services import service
 from tulle.core.flow import Fetch
 from tulle.core.model.destination import DestinationKey
-from tulle.core.model.service import Protocol, ServicePort
+from tulle.core.model.service import Protocol, Service, ServicePort
 from tulle.kit.problem import Problem, Ref
 
 # A destination, or what is wrong with it.
@@ -29,6 +29,8 @@ def find(fetch: Fetch, ref: Ref, path: str, host: str, port: int | None, subset:
     if key is None or row is None:
         message = no_service(fetch, key) if key else f"found {host}; needed the host of a Service of the mesh"
         return error(ref, f"{path}.host", "HostNotFound", message)
+    if not row.seen_from(ref.namespace):
+        return error(ref, f"{path}.host", "NotExported", not_exported(key, row, ref.namespace))
     numbers = [one.number for one in row.ports]
     if port is None:
         if len(numbers) == 1:
@@ -57,9 +59,36 @@ def refer(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Found
         return found
     key, port = found
     if port.protocol is Protocol.TLS and not _originated(fetch, (key, port.number)):
-        message = f"port {port.number} of Service {key[0]}/{key[1]} is declared as TLS, and nothing says how to speak it"
-        return error(ref, f"{path}.port", "UnsupportedProtocol", f"{message}; needed a BackendTLSPolicy, or a port of HTTP")
+        return _unspoken(ref, key, port.number, path)
     return DestinationKey(full_name(key), port.number)
+
+
+def authorizer(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str, grpc: bool) -> Found:
+    """The destination that a backendRef at `path` means which is asked whether requests may pass."""
+    found = refer(fetch, ref, backend, path)
+    if isinstance(found, Problem):
+        return found
+    return asked(fetch, ref, found, path, grpc=grpc)
+
+
+def asked(fetch: Fetch, ref: Ref, found: DestinationKey, path: str, *, grpc: bool) -> Found:
+    """A destination that is asked whether requests may pass, where its port speaks what that needs."""
+    key = meant_by(fetch, found.hostname, ref.namespace)
+    row = fetch(service, key) if key else None
+    port = row.port(found.port) if row else None
+    if key is None or port is None:
+        return found
+    if port.protocol is Protocol.TLS and not _originated(fetch, (key, port.number)):
+        return _unspoken(ref, key, port.number, path)
+    if grpc and port.protocol not in (Protocol.GRPC, Protocol.HTTP2):
+        message = f"port {port.number} of {shown(key)} is not declared as gRPC, and is called in HTTP/1"
+        return error(ref, f"{path}.port", "UnsupportedProtocol", f"{message}; needed a port with appProtocol: grpc")
+    return found
+
+
+def _unspoken(ref: Ref, key: Key, port: int, path: str) -> Problem:
+    message = f"port {port} of {shown(key)} is declared as TLS, and nothing says how to speak it"
+    return error(ref, f"{path}.port", "UnsupportedProtocol", f"{message}; needed a BackendTLSPolicy, or a port of HTTP")
 
 
 def _originated(fetch: Fetch, key: tuple[Key, int]) -> bool:
@@ -69,12 +98,17 @@ def _originated(fetch: Fetch, key: tuple[Key, int]) -> bool:
 
 
 def tcp(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Found:
-    """The destination that a backendRef at `path` of a TLSRoute or TCPRoute means: bytes go to a port of any protocol."""
-    found = _port(fetch, ref, backend, path)
+    """The destination that a backendRef at `path` of a TLSRoute or TCPRoute means: bytes go to a port of any protocol.
+
+    That of a UDPRoute is a UDP port.
+    """
+    found = _port(fetch, ref, backend, path, udp=ref.kind == "UDPRoute")
     return found if isinstance(found, Problem) else DestinationKey(full_name(found[0]), found[1].number)
 
 
-def _port(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> tuple[Key, ServicePort] | Problem:
+def _port(
+    fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str, *, udp: bool = False
+) -> tuple[Key, ServicePort] | Problem:
     """The Service and its port that a backendRef names and may name."""
     key = target(fetch, ref, backend, path)
     if isinstance(key, Problem):
@@ -82,9 +116,13 @@ def _port(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> tuple
     row = fetch(service, key)
     if row is None:
         return error(ref, f"{path}.name", "BackendNotFound", no_service(fetch, key))
-    port = row.port(backend.port) if backend.port is not None else None
+    if not row.seen_from(ref.namespace):
+        return error(ref, f"{path}.name", "NotExported", not_exported(key, row, ref.namespace))
+    number = backend.port or 0
+    port = row.datagrams(number) if udp else row.port(number)
     if port is None:
-        return error(ref, f"{path}.port", "PortNotFound", no_port(key, backend.port or 0, [one.number for one in row.ports]))
+        transport, numbers = ("UDP ", row.udp) if udp else ("", row.ports)
+        return error(ref, f"{path}.port", "PortNotFound", no_port(key, number, [one.number for one in numbers], transport))
     return key, port
 
 
@@ -99,9 +137,15 @@ def target(fetch: Fetch, ref: Ref, backend: BackendObjectRef, path: str) -> Key 
     return key
 
 
-def no_port(key: Key, port: int, numbers: list[int]) -> str:
+def not_exported(key: Key, row: Service, namespace: str) -> str:
+    """Why a namespace's routes cannot name a Service."""
+    where = "spec.exportTo" if row.entry else f"annotation {EXPORT_TO}"
+    return f"{shown(key)} is not exported to namespace {namespace}; needed that, or *, in its {where}"
+
+
+def no_port(key: Key, port: int, numbers: list[int], transport: str = "") -> str:
     """`9999 is not a port of Service shop/cart; it has 80, 8080`."""
-    return f"{port} is not a port of {shown(key)}; it has {_list(numbers) or 'none'}"
+    return f"{port} is not a {transport}port of {shown(key)}; it has {_list(numbers) or 'none'}"
 
 
 def _list(values: list[int] | list[str]) -> str:

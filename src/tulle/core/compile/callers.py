@@ -1,8 +1,8 @@
-"""What tells callers apart, beyond where they call: their namespace, labels that some VirtualService asks for, their Sidecar.
+"""What tells callers apart, beyond where they call: their namespace, labels that some rule asks for, their Sidecar.
 
 The sidecars of a namespace share their tables. Those that have some of the labels that any rule asks for share tables of their
-own, so that a rule by `sourceLabels` costs one more set of tables for each kind of caller that it tells apart, and nothing where
-nobody writes one.
+own, so that a rule by `sourceLabels` or `workloadSelector` costs one more set of tables for each kind of caller that it tells
+apart, and nothing where nobody writes one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import msgspec
 
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.objects import caller_matches, labels_of, sidecars, virtual_services, workload_entries
+from tulle.core.compile.objects import caller_matches, destination_rules, sidecars, virtual_services, workload_entries
 from tulle.core.compile.sidecars import SELECTED, selecting_sidecar
+from tulle.core.compile.workload_notes import labels_of
 from tulle.core.flow import Fetch, table
 from tulle.core.model.route import labels_digest
 
@@ -26,13 +27,21 @@ class Source(msgspec.Struct, frozen=True, order=True):
 
 
 ANYBODY = Source()
+# A label that only the model knows, of callers that are gateways.
+GATEWAY = ("tulle.dev/gateway", "")
 
 
 @table
 def labels_told_apart(fetch: Fetch, _key: None) -> frozenset[tuple[str, str]]:
     """The labels that any rule asks of its callers."""
     rows = fetch.rows(virtual_services, "by_labels", True)
-    return frozenset(pair for row in rows for one in caller_matches(row) for pair in one.source_labels.items())
+    asked = [one.source_labels for row in rows for one in caller_matches(row)]
+    asked += (
+        row.spec.workload_selector.match_labels
+        for row in fetch.rows(destination_rules, "selects", True)
+        if row.spec.workload_selector
+    )
+    return frozenset(pair for labels in asked for pair in labels.items())
 
 
 @table

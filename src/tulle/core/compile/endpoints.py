@@ -1,4 +1,6 @@
-"""WorkloadEntries that a service selects, and endpoints that are written out → its endpoints, all of them and by subset."""
+"""WorkloadEntries that a service selects, and endpoints that are written out (in EndpointSlices, in ServiceEntries) → its
+endpoints, all of them and by subset.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +11,41 @@ import msgspec
 from tulle.api.istio import ServiceEntry, WorkloadEntry
 from tulle.api.istio.entries import WorkloadEntrySpec
 from tulle.core.compile.destination_rules import subset_labels
+from tulle.core.compile.endpoint_slices import Written, written
 from tulle.core.compile.hostname import Key, full_name, is_address
 from tulle.core.compile.mistakes import error, not_yet, sorted_problems
 from tulle.core.compile.mtls import Modes, modes
 from tulle.core.compile.objects import (
-    APP_PORTS,
-    CAPTURE,
-    PROXY_PORTS,
-    READY,
+    NETWORK,
     REGION,
     SUBZONE,
-    TLS_MODE,
     ZONE,
-    app_ports,
     chosen_label,
-    has_sidecar,
-    json_note,
-    labels_of,
     selects,
     service_entries,
     services,
     settled,
     workload_entries,
-    workload_groups,
 )
+from tulle.core.compile.proxy_settings import Own, own_settings
 from tulle.core.compile.service_entries import entries_of
 from tulle.core.compile.services import service
+from tulle.core.compile.sidecars import bound_inside
+from tulle.core.compile.workload_notes import (
+    APP_PORTS,
+    CAPTURE,
+    PROXY_PORTS,
+    READY,
+    TLS_MODE,
+    app_ports,
+    has_sidecar,
+    json_note,
+    labels_of,
+)
 from tulle.core.compile.workload_services import services_of
 from tulle.core.flow import Fetch, table
 from tulle.core.model import interception
+from tulle.core.model.canonical import app_of, version_of
 from tulle.core.model.destination import DestinationKey, Endpoint, EndpointSet, Locality
 from tulle.core.model.service import Resolution, Service, ServicePort
 from tulle.core.model.workload import Capture, MtlsMode, ProxyPorts
@@ -62,6 +70,7 @@ class Instance(msgspec.Struct, frozen=True):
     locality: Locality = Locality()
     healthy: bool = True
     serves: tuple[int, ...] = ()
+    network: str = ""
 
     def port(self, port: ServicePort) -> int:
         """Where a service's port is reached there: by the port's name, else by the target's number or name."""
@@ -81,6 +90,11 @@ def identity_of(entry: WorkloadEntry, trust_domain: str) -> str:
 def locality_of(entry: WorkloadEntry) -> Locality:
     """Where a workload stands: as its entry says outright, else as its `topology` labels do."""
     return _locality(entry.spec.locality, labels_of(entry))
+
+
+def network_of(spec: WorkloadEntrySpec) -> str:
+    """The network that an entry says it is in; "" where it says none."""
+    return spec.network or spec.labels.get(NETWORK, "")
 
 
 def _locality(said: str, labels: Mapping[str, str]) -> Locality:
@@ -115,6 +129,7 @@ def anywhere(fetch: Fetch, key: Key) -> Instance | None:
         weight=entry.spec.weight or 1,
         locality=locality_of(entry),
         healthy=entry.metadata.annotations.get(READY) != "false",
+        network=network_of(entry.spec),
     )
 
 
@@ -143,7 +158,17 @@ def instances(fetch: Fetch, key: Key) -> tuple[Instance, ...]:
     row = fetch(service, key)
     if row is not None and row.entry:
         return _of_entries(fetch, key, row)
-    return tuple(found for one in fetch(selected, key) or () if (found := fetch(instance, one)))
+    found = [made for one in fetch(selected, key) or () if (made := fetch(instance, one))]
+    return tuple(found + [_of_slice(fetch, key[0], one) for one in written(fetch, key, row.ports)] if row else found)
+
+
+def _of_slice(fetch: Fetch, namespace: str, one: Written) -> Instance:
+    """An endpoint of a slice: the one workload of its namespace that has the address, else something outside the mesh."""
+    there = fetch.keys(workload_entries, "address", (namespace, one.address))
+    known = fetch(instance, there[0]) if len(there) == 1 else None
+    found = known or Instance(address=one.address, locality=_locality("", one.topology))
+    ready = one.ready and found.healthy
+    return msgspec.structs.replace(found, ports=dict(one.ports), serves=one.serves, healthy=ready)
 
 
 def _of_entries(fetch: Fetch, key: Key, row: Service) -> tuple[Instance, ...]:
@@ -164,7 +189,7 @@ def _of_entries(fetch: Fetch, key: Key, row: Service) -> tuple[Instance, ...]:
             for made in here
             if by_dns or _is_place(made.address)
         )
-    return () if row.resolution is Resolution.ORIGINAL else tuple(found)
+    return tuple(found) if row.resolution.has_endpoints else ()
 
 
 def _is_place(address: str) -> bool:
@@ -183,6 +208,26 @@ def _written(fetch: Fetch, row: ServiceEntry, spec: WorkloadEntrySpec) -> Instan
         mtls=spec.labels.get(TLS_MODE) == "istio",
         weight=spec.weight or 1,
         locality=_locality(spec.locality, spec.labels),
+        network=network_of(spec),
+    )
+
+
+@table
+def datagram_endpoints(fetch: Fetch, key: tuple[Key, int]) -> tuple[Endpoint, ...]:
+    """The endpoints of (service, UDP port). Sidecars have no part in it: the applications themselves are reached."""
+    service_key, number = key
+    row = fetch(service, service_key)
+    port = row.datagrams(number) if row else None
+    if row is None or port is None:
+        return ()
+    found = [made for one in fetch(selected, service_key) or () if (made := fetch(instance, one))]
+    slices = (_of_slice(fetch, service_key[0], one) for one in written(fetch, service_key, row.udp, "UDP"))
+    found += (one for one in slices if number in one.serves)
+    return tuple(
+        sorted(
+            Endpoint(one.address, one.port(port), one.workload, weight=one.weight, locality=one.locality, healthy=one.healthy)
+            for one in found
+        )
     )
 
 
@@ -210,7 +255,7 @@ def _endpoint(fetch: Fetch, one: Instance, port: ServicePort) -> tuple[Endpoint,
     # A workload that takes no mutual TLS (DISABLE), or whose sidecar does not see the port, is called as if it had no sidecar.
     mtls = (
         one.mtls
-        and one.chosen.enters(reached)
+        and (one.chosen.enters(reached) or reached in bound_inside(fetch, (namespace, name)))
         and (fetch(modes, (namespace, name)) or Modes()).of(reached, one.app_ports.get(reached, reached)) is not MtlsMode.DISABLE
     )
     endpoint = Endpoint(
@@ -221,6 +266,9 @@ def _endpoint(fetch: Fetch, one: Instance, port: ServicePort) -> tuple[Endpoint,
         weight=one.weight,
         locality=one.locality,
         healthy=one.healthy,
+        network=one.network,
+        app=app_of(one.labels) if one.workload else "",
+        version=version_of(one.labels) if one.workload else "",
     )
     return endpoint, one.identity
 
@@ -256,8 +304,7 @@ def _problems(fetch: Fetch, key: Key, entry: WorkloadEntry) -> Iterator[Problem]
     if not is_address(spec.address) and not any(_by_name(fetch, one) for one in fetch(services_of, key) or ()):
         what = f"{spec.address!r} (an address that is no IP address, without a ServiceEntry that resolves it by DNS)"
         yield not_yet(entry.ref, "spec.address", what)
-    if spec.network:
-        yield not_yet(entry.ref, "spec.network")
+    yield from (fetch(own_settings, key) or Own()).problems
     for mistake in interception.read(entry.metadata.annotations)[1]:
         yield error(entry.ref, f"metadata.annotations[{mistake.annotation}]", "BadAnnotation", mistake.message)
     for note, shape, needed in (
@@ -273,15 +320,3 @@ def _problems(fetch: Fetch, key: Key, entry: WorkloadEntry) -> Iterator[Problem]
     if capture not in set(Capture):
         message = f"found {capture!r}; needed one of {', '.join(Capture)}"
         yield error(entry.ref, f"metadata.annotations[{CAPTURE}]", "BadAnnotation", message)
-
-
-@table
-def workload_group_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
-    """What nodes make nothing of."""
-    row = fetch(workload_groups, key)
-    if row is None:
-        return ()
-    found = [not_yet(row.ref, "spec.template.network")] if row.spec.template.network else []
-    if row.spec.probe and row.spec.probe.grpc:
-        found.append(not_yet(row.ref, "spec.probe.grpc", "a probe by gRPC"))
-    return sorted_problems(found)

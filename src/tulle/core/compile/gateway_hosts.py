@@ -17,23 +17,17 @@ import msgspec
 from tulle.api.gateway.shared import GROUP_NAME
 from tulle.api.istio.gateway import Server
 from tulle.core.compile.callers import ANYBODY, Source
+from tulle.core.compile.client_certificates import shown
 from tulle.core.compile.gateways import Bound, bound, section_names, section_of
 from tulle.core.compile.hostname import Key, full_name, meet, service_key, specificity
-from tulle.core.compile.http_routes import Ranked, at_listener, in_order
+from tulle.core.compile.http_routes import Ranked, at_listener, in_order, rerouted
 from tulle.core.compile.kinds import RULES
-from tulle.core.compile.objects import (
-    ROUTES,
-    age,
-    istio_gateways,
-    labels_of,
-    virtual_services,
-    visible,
-    workload_entries,
-)
+from tulle.core.compile.objects import ROUTES, age, istio_gateways, virtual_services, visible, workload_entries
 from tulle.core.compile.parents import attachments_of, hostnames
 from tulle.core.compile.places import places
 from tulle.core.compile.routes import reachable
 from tulle.core.compile.virtual_services import virtual_service_routes
+from tulle.core.compile.workload_notes import labels_of
 from tulle.core.flow import Fetch, table
 from tulle.core.model.route import Route, RouteTableKey, VirtualHost
 
@@ -186,7 +180,8 @@ def _ranked(fetch: Fetch, where: RouteTableKey, host: str) -> Iterator[Route]:
         here = {(one.kind, one.route): one for one in found if one.route[1] and _is_best(fetch, one.bound, best)}
         for (kind, key), one in sorted(here.items()):
             row, tls = fetch(RULES[kind], key), _tls(fetch, one.bound)
-            ranked += (at_listener(rule, one.served_port, where.port, tls) for rule in (row.routes if row else ()))
+            here_ = (at_listener(rule, one.served_port, where.port, tls) for rule in (row.routes if row else ()))
+            ranked += (rerouted(rule, shown(fetch, one.bound.gateway, rule.route)) for rule in here_)
         yield from in_order(ranked)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tulle.core.compile.gateway_tcp import PortRoutes, port_routes
+from tulle.core.compile.gateway_udp import udp_bound
 from tulle.core.compile.gateways import ANY_ADDRESS, ANY_NAME, Section, Served, served, table_key
 from tulle.core.compile.hostname import Key
 from tulle.core.flow import Fetch, table
@@ -18,10 +19,11 @@ def gateway_listeners(fetch: Fetch, key: Key) -> tuple[GatewayListener, ...]:
     addresses: dict[int, set[str]] = {}
     for one in (*found.bound, *(it.bound for it in found.tcp)):
         addresses.setdefault(one.port, set()).add(one.address)
+    datagrams = {one.port for one in fetch(udp_bound, key) or ()}  # there is no place for QUIC beside them
     listeners: list[GatewayListener] = []
     for port, named in sorted(addresses.items()):
         chains = [GatewayChain(table=table_key(key, port))] if port in found.plain else []
-        chains += (chain for one in found.sections if one.port == port for chain in _chains(key, one))
+        chains += (chain for one in found.sections if one.port == port for chain in _chains(key, one, quic=port not in datagrams))
         forwarded = fetch(port_routes, (key, port)) or PortRoutes()
         address = next(iter(named)) if len(named) == 1 else ANY_ADDRESS
         chains += forwarded.chains
@@ -30,11 +32,12 @@ def gateway_listeners(fetch: Fetch, key: Key) -> tuple[GatewayListener, ...]:
     return tuple(listeners)
 
 
-def _chains(key: Key, section: Section) -> Iterator[GatewayChain]:
+def _chains(key: Key, section: Section, *, quic: bool) -> Iterator[GatewayChain]:
     """A section's chain; a second one where it is for certain names and for any other too."""
     where = table_key(key, section.port, section.id)
+    http3 = section.http3 if quic else 0
     named = tuple(sorted(name for name in section.names if name != ANY_NAME))
     if named:
-        yield GatewayChain(names=named, encrypted=True, tls=section.tls, table=where)
+        yield GatewayChain(names=named, encrypted=True, tls=section.tls, table=where, http3=http3)
     if ANY_NAME in section.names:
-        yield GatewayChain(encrypted=True, tls=section.tls, table=where)
+        yield GatewayChain(encrypted=True, tls=section.tls, table=where, http3=http3)

@@ -10,17 +10,19 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tulle.api.gateway import TCPRoute, TLSRoute
+from tulle.api.gateway import TCPRoute, TLSRoute, UDPRoute
 from tulle.api.gateway.shared import GROUP_NAME
 from tulle.core.compile import backends
-from tulle.core.compile.callers import ANYBODY
+from tulle.core.compile.callers import ANYBODY, Source
+from tulle.core.compile.client_certificates import shown_to
 from tulle.core.compile.gateway_hosts import gateway_source, served_hosts
 from tulle.core.compile.gateways import ANY_NAME, Bytes, Served, section_names, served
-from tulle.core.compile.hostname import Key, meet, specificity
+from tulle.core.compile.hostname import Key, meet, specificity, tells_tls
+from tulle.core.compile.network_gateways import passed_on
 from tulle.core.compile.objects import ROUTES, age, istio_gateways, virtual_services, visible
 from tulle.core.compile.parents import attachments_of, hostnames
 from tulle.core.compile.places import places
-from tulle.core.compile.tcp_routes import is_told, virtual_service_tcp_routes
+from tulle.core.compile.tcp_routes import carried, virtual_service_tcp_routes
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.gateway import GatewayChain
@@ -56,9 +58,9 @@ def port_routes(fetch: Fetch, key: tuple[Key, int]) -> PortRoutes:
             names = [name for name in route.match.names if name not in taken]
             taken |= set(names)  # the first route has a name whose TLS ends here
             if named := tuple(sorted(name for name in names if name != ANY_NAME)):
-                chains.append(GatewayChain(named, True, one.tls, destinations=route.destinations, told=route.told))
+                chains.append(GatewayChain(named, True, one.tls, destinations=route.destinations, carriage=route.carriage))
             if ANY_NAME in names:
-                chains.append(GatewayChain(encrypted=True, tls=one.tls, destinations=route.destinations, told=route.told))
+                chains.append(GatewayChain(encrypted=True, tls=one.tls, destinations=route.destinations, carriage=route.carriage))
     return PortRoutes(tuple(_without(taken, routes)), tuple(chains))
 
 
@@ -75,14 +77,17 @@ def _named(route: TcpRoute, names: tuple[str, ...]) -> TcpRoute:
 
 
 def _routes(fetch: Fetch, one: Bytes, workload: Key) -> Iterator[TcpRoute]:
-    return _virtual_services(fetch, one, workload) if one.bound.istio else _api_routes(fetch, one)
+    if one.by_itself:
+        return passed_on(fetch, workload)
+    return _virtual_services(fetch, one, workload) if one.bound.istio else _api_routes(fetch, one, workload)
 
 
-def _api_routes(fetch: Fetch, one: Bytes) -> Iterator[TcpRoute]:
+def _api_routes(fetch: Fetch, one: Bytes, workload: Key) -> Iterator[TcpRoute]:
     """The routes of a listener of the Gateway API: the most specific name first, then the oldest route.
 
     Connections for a name of the listener that no route has are closed, and not left to a listener with a wider name.
     """
+    source = fetch(gateway_source, workload) or ANYBODY
     place = (fetch(places, one.bound.gateway) or ())[one.bound.index]
     kind = "TLSRoute" if one.encrypted else "TCPRoute"
     found: list[tuple[tuple[int, int], tuple[str, str, str], TcpRoute]] = []
@@ -91,23 +96,33 @@ def _api_routes(fetch: Fetch, one: Bytes) -> Iterator[TcpRoute]:
         attached = fetch(attachments_of, (kind, key)) or ()
         if row is None or not any(it.gateway == one.bound.gateway and one.bound.index in it.listeners for it in attached):
             continue
-        destinations = fetch(route_destinations, (kind, key)) or ()
-        origin = Origin(row.ref, "spec.rules[0]")
-        told = any(is_told(fetch, share.destination) for share in destinations)
-        for name in hostnames(place.listener, row) if one.encrypted else ("",):
-            match = TcpMatch(names=(name.lower(),) if name else ())
-            route = TcpRoute(f"{key[0]}/{key[1]}.{row.spec.rules[0].name or 'rules[0]'}", match, destinations, told, origin)
-            found.append((specificity(name), age(row), route))
+        names = hostnames(place.listener, row) if one.encrypted else ("",)
+        found += ((specificity(name), age(row), api_route(fetch, row, name, source, one.bound.gateway)) for name in names)
     yield from (route for _specificity, _age, route in sorted(found, key=lambda it: it[:2]))
     if place.listener.hostname:
         yield TcpRoute(f"{place.listener.name} closes", TcpMatch(names=(place.listener.hostname,)))
 
 
+def api_route(fetch: Fetch, row: TLSRoute | TCPRoute, name: str, source: Source, gateway: Key | None = None) -> TcpRoute:
+    """The first rule of a route for connections of some callers to a server name ("": for all), at a Gateway or in the mesh."""
+    key = (row.metadata.namespace, row.metadata.name)
+    destinations = fetch(route_destinations, (row.kind, key)) or ()
+    if gateway is not None:
+        destinations = shown_to(fetch, gateway, destinations)
+    return TcpRoute(
+        name=f"{key[0]}/{key[1]}.{row.spec.rules[0].name or 'rules[0]'}",
+        match=TcpMatch(names=(name.lower(),) if name else ()),
+        destinations=destinations,
+        carriage=carried(fetch, destinations, source),
+        origin=Origin(row.ref, "spec.rules[0]"),
+    )
+
+
 @table
 def route_destinations(fetch: Fetch, key: tuple[str, Key]) -> tuple[WeightedDestination, ...]:
-    """Where the first rule of a (TLSRoute or TCPRoute) sends connections; what is wrong with a backend its status says."""
+    """Where the first rule of a (TLSRoute, TCPRoute or UDPRoute) sends; what is wrong with a backend its status says."""
     kind, name = key
-    row: TLSRoute | TCPRoute | None = fetch(ROUTES[kind], name)
+    row: TLSRoute | TCPRoute | UDPRoute | None = fetch(ROUTES[kind], name)
     if row is None:
         return ()
     return tuple(
@@ -117,12 +132,12 @@ def route_destinations(fetch: Fetch, key: tuple[str, Key]) -> tuple[WeightedDest
     )
 
 
-def unresolved(fetch: Fetch, row: TLSRoute | TCPRoute) -> Iterator[Problem]:
+def unresolved(fetch: Fetch, row: TLSRoute | TCPRoute | UDPRoute) -> Iterator[Problem]:
     """What is wrong with the backends of a route's first rule."""
     yield from (target for target, _weight in _backends(fetch, row) if isinstance(target, Problem))
 
 
-def _backends(fetch: Fetch, row: TLSRoute | TCPRoute) -> Iterator[tuple[backends.Found, int]]:
+def _backends(fetch: Fetch, row: TLSRoute | TCPRoute | UDPRoute) -> Iterator[tuple[backends.Found, int]]:
     for index, backend in enumerate(row.spec.rules[0].backend_refs):
         yield backends.tcp(fetch, row.ref, backend, f"spec.rules[0].backendRefs[{index}]"), backend.weight
 
@@ -145,6 +160,7 @@ def _virtual_services(fetch: Fetch, one: Bytes, workload: Key) -> Iterator[TcpRo
             if passing is not bool(route.match.names):
                 continue
             said = route.match.names if passing else hosts if one.encrypted else ()
-            names = tuple(dict.fromkeys(common for name in said for host in one.names if (common := meet(host, name))))
+            common = (meet(host, name) for name in said for host in one.names)
+            names = tuple(dict.fromkeys(name for name in common if name and tells_tls(name)))
             if names or not one.encrypted:
                 yield _named(route, names)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tulle.core.compile.endpoints import instance
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.objects import PROXY_PORTS, gateway_classes, gateways, json_note, labels_of, selects, workload_entries
+from tulle.core.compile.objects import gateway_classes, gateways, selects, workload_entries
 from tulle.core.compile.services import service
+from tulle.core.compile.workload_notes import NODE, PROXY_PORTS, json_note, labels_of
 from tulle.core.compile.workload_services import services_of
 from tulle.core.flow import Fetch, table
 from tulle.core.model.workload import ProxyPorts
@@ -19,6 +20,8 @@ CLASSES = ("tulle", "istio")
 LABELS = {"istio": "ingressgateway"}
 # The label of a workload that is for one Gateway of its namespace alone, by name; as Istio and the Gateway API have it.
 GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
+# The label of a workload that a node started because a Gateway asked for it, and ends when that does (`gateway_starts`).
+STARTED = "tulle.dev/started"
 
 
 @table
@@ -61,11 +64,23 @@ def gateway_ports(fetch: Fetch, key: Key) -> ProxyPorts | None:
 def chosen_workloads(fetch: Fetch, key: Key) -> tuple[Key, ...]:
     """The gateway workloads for a Gateway of the Gateway API: those that are for it alone, where there are any, else all of ours.
 
-    Where it asks for addresses, only those that have one of them.
+    Where it asks for addresses, only those that have one of them. One that names a node has those only that are for it alone.
     """
+    own, shared = _candidates(fetch, key)
+    return own or shared
+
+
+@table
+def standing_workloads(fetch: Fetch, key: Key) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
+    """The same without those that were started for it: those that are for it alone, and all others that would serve it."""
+    own, shared = _candidates(fetch, key)
+    return tuple(one for one in own if STARTED not in (fetch(gateway_labels, one) or {})), shared
+
+
+def _candidates(fetch: Fetch, key: Key) -> tuple[tuple[Key, ...], tuple[Key, ...]]:
     row = fetch(gateways, key)
     if row is None or not fetch(is_ours, row.spec.gateway_class_name):
-        return ()
+        return (), ()
     wanted = {address.value for address in row.spec.addresses if address.value}
     own: list[Key] = []
     shared: list[Key] = []
@@ -76,9 +91,9 @@ def chosen_workloads(fetch: Fetch, key: Key) -> tuple[Key, ...]:
         if GATEWAY_NAME in labels:
             if (one[0], labels[GATEWAY_NAME]) == key:
                 own.append(one)
-        elif selects(LABELS, labels):
+        elif selects(LABELS, labels) and NODE not in row.metadata.annotations:
             shared.append(one)
-    return tuple(own or shared)
+    return tuple(own), tuple(shared)
 
 
 def own_ports(fetch: Fetch, key: Key) -> tuple[int, ...]:
@@ -87,12 +102,12 @@ def own_ports(fetch: Fetch, key: Key) -> tuple[int, ...]:
     return (ports.health, ports.metrics) if ports else ()
 
 
-def bound_port(fetch: Fetch, key: Key, number: int) -> int:
+def bound_port(fetch: Fetch, key: Key, number: int, *, udp: bool = False) -> int:
     """The port that a gateway workload binds for the port that a Gateway says."""
     here = fetch(instance, key)
     for one in fetch(services_of, key) or ():
         row = fetch(service, one)
-        port = row.port(number) if row else None
+        port = (row.datagrams(number) if udp else row.port(number)) if row else None
         if here and port:
             return here.port(port)
     return number

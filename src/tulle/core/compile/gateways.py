@@ -15,9 +15,10 @@ import msgspec
 from tulle.api.istio.gateway import Server
 from tulle.core.compile import istio_tls
 from tulle.core.compile.gateway_workloads import bound_port, chosen_workloads, gateway_labels
-from tulle.core.compile.hostname import Key, covers, specificity
+from tulle.core.compile.hostname import Key, covers, specificity, tells_tls
+from tulle.core.compile.http3 import asks_http3, no_http3
 from tulle.core.compile.listeners import gateway_fault, verdicts_of
-from tulle.core.compile.objects import age, gateways, istio_gateways, selects
+from tulle.core.compile.objects import age, gateways, istio_gateways, listener_sets, selects
 from tulle.core.compile.places import places
 from tulle.core.flow import Fetch, table
 from tulle.core.model.gateway import ServerTls
@@ -45,21 +46,29 @@ class Bound(msgspec.Struct, frozen=True, order=True):
 
 
 class Section(msgspec.Struct, frozen=True):
-    """TLS that ends at a port of a gateway workload, for those server `names` that no older Gateway has."""
+    """TLS that ends at a port of a gateway workload, for those server `names` that no older Gateway has.
+
+    `http3` is the port, as clients know it, where HTTP/3 is spoken too; 0 where it is not.
+    """
 
     port: int
     id: str
     names: tuple[str, ...]
     tls: ServerTls
+    http3: int = 0
 
 
 class Bytes(msgspec.Struct, frozen=True):
-    """A server or listener that forwards bytes: TCP, or TLS for certain server `names`, which ends here where `tls` is."""
+    """A server or listener that forwards bytes: TCP, or TLS for certain server `names`, which ends here where `tls` is.
+
+    `by_itself`: mutual TLS of the mesh is passed on to the services of these names, without a rule.
+    """
 
     bound: Bound
     encrypted: bool = False
     names: tuple[str, ...] = ()
     tls: ServerTls | None = None
+    by_itself: bool = False
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -83,7 +92,8 @@ def forwards(server: Server) -> bool:
     """Whether a server of Istio's Gateway is one that forwards bytes, by VirtualServices' `tls` and `tcp`."""
     if server.bind.startswith("unix://") or serves(server):
         return False
-    return server.port.protocol.upper() in TCP or istio_tls.ends(server) or istio_tls.passes(server)
+    passes = istio_tls.passes(server) or istio_tls.passes_by_itself(server)
+    return passes or server.port.protocol.upper() in TCP or istio_tls.ends(server)
 
 
 class _Candidate(msgspec.Struct, frozen=True):
@@ -98,6 +108,7 @@ class _Candidate(msgspec.Struct, frozen=True):
     names: tuple[str, ...] = ()
     tls: ServerTls | None = None
     forwards: Bytes | None = None
+    http3: int = 0
 
 
 @table
@@ -121,7 +132,7 @@ def served(fetch: Fetch, key: Key) -> Served:
             free = tuple(name for name in one.names if (port, name) not in owner)
             if free:
                 owner |= dict.fromkeys(((port, name) for name in free), one.id)
-                sections.append(Section(port, one.id, free, one.tls))
+                sections.append(Section(port, one.id, free, one.tls, one.http3))
             section = one.id if free else owner[port, one.names[0]]
             found.append(msgspec.structs.replace(one.bound, section=section))
     return Served(
@@ -157,13 +168,21 @@ def _servers(fetch: Fetch, key: Key) -> Iterator[_Candidate]:
             tls = istio_tls.server_tls(fetch, server, key[0]) if istio_tls.ends(server) else None
             if istio_tls.ends(server) and tls is None:
                 continue  # it has no certificate
+            if tls is not None and not (hosts := tuple(filter(tells_tls, hosts))):
+                continue
             if forwards(server):
                 encrypted = server.port.protocol.upper() not in TCP
-                yield _Candidate(age(row), one, forwards=Bytes(one, encrypted, hosts if encrypted else (), tls))
+                yield _Candidate(
+                    age(row),
+                    one,
+                    forwards=Bytes(one, encrypted, hosts if encrypted else (), tls, istio_tls.passes_by_itself(server)),
+                )
             elif tls is None:
                 yield _Candidate(age(row), one)
             else:
-                yield _Candidate(age(row), one, f"{server.port.name}~{name[1]}~{name[0]}~istio", hosts, tls)
+                section = f"{server.port.name}~{name[1]}~{name[0]}~istio"
+                http3 = server.port.number if asks_http3(row) and not no_http3(fetch, key, tls) else 0
+                yield _Candidate(age(row), one, section, hosts, tls, http3=http3)
 
 
 def _listeners(fetch: Fetch, key: Key) -> Iterator[_Candidate]:
@@ -176,9 +195,9 @@ def _listeners(fetch: Fetch, key: Key) -> Iterator[_Candidate]:
             continue
         there, verdicts = fetch(places, name) or (), fetch(verdicts_of, name) or ()
         for index, verdict in enumerate(verdicts):
-            if not verdict.bound:
-                continue
             place = there[index]
+            if not verdict.bound or place.listener.protocol == "UDP":
+                continue
             one = Bound(bound_port(fetch, key, place.listener.port), False, name, index)
             hostname = place.listener.hostname or ANY_NAME
             if place.listener.protocol in ("TCP", "TLS"):
@@ -190,7 +209,9 @@ def _listeners(fetch: Fetch, key: Key) -> Iterator[_Candidate]:
                 continue
             kind = "" if place.set is None else "~set"
             section = f"{place.listener.name}~{place.owner[1]}~{place.owner[0]}{kind}"
-            yield _Candidate(age(row), one, section, (hostname,), verdict.tls)
+            owner = row if place.set is None else fetch(listener_sets, place.set)
+            http3 = place.listener.port if asks_http3(owner) and not no_http3(fetch, key, verdict.tls) else 0
+            yield _Candidate(age(row), one, section, (hostname,), verdict.tls, http3=http3)
 
 
 def table_key(key: Key, port: int, section: str = "") -> RouteTableKey:

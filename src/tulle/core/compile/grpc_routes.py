@@ -6,18 +6,12 @@ gRPC alone and stand before those of HTTPRoutes for the same host, which get eve
 
 from __future__ import annotations
 
-import msgspec
-
-from tulle.api.gateway import GRPCRoute
 from tulle.api.gateway.routes import GRPCRouteMatch, GRPCRouteRule
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.http_routes import Ranked, RankedRoutes, matched
-from tulle.core.compile.mistakes import sorted_problems
-from tulle.core.compile.objects import age, grpc_routes
-from tulle.core.compile.rule_actions import Action, action, session
+from tulle.core.compile.http_routes import RankedRoutes, Rule, ranked
+from tulle.core.compile.objects import grpc_routes
 from tulle.core.flow import Fetch, table
-from tulle.core.model.route import MatchKind, NamedMatch, Origin, Route, RouteMatch, TextMatch
-from tulle.kit.problem import Problem
+from tulle.core.model.route import MatchKind, NamedMatch, RouteMatch, TextMatch
 
 _KINDS = {"Exact": MatchKind.EXACT, "RegularExpression": MatchKind.REGEX}
 _GRPC = NamedMatch("content-type", TextMatch(MatchKind.PREFIX, "application/grpc"))
@@ -29,30 +23,11 @@ def grpc_route_rules(fetch: Fetch, key: Key) -> RankedRoutes | None:
     row = fetch(grpc_routes, key)
     if row is None:
         return None
-    routes: list[Ranked] = []
-    problems: list[Problem] = []
-    refused: list[int] = []
-    partly: list[int] = []
-    for index, rule in enumerate(row.spec.rules):
-        made = _action(fetch, row, rule, f"spec.rules[{index}]")
-        problems += made.problems
-        refused += [index] * made.refused
-        partly += [index] * made.partly
-        for place, one in enumerate(rule.matches or (GRPCRouteMatch(),)):
-            rank = (*_specificity(one), *age(row), index, place)
-            routes += (Ranked(rank, route, share) for share, route in enumerate(matched(made.routes, grpc_match(one))))
-    return RankedRoutes(tuple(routes), sorted_problems(problems), tuple(refused), tuple(partly))
+    return ranked(fetch, row, [_rule(rule) for rule in row.spec.rules])
 
 
-def _action(fetch: Fetch, row: GRPCRoute, rule: GRPCRouteRule, path: str) -> Action:
-    kept, problems = session(row.ref, rule.session_persistence, f"{path}.sessionPersistence")
-    base = Route(
-        name=rule.name or f"{row.metadata.namespace}/{row.metadata.name}.{path.removeprefix('spec.')}",
-        session=kept,
-        origin=Origin(ref=row.ref, path=path),
-    )
-    made = action(fetch, row.ref, base, rule.filters, rule.backend_refs, path)
-    return msgspec.structs.replace(made, problems=(*made.problems, *problems))
+def _rule(said: GRPCRouteRule) -> Rule:
+    return Rule(said, tuple((_specificity(one), grpc_match(one)) for one in said.matches or (GRPCRouteMatch(),)))
 
 
 def _specificity(one: GRPCRouteMatch) -> tuple[int, int, int, int, int]:

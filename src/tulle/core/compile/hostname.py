@@ -36,6 +36,7 @@ def entry_key(host: str, namespace: str) -> Key:
     return "", ".".join(parts)
 
 
+@functools.lru_cache(maxsize=16384)
 def meanings(host: str, namespace: str) -> tuple[Key, ...]:
     """The services that a host may mean to an object of `namespace`, the first that is there counts; none for an address.
 
@@ -69,11 +70,18 @@ def short_names(key: Key, viewer: str) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=65536)
 def is_address(host: str) -> bool:
     """Whether the host is an IP address."""
+    if ":" not in host and not host[-1:].isdigit():  # nearly every name, of which there may be more than are kept here
+        return False
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
     return True
+
+
+def tells_tls(host: str) -> bool:
+    """Whether TLS can be told by a host: a proxy compares server names whole, or by whole labels behind a wildcard."""
+    return not host.startswith("*") or host == "*" or host.startswith("*.")
 
 
 def covers(pattern: str, host: str) -> bool:

@@ -7,7 +7,7 @@ Service itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tulle.api.istio import VirtualService
 from tulle.core.compile.callers import ANYBODY, Source
@@ -45,7 +45,7 @@ def virtual_host(fetch: Fetch, key: tuple[RouteTableKey, Key, int]) -> VirtualHo
     where, service_key, number = key
     row = fetch(service, service_key)
     port = row.port(number) if row else None
-    if row is None or port is None or not routed(number, port.protocol, where.port):
+    if row is None or port is None or not (where.bind or routed(number, port.protocol, where.port)):
         return None
     source = _source(fetch, service_key, where)
     routes = fetch(mesh_routes, (service_key, number, source)) or ()
@@ -110,7 +110,7 @@ def _plain(row: Service | None, number: int) -> Route:
     """What a Service gets without any rule: everything to all of its endpoints."""
     assert row is not None
     origin = Origin(ref=row.ref)
-    destination = WeightedDestination(DestinationKey(row.hostname, number))
+    destination = WeightedDestination(DestinationKey(row.hostname, number), named_at=row.named_at(number))
     return Route(name="default", destinations=(destination,), origin=origin)
 
 
@@ -123,12 +123,12 @@ def attached(fetch: Fetch, key: Key, number: int, viewer: str) -> list[Ranked] |
     return [at_listener(route, number, number, tls=False) for row in rows if row for route in row.routes]
 
 
-def attached_routes(fetch: Fetch, key: Key, number: int, viewer: str) -> list[tuple[str, Key]]:
-    """The HTTPRoutes and GRPCRoutes (by kind) that have a Service's port as parent.
+def attached_routes(fetch: Fetch, key: Key, number: int, viewer: str, kinds: Iterable[str] = RULES) -> list[tuple[str, Key]]:
+    """The routes of some kinds (of HTTP, where none is said) that have a Service's port as parent, each with its kind.
 
     They are the viewer's own (consumer routes), else those beside the Service.
     """
-    objects = ((kind, one) for kind in RULES for one in fetch.keys(ROUTES[kind], "parent", ("", "Service", *key)))
+    objects = ((kind, one) for kind in kinds for one in fetch.keys(ROUTES[kind], "parent", ("", "Service", *key)))
     fitting = [one for one in objects if (row := fetch(ROUTES[one[0]], one[1])) and _names_port(row, key, number)]
     consumer = [one for one in fitting if one[1][0] == viewer != key[0]]
     return consumer or [one for one in fitting if one[1][0] == key[0]]

@@ -5,17 +5,19 @@ A row is the object alone, whatever it is attached to; `gateways` and `hosts` pu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from tulle.api.gateway import HTTPRoute
+from tulle.api.gateway import GRPCRoute, HTTPRoute
 from tulle.api.gateway.http_route import HTTPRouteMatch, HTTPRouteRule, Timeouts
 from tulle.api.gateway.http_route import Retry as RetrySpec
+from tulle.api.gateway.routes import GRPCRouteRule
 from tulle.api.values import seconds
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.mistakes import sorted_problems
 from tulle.core.compile.objects import age, http_routes
+from tulle.core.compile.pauses import paced, pause_problems
 from tulle.core.compile.routes import placed
 from tulle.core.compile.rule_actions import Action, action, session
 from tulle.core.flow import Fetch, table
@@ -58,7 +60,11 @@ def in_order(ranked: list[Ranked]) -> tuple[Route, ...]:
 
 def at_listener(one: Ranked, port: int, bound: int, tls: bool) -> Ranked:
     """The route as it is at a listener: see `placed`."""
-    route = placed(one.route, port, bound, tls)
+    return rerouted(one, placed(one.route, port, bound, tls))
+
+
+def rerouted(one: Ranked, route: Route) -> Ranked:
+    """Another route at the same rank."""
     return one if route is one.route else Ranked(one.rank, route, one.share)
 
 
@@ -68,27 +74,60 @@ def http_route_rules(fetch: Fetch, key: Key) -> RankedRoutes | None:
     row = fetch(http_routes, key)
     if row is None:
         return None
+    return ranked(fetch, row, [_rule(rule) for rule in row.spec.rules])
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A rule of an HTTPRoute or GRPCRoute as it is `said`: where it holds (and how specific that is), and what its kind adds."""
+
+    said: HTTPRouteRule | GRPCRouteRule
+    matches: tuple[tuple[tuple[int, int, int, int, int], RouteMatch], ...]
+    retry: Retry | None = DEFAULT_RETRY
+    timeout: float = 0.0
+
+
+def ranked(fetch: Fetch, row: HTTPRoute | GRPCRoute, rules: Iterable[Rule]) -> RankedRoutes:
+    """The routes of an object's rules: what each does, wherever one of its matches holds."""
     routes: list[Ranked] = []
-    problems: list[Problem] = []
+    notes = row.metadata.annotations
+    problems = [*pause_problems(row.ref, notes)]
     refused: list[int] = []
     partly: list[int] = []
-    for index, rule in enumerate(row.spec.rules):
-        path = f"spec.rules[{index}]"
-        made = _action(fetch, row, rule, path)
+    for index, rule in enumerate(rules):
+        made = _action(fetch, row, rule, f"spec.rules[{index}]")
         problems += made.problems
         refused += [index] * made.refused
         partly += [index] * made.partly
-        for place, one in enumerate(rule.matches or (HTTPRouteMatch(),)):
-            match = _match(one)
-            rank = (*_specificity(one), *age(row), index, place)
-            routes += (Ranked(rank, route, share) for share, route in enumerate(matched(made.routes, match)))
+        for place, (specificity, match) in enumerate(rule.matches):
+            rank = (*specificity, *age(row), index, place)
+            routes += (Ranked(rank, route, share) for share, route in enumerate(_matched(paced(made.routes, notes), match)))
     return RankedRoutes(tuple(routes), sorted_problems(problems), tuple(refused), tuple(partly))
 
 
-def matched(routes: tuple[Route, ...], match: RouteMatch) -> Iterator[Route]:
+def _matched(routes: Iterable[Route], match: RouteMatch) -> Iterator[Route]:
     """The routes of a rule where a match of it holds."""
     for route in routes:
         yield msgspec.structs.replace(route, match=msgspec.structs.replace(match, percent=route.match.percent))
+
+
+def _action(fetch: Fetch, row: HTTPRoute | GRPCRoute, rule: Rule, path: str) -> Action:
+    said = rule.said
+    kept, problems = session(row.ref, said.session_persistence, f"{path}.sessionPersistence")
+    base = Route(
+        name=said.name or f"{row.metadata.namespace}/{row.metadata.name}.{path.removeprefix('spec.')}",
+        timeout=rule.timeout,
+        retry=rule.retry,
+        session=kept,
+        origin=Origin(ref=row.ref, path=path),
+    )
+    made = action(fetch, row.ref, base, said.filters, said.backend_refs, path)
+    return msgspec.structs.replace(made, problems=(*made.problems, *problems))
+
+
+def _rule(said: HTTPRouteRule) -> Rule:
+    retry, timeout = _retry(said.retry, said.timeouts)
+    matches = tuple((_specificity(one), _match(one)) for one in said.matches or (HTTPRouteMatch(),))
+    return Rule(said, matches, retry, timeout)
 
 
 def _specificity(one: HTTPRouteMatch) -> tuple[int, int, int, int, int]:
@@ -110,20 +149,6 @@ def _match(one: HTTPRouteMatch) -> RouteMatch:
     )
 
 
-def _action(fetch: Fetch, row: HTTPRoute, rule: HTTPRouteRule, path: str) -> Action:
-    retry, timeout = _retry(rule.retry, rule.timeouts)
-    kept, problems = session(row.ref, rule.session_persistence, f"{path}.sessionPersistence")
-    base = Route(
-        name=rule.name or f"{row.metadata.namespace}/{row.metadata.name}.{path.removeprefix('spec.')}",
-        timeout=timeout,
-        retry=retry,
-        session=kept,
-        origin=Origin(ref=row.ref, path=path),
-    )
-    made = action(fetch, row.ref, base, rule.filters, rule.backend_refs, path)
-    return msgspec.structs.replace(made, problems=(*made.problems, *problems))
-
-
 def _retry(said: RetrySpec | None, timeouts: Timeouts | None) -> tuple[Retry | None, float]:
     request = seconds(timeouts.request) if timeouts and timeouts.request else 0.0
     one_try = seconds(timeouts.backend_request) if timeouts and timeouts.backend_request else 0.0
@@ -136,4 +161,7 @@ def _retry(said: RetrySpec | None, timeouts: Timeouts | None) -> tuple[Retry | N
             statuses=said.codes,
             backoff=seconds(said.backoff) if said.backoff else 0.0,
         )
+    elif one_try:
+        # To Envoy a try that took too long is a reset, and nobody asked for slow instances to be asked three times.
+        retry = msgspec.structs.replace(retry, safe=())
     return msgspec.structs.replace(retry, per_try_timeout=one_try), request

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from tulle.api.istio.gateway import Server, ServerTLS
 from tulle.core.compile.gateway_secrets import authorities_fault, authorities_ref, pair_fault, pair_ref
+from tulle.core.compile.handshakes import with_defaults
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.mistakes import meant, not_yet, unsaid, warning
 from tulle.core.compile.objects import secrets
@@ -17,6 +18,7 @@ from tulle.core.model.gateway import SecretRef, ServerTls
 from tulle.kit.problem import Problem, Ref
 
 _ENDING = ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL", "ISTIO_MUTUAL")
+ENDED_BY_SIDECARS = ("SIMPLE", "MUTUAL", "OPTIONAL_MUTUAL")
 # What this build of Envoy knows; it refuses a listener that names another.
 CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -68,14 +70,20 @@ def passes(server: Server) -> bool:
     return passing and server.port.protocol.upper() in ("HTTPS", "TLS")
 
 
+def passes_by_itself(server: Server) -> bool:
+    """Whether a server passes mutual TLS of the mesh on to whatever service its server name says."""
+    return server.tls is not None and server.tls.mode == "AUTO_PASSTHROUGH" and server.port.protocol.upper() in ("HTTPS", "TLS")
+
+
 def server_tls(fetch: Fetch, server: Server, namespace: str) -> ServerTls | None:
     """TLS of a server at a gateway workload in `namespace`; None where it cannot be served."""
-    said = server.tls
-    if said is None:
-        return None
-    http = server.port.protocol.upper() == "HTTPS"
+    return served(fetch, server.tls, namespace, http=server.port.protocol.upper() == "HTTPS") if server.tls else None
+
+
+def served(fetch: Fetch, said: ServerTLS, namespace: str, *, http: bool) -> ServerTls | None:
+    """TLS that ends at a proxy in `namespace`, with HTTP in it or bytes; None where it cannot be served."""
     alpn = ("h2", "http/1.1") if http else ()
-    low, high = _versions(said)
+    low, high = version(said.min_protocol_version, said.max_protocol_version)
     if said.mode == "ISTIO_MUTUAL":
         return ServerTls(mesh=True, require=True, alpn=(*alpn, "istio"), minimum=low, maximum=high)
     pairs = [pair_ref((namespace, name)) for name in names(said) if not pair_fault(fetch, (namespace, name))]
@@ -91,7 +99,7 @@ def server_tls(fetch: Fetch, server: Server, namespace: str) -> ServerTls | None
             return None
     if not pairs:
         return None
-    return ServerTls(
+    served = ServerTls(
         certificates=tuple(dict.fromkeys(pairs)),
         authorities=authorities,
         require=said.mode == "MUTUAL",
@@ -104,6 +112,7 @@ def server_tls(fetch: Fetch, server: Server, namespace: str) -> ServerTls | None
         curves=tuple(one for one in said.ecdh_curves if one in CURVES),
         alpn=alpn,
     )
+    return with_defaults(fetch, served)
 
 
 def _files(*paths: str, authorities: bool = False) -> SecretRef:
@@ -130,11 +139,9 @@ def names(said: ServerTLS) -> tuple[str, ...]:
     return (said.credential_name,) if said.credential_name else said.credential_names or ()
 
 
-def _versions(said: ServerTLS) -> tuple[str, str]:
+def version(minimum: str, maximum: str) -> tuple[str, str]:
     """Both as Envoy has them. A maximum below Envoy's own minimum brings that down with it."""
-    low, high = (
-        "" if one == "TLS_AUTO" else one.replace("TLSV", "TLSv") for one in (said.min_protocol_version, said.max_protocol_version)
-    )
+    low, high = ("" if one == "TLS_AUTO" else one.replace("TLSV", "TLSv") for one in (minimum, maximum))
     return (low or high, high) if high in ("TLSv1_0", "TLSv1_1") else (low, high)
 
 
@@ -152,16 +159,21 @@ def _authorities(fetch: Fetch, said: ServerTLS, namespace: str) -> SecretRef | s
 
 def problems(fetch: Fetch, ref: Ref, server: Server, path: str, namespaces: tuple[str, ...]) -> Iterator[Problem]:
     """What is wrong with a server's TLS, for the gateway workloads in `namespaces`, and what of it has no effect."""
-    said = server.tls
-    if said is None:
-        return
+    if server.tls is not None:
+        yield from problems_of(fetch, ref, server.tls, path, namespaces, ending=ends(server))
+
+
+def problems_of(
+    fetch: Fetch, ref: Ref, said: ServerTLS, path: str, namespaces: tuple[str, ...], *, ending: bool
+) -> Iterator[Problem]:
+    """The same of any proxy's TLS that ends there, or (not `ending`) does not."""
     yield from unsaid(ref, said, path, _SAID)
     if said.ca_crl and not _authority_files(said):
         yield not_yet(ref, f"{path}.caCrl", "caCrl without caCertificates")
-    if not ends(server) or said.mode == "ISTIO_MUTUAL":
+    if not ending or said.mode == "ISTIO_MUTUAL":
         return
     for namespace in namespaces or (ref.namespace,):
-        for field, name in _fields(said):
+        for field, name in fields(said):
             yield from _pair(fetch, ref, f"{path}.{field}", (namespace, name))
         if said.mode in ("MUTUAL", "OPTIONAL_MUTUAL") and names(said):
             yield from _roots(fetch, ref, said, path, namespace)
@@ -171,7 +183,8 @@ def problems(fetch: Fetch, ref: Ref, server: Server, path: str, namespaces: tupl
                 yield not_yet(ref, f"{path}.{field}[{index}]", value)
 
 
-def _fields(said: ServerTLS) -> Iterator[tuple[str, str]]:
+def fields(said: ServerTLS) -> Iterator[tuple[str, str]]:
+    """The Secrets with the server's certificates, each by the field that names it."""
     if said.credential_name:
         yield "credentialName", said.credential_name
     yield from ((f"credentialNames[{index}]", name) for index, name in enumerate(said.credential_names or ()))

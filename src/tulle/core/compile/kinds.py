@@ -1,4 +1,4 @@
-"""The kinds of routes of the Gateway API that become HTTP routes, and where the rules of each are."""
+"""The kinds of routes of the Gateway API: those that become HTTP routes, with the rules of each, and those of connections."""
 
 from __future__ import annotations
 
@@ -10,3 +10,5 @@ from tulle.core.compile.http_routes import RankedRoutes, http_route_rules
 from tulle.core.flow import Table
 
 RULES: Mapping[str, Table[Key, RankedRoutes]] = {"HTTPRoute": http_route_rules, "GRPCRoute": grpc_route_rules}
+
+L4 = ("TLSRoute", "TCPRoute")

@@ -16,6 +16,7 @@ from tulle.core.compile.grants import granted, no_grant
 from tulle.core.compile.hostname import Key, meet
 from tulle.core.compile.objects import gateways
 from tulle.core.compile.places import SPOKEN, Clash, Place, clashes, places
+from tulle.core.compile.tls_options import MODE, with_options
 from tulle.core.flow import Fetch, table
 from tulle.core.model.gateway import ServerTls
 from tulle.kit.problem import Problem, Ref, Severity
@@ -26,6 +27,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "HTTPS": ("HTTPRoute", "GRPCRoute"),
     "TLS": ("TLSRoute",),
     "TCP": ("TCPRoute",),
+    "UDP": ("UDPRoute",),
 }
 _AUTHORITIES = ("ConfigMap", "Secret")
 
@@ -114,7 +116,7 @@ def _verdict(fetch: Fetch, row: Gateway, place: Place, conflict: Clash | None, o
         not_yet = " yet" if listener.protocol in SPOKEN else ""
         message = f"{listener.protocol} is not supported{not_yet}; needed {known}"
         refused = Fault("UnsupportedProtocol", message)
-    if refused is None:
+    if refused is None and listener.protocol != "UDP":
         refused = _port_fault(fetch, (row.metadata.namespace, row.metadata.name), listener.port)
     wished = listener.allowed_routes.kinds if supported else ()  # of a protocol that is not served nothing more is said
     unknown = sorted({kind.kind for kind in wished if (kind.group, kind.kind) not in {(GROUP_NAME, one) for one in supported}})
@@ -127,12 +129,15 @@ def _verdict(fetch: Fetch, row: Gateway, place: Place, conflict: Clash | None, o
     if listener.protocol not in ("HTTPS", "TLS") or (listener.tls and listener.tls.mode == "Passthrough"):
         return Verdict(refused, conflict, kinds, refs)
     tls, wrong = _certificates(fetch, place)
+    tls, unusable = with_options(fetch, place, tls)
+    if unusable:
+        wrong = wrong or Fault("InvalidCertificateRef", unusable)
     checked, unchecked = _frontend(fetch, row, listener.port, tls) if listener.protocol == "HTTPS" else (tls, None)
     if checked is None:
         refused = refused or Fault(
             "NoValidCACertificate", unchecked.message if unchecked else "", unchecked.path if unchecked else ""
         )
-    broken = not tls.certificates or checked is None
+    broken = bool(unusable) or checked is None or not (tls.certificates or tls.mesh)
     return Verdict(refused, conflict, kinds, refs or wrong or unchecked, None if broken else checked, broken, overlap)
 
 
@@ -140,7 +145,7 @@ def _certificates(fetch: Fetch, place: Place) -> tuple[ServerTls, Fault | None]:
     """TLS with those certificates of a listener that can be served, and what is wrong with the first that cannot."""
     tls, fault = place.listener.tls, None
     named = tls.certificate_refs if tls else ()
-    if not named:
+    if not named and not (tls and tls.options.get(MODE) == "ISTIO_MUTUAL"):  # then it is the mesh's own
         fault = Fault("InvalidCertificateRef", "found no certificate; needed one in tls.certificateRefs")
     found = []
     for ref in named:

@@ -14,10 +14,13 @@ import msgspec
 
 from tulle.core.compile.destination_rules import policy
 from tulle.core.compile.destinations import Place, places
-from tulle.core.compile.endpoints import endpoints, instances, locality_of
+from tulle.core.compile.endpoints import endpoints, instances, locality_of, network_of
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.objects import REGION, SUBZONE, ZONE, destination_rules, labels_of, workload_entries
+from tulle.core.compile.network_gateways import bridged, networked, networks_differ
+from tulle.core.compile.objects import REGION, SUBZONE, ZONE, destination_rules, workload_entries
 from tulle.core.compile.services import called, registry
+from tulle.core.compile.workload_notes import labels_of
+from tulle.core.compile.zones import by_zone
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import Endpoint, EndpointSet, Locality
 from tulle.core.model.traffic import Localities
@@ -27,15 +30,17 @@ _SHARE = 10_000
 
 
 class Standpoint(msgspec.Struct, frozen=True, order=True):
-    """Where callers stand: their locality, and their labels that a `failoverPriority` names (sorted)."""
+    """Where callers stand: their locality and network, and their labels that a `failoverPriority` names (sorted)."""
 
     locality: Locality = Locality()
     labels: tuple[tuple[str, str], ...] = ()
+    network: str = ""
 
     @property
     def name(self) -> str:
-        """As a text: `eu/north/a?app=web`."""
+        """As a text: `eu/north/a@dmz?app=web`."""
         place = "/".join(quote(part, safe="") for part in (self.locality.region, self.locality.zone, self.locality.subzone))
+        place += f"@{quote(self.network, safe='')}" if self.network else ""
         labels = "&".join(f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in self.labels)
         return f"{place}?{labels}" if labels else place
 
@@ -43,9 +48,12 @@ class Standpoint(msgspec.Struct, frozen=True, order=True):
 def standpoint_named(name: str) -> Standpoint:
     """The standpoint with that name."""
     place, _mark, labels = name.partition("?")
+    place, _mark, network = place.partition("@")
     region, zone, subzone = (unquote(part) for part in place.split("/"))
     pairs = (pair.partition("=") for pair in labels.split("&") if pair)
-    return Standpoint(Locality(region, zone, subzone), tuple((unquote(key), unquote(value)) for key, _mark, value in pairs))
+    return Standpoint(
+        Locality(region, zone, subzone), tuple((unquote(key), unquote(value)) for key, _mark, value in pairs), unquote(network)
+    )
 
 
 @table
@@ -64,7 +72,17 @@ def local_places(fetch: Fetch, _key: None) -> tuple[Place, ...]:
         target = called(fetch, rule.spec.host, rule_key[0]) if rule and not rule.spec.host.startswith("*") else None
         for one in (target,) if target else fetch(registry, None) or ():
             found.update(place for place in fetch(places, one) or () if fetch(localities, place) is not None)
+    for one in (fetch(registry, None) or ()) if fetch(networks_differ, None) else ():
+        found.update(place for place in fetch(places, one) or () if fetch(networked, place))
     return tuple(sorted(found))
+
+
+def is_local(fetch: Fetch, place: Place) -> bool:
+    """Whether a destination's endpoints depend on where the caller stands."""
+    if fetch(localities, place) is not None:
+        return True
+    there: bool | None = fetch(networked, place) if fetch(networks_differ, None) else False
+    return bool(there)
 
 
 @table
@@ -83,7 +101,8 @@ def standpoint(fetch: Fetch, key: Key) -> Standpoint | None:
         return None
     labels = labels_of(entry)
     asked = fetch(asked_labels, None) or ()
-    return Standpoint(locality_of(entry), tuple((name, labels[name]) for name in asked if name in labels))
+    told = tuple((name, labels[name]) for name in asked if name in labels)
+    return Standpoint(locality_of(entry), told, network_of(entry.spec) if fetch(networks_differ, None) else "")
 
 
 @table
@@ -96,24 +115,45 @@ def standpoints(fetch: Fetch, _key: None) -> tuple[Standpoint, ...]:
 
 
 @table
+def callers_by_zone(fetch: Fetch, region: str) -> dict[str, int]:
+    """How many proxies stand in each zone of a region."""
+    keys = (*fetch.keys(workload_entries, "role", "sidecar"), *fetch.keys(workload_entries, "role", "gateway"))
+    places = (locality_of(entry) for key in keys if (entry := fetch(workload_entries, key)))
+    zones = sorted(one.zone for one in places if one.region == region)
+    return {zone: zones.count(zone) for zone in dict.fromkeys(zones)}
+
+
+@table
 def endpoints_from(fetch: Fetch, key: tuple[Place, Standpoint]) -> EndpointSet | None:
     """The endpoints of a destination as callers at a standpoint see them."""
     place, here = key
-    found, said = fetch(endpoints, place), fetch(localities, place)
-    if found is None or said is None:
+    return from_there(fetch, place, here, fetch(localities, place))
+
+
+def from_there(fetch: Fetch, place: Place, here: Standpoint, said: Localities | None) -> EndpointSet | None:
+    """The same under what a rule says of places."""
+    found = fetch(endpoints, place)
+    if found is None:
         return None
-    for source, shares in said.distribute:
+    found = bridged(fetch, found, here.network)
+    if said is None:
+        return found
+    for source, to in said.distribute:
         if matches(here.locality, source):
-            return _shared(found, dict(shares))
+            return _shared(found, dict(to))
     labels = {one.workload: one.labels for one in fetch(instances, place[0]) or ()} if said.priority else {}
     ranks = [_rank(one, here, said, labels.get(one.workload, {})) for one in found.endpoints]
+    shares: dict[Locality, int] = {}
+    if said.zone_aware:
+        callers = fetch(callers_by_zone, here.locality.region) or {}
+        ranks, shares = by_zone(found.endpoints, ranks, here.locality, callers, said.minimum)
     # Envoy wants priorities without gaps, from 0.
     order = {rank: priority for priority, rank in enumerate(sorted(set(ranks)))}
     ranked = (
         msgspec.structs.replace(one, priority=order[rank]) if order[rank] else one
         for one, rank in zip(found.endpoints, ranks, strict=True)
     )
-    return EndpointSet(key=found.key, endpoints=tuple(ranked))
+    return EndpointSet(key=found.key, endpoints=tuple(ranked), shares=tuple(sorted(shares.items())))
 
 
 def matches(locality: Locality, pattern: str) -> bool:
@@ -147,6 +187,8 @@ def _rank(one: Endpoint, here: Standpoint, said: Localities, labels: Mapping[str
     if said.priority:
         return len(said.priority) - _shared_labels(said.priority, _all_labels(here), _of_endpoint(one, labels))
     mine, theirs = here.locality, one.locality
+    if said.zone_aware and mine.region == theirs.region:
+        return 0
     if mine.region != theirs.region:
         to = next((to for source, to in said.failover if source == mine.region), theirs.region)
         return 3 if to == theirs.region else 4

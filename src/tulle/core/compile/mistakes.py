@@ -44,6 +44,12 @@ def unsaid(ref: Ref, schema: Schema | None, path: str, said: Iterable[str]) -> I
             yield not_yet(ref, f"{path}.{field.alias or name}")
 
 
+def no_server_name(ref: Ref, path: str, host: str) -> Problem:
+    """A host by which TLS is to be told and cannot be (`hostname.tells_tls`)."""
+    message = f'found "{host}", which a proxy cannot tell TLS by; needed a whole name, or a wildcard for whole labels ("*.")'
+    return warning(ref, path, "NotYetSupported", message)
+
+
 def meant(name: str, known: Iterable[str]) -> str:
     """`; did you mean ratings?`, or nothing where nothing is near."""
     near = get_close_matches(name, sorted(known), n=1, cutoff=0.7)

@@ -10,7 +10,8 @@ from tulle.api.istio import PeerAuthentication
 from tulle.api.istio.peer_authentication import MutualTLS
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.mistakes import sorted_problems, warning
-from tulle.core.compile.objects import age, labels_of, peer_authentications, selects, settled, workload_entries
+from tulle.core.compile.objects import age, peer_authentications, selects, settled, workload_entries
+from tulle.core.compile.workload_notes import labels_of
 from tulle.core.flow import Fetch, table
 from tulle.core.model.workload import MtlsMode
 from tulle.kit.problem import Problem

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
+from tulle.api.endpoint_slice import EndpointSlice
 from tulle.api.gateway import (
     BackendTLSPolicy,
     Gateway,
@@ -26,88 +27,54 @@ from tulle.api.gateway import (
 )
 from tulle.api.gateway.shared import GROUP_NAME, ParentRef
 from tulle.api.istio import (
+    AuthorizationPolicy,
     DestinationRule,
     PeerAuthentication,
+    RequestAuthentication,
     ServiceEntry,
     Sidecar,
+    Telemetry,
     VirtualService,
     WorkloadEntry,
     WorkloadGroup,
 )
 from tulle.api.istio import Gateway as IstioGateway
 from tulle.api.istio.destination_rule import PortTrafficPolicy, TrafficPolicy
+from tulle.api.istio.targets import TargetRef
 from tulle.api.istio.virtual_service import HTTPMatchRequest, L4MatchAttributes, TLSMatchAttributes
 from tulle.api.kubernetes import ConfigMap, Namespace, Secret, Service
+from tulle.api.lease import Lease
 from tulle.api.object import Object
 from tulle.api.own import MeshConfig
 from tulle.core.compile.certificates import Certificates, certificates_in
+from tulle.core.compile.claims import Claim, claim
 from tulle.core.compile.hostname import Key, entry_key, meanings
+from tulle.core.compile.workload_notes import CAPTURE, DATAGRAMS, IPV6, has_proxy, has_sidecar, is_gateway, labels_of
 from tulle.core.flow import Fetch, Input
 from tulle.core.model.workload import Capture
 
-T = TypeVar("T")
 Route = HTTPRoute | GRPCRoute | TLSRoute | TCPRoute | UDPRoute
 
-NODE = "tulle.dev/node"
-CAPTURE = "tulle.dev/capture"
-READY = "tulle.dev/ready"
-MTLS = "tulle.dev/mtls"
-TLS_MODE = "security.istio.io/tlsMode"  # a label
-PROXY_PORTS = "tulle.dev/proxy-ports"
-APP_PORTS = "tulle.dev/app-ports"
-IPV6 = "tulle.dev/ipv6"
+SERVICE_NAME = "kubernetes.io/service-name"  # a label
 
 # Where a workload stands, as Kubernetes and Istio label it.
 REGION = "topology.kubernetes.io/region"
 ZONE = "topology.kubernetes.io/zone"
 SUBZONE = "topology.istio.io/subzone"
+NETWORK = "topology.istio.io/network"
 
 MESH = "mesh"  # the word in `gateways` that means the sidecars
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What holds for the whole mesh. Of several `root_namespaces` (one thing's names), the first that says something counts."""
+    """What holds for the whole mesh. Of several `root_namespaces` (one thing's names), the first that says something counts.
+
+    `trace_sampling` is the percentage of traces that begin where no Telemetry says one; 0: nothing is traced there.
+    """
 
     trust_domain: str = "cluster.local"
     root_namespaces: tuple[str, ...] = ("tulle-system", "istio-system")
-
-
-def labels_of(entry: WorkloadEntry) -> dict[str, str]:
-    """A workload's labels: those of its spec over those of the object."""
-    return {**entry.metadata.labels, **entry.spec.labels}
-
-
-def has_sidecar(entry: WorkloadEntry) -> bool:
-    """Whether mutual TLS is answered there: said outright, or because a node runs it. A gateway's callers are no mesh."""
-    notes = entry.metadata.annotations
-    if is_gateway(entry):
-        return False
-    if said := notes.get(MTLS):
-        return said == "true"
-    return NODE in notes
-
-
-def is_gateway(entry: WorkloadEntry) -> bool:
-    """Whether the workload is an ingress or egress gateway."""
-    return entry.metadata.annotations.get(CAPTURE) == Capture.NONE
-
-
-def has_proxy(entry: WorkloadEntry) -> bool:
-    """Whether an Envoy there asks for its configuration."""
-    return is_gateway(entry) or has_sidecar(entry)
-
-
-def json_note(entry: WorkloadEntry, note: str, shape: type[T]) -> T | None:
-    """An annotation that is JSON of that shape; None where it is absent or something else."""
-    try:
-        return msgspec.json.decode(entry.metadata.annotations.get(note, ""), type=shape)
-    except msgspec.MsgspecError:
-        return None
-
-
-def app_ports(entry: WorkloadEntry) -> dict[int, int]:
-    """The application's ports by those that callers reach, where they differ."""
-    return json_note(entry, APP_PORTS, dict[int, int]) or {}
+    trace_sampling: float = 0.0
 
 
 def chosen_label(selector: Mapping[str, str]) -> tuple[str, str] | None:
@@ -135,7 +102,13 @@ def _workload_role(_key: Key, row: WorkloadEntry) -> list[Hashable]:
         return []
     if row.metadata.annotations.get(CAPTURE) == Capture.PROXY:
         return ["sidecar", "forward proxy"]
-    return ["sidecar", "IPv6"] if row.metadata.annotations.get(IPV6) == "true" else ["sidecar"]
+    has = {"IPv6": IPV6, "datagrams": DATAGRAMS}
+    return ["sidecar", *(word for word, note in has.items() if row.metadata.annotations.get(note) == "true")]
+
+
+def _slice_service(key: Key, row: EndpointSlice) -> list[Hashable]:
+    name = row.metadata.labels.get(SERVICE_NAME)
+    return [(key[0], name)] if name else []
 
 
 def _service_selector(key: Key, row: Service) -> list[Hashable]:
@@ -231,6 +204,20 @@ def _policy_targets(key: Key, row: BackendTLSPolicy) -> Iterator[Hashable]:
             yield key[0], target.name
 
 
+def targets_of(row: AuthorizationPolicy | RequestAuthentication | Telemetry) -> tuple[TargetRef, ...]:
+    """What a policy refers to."""
+    return (*((row.spec.target_ref,) if row.spec.target_ref else ()), *(row.spec.target_refs or ()))
+
+
+def _guarded(key: Key, row: AuthorizationPolicy | RequestAuthentication | Telemetry) -> Iterator[Hashable]:
+    """What a policy is for: (group, kind, namespace, name) of objects, a (namespace, label, value), or all of a (namespace,)."""
+    targets = targets_of(row)
+    yield from ((one.group, one.kind, key[0], one.name) for one in targets)
+    if not targets:
+        chosen = chosen_label(row.spec.selector.match_labels) if row.spec.selector else None
+        yield (key[0], *chosen) if chosen else (key[0],)
+
+
 def _set_parent(key: Key, row: ListenerSet) -> list[Hashable]:
     parent = row.spec.parent_ref
     is_gateway_ = (parent.group, parent.kind) == (GROUP_NAME, "Gateway")
@@ -246,15 +233,23 @@ def _entry_tcp(_key: Key, row: ServiceEntry) -> Iterator[Hashable]:
         yield from (port.number for port in row.spec.ports if port.protocol.upper() in TCP)
 
 
+def _policies(row: DestinationRule) -> list[TrafficPolicy | PortTrafficPolicy]:
+    """All policies that a rule has: its own, those of its subsets, those of their ports."""
+    policies = [one for one in (row.spec.traffic_policy, *(part.traffic_policy for part in row.spec.subsets)) if one]
+    return [*policies, *(port for one in policies for port in one.port_level_settings)]
+
+
 def _local(_key: Key, row: DestinationRule) -> list[Hashable]:
     """Whether a rule can make endpoints depend on where callers stand: it says so, or how endpoints fail."""
-    policies = [one for one in (row.spec.traffic_policy, *(part.traffic_policy for part in row.spec.subsets)) if one]
-    settings: list[TrafficPolicy | PortTrafficPolicy] = [
-        *policies,
-        *(port for one in policies for port in one.port_level_settings),
-    ]
-    near = (one.load_balancer.locality_lb_setting for one in settings if one.load_balancer)
+    settings = _policies(row)
+    balancers = [one.load_balancer for one in settings if one.load_balancer]
+    near = (one.locality_lb_setting or one.zone_aware_lb_setting for one in balancers)
     return [True] if any(one.outlier_detection for one in settings) or any(near) else []
+
+
+def _credential(_key: Key, row: DestinationRule) -> list[Hashable]:
+    """Whether a rule names a Secret for TLS."""
+    return [True] if any(one.tls and one.tls.credential_name for one in _policies(row)) else []
 
 
 def network_of(address: str) -> str:
@@ -274,12 +269,15 @@ services: Input[Key, Service] = Input(
     selector=_service_selector,
     address=lambda _key, row: list(dict.fromkeys((row.spec.cluster_ip, *row.spec.cluster_ips))),
 )
+endpoint_slices: Input[Key, EndpointSlice] = Input("endpoint_slices", service=_slice_service)
 workload_entries: Input[Key, WorkloadEntry] = Input(
     "workload_entries",
     label=_workload_labels,
     role=_workload_role,
     namespace=lambda key, _row: [key[0]],
+    address=lambda key, row: [(key[0], row.spec.address)],
     outside=lambda key, row: [] if has_proxy(row) else [key[0], ""],  # "": of all namespaces
+    networked=lambda _key, row: [True] if row.spec.network or NETWORK in row.spec.labels else [],
 )
 virtual_services: Input[Key, VirtualService] = Input(
     "virtual_services",
@@ -290,7 +288,13 @@ virtual_services: Input[Key, VirtualService] = Input(
     by_labels=_by_labels,
 )
 destination_rules: Input[Key, DestinationRule] = Input(
-    "destination_rules", host=lambda key, row: _mesh_hosts([row.spec.host], key[0]), local=_local
+    "destination_rules",
+    host=lambda key, row: _mesh_hosts([row.spec.host], key[0]),
+    local=_local,
+    namespace=lambda key, _row: [key[0]],
+    credential=_credential,
+    exported=lambda _key, row: [word for word in row.spec.export_to if word not in ("*", ".", "~")],
+    selects=lambda _key, row: [True] if row.spec.workload_selector else [],
 )
 service_entries: Input[Key, ServiceEntry] = Input(
     "service_entries",
@@ -298,12 +302,20 @@ service_entries: Input[Key, ServiceEntry] = Input(
     address=lambda _key, row: {network_of(address) for address in row.spec.addresses},
     selector=_entry_selector,
     tcp=_entry_tcp,
+    networked=lambda _key, row: [True] if any(one.network or NETWORK in one.labels for one in row.spec.endpoints) else [],
 )
 workload_groups: Input[Key, WorkloadGroup] = Input("workload_groups")
 sidecars: Input[Key, Sidecar] = Input("sidecars", namespace=lambda key, _row: [key[0]])
 mesh_configs: Input[Key, MeshConfig] = Input("mesh_configs")
 istio_gateways: Input[Key, IstioGateway] = Input("istio_gateways", namespace=lambda key, _row: [key[0]], server=_servers)
 peer_authentications: Input[Key, PeerAuthentication] = Input("peer_authentications", namespace=lambda key, _row: [key[0]])
+authorization_policies: Input[Key, AuthorizationPolicy] = Input(
+    "authorization_policies", namespace=lambda key, _row: [key[0]], target=_guarded
+)
+request_authentications: Input[Key, RequestAuthentication] = Input(
+    "request_authentications", namespace=lambda key, _row: [key[0]], target=_guarded
+)
+telemetries: Input[Key, Telemetry] = Input("telemetries", namespace=lambda key, _row: [key[0]], target=_guarded)
 gateways: Input[Key, Gateway] = Input(
     "gateways",
     namespace=lambda key, _row: [key[0]],
@@ -324,6 +336,7 @@ backend_tls_policies: Input[Key, BackendTLSPolicy] = Input("backend_tls_policies
 reference_grants: Input[Key, ReferenceGrant] = Input("reference_grants", namespace=lambda key, _row: [key[0]])
 secrets: Input[Key, Certificates] = Input("secrets")
 config_maps: Input[Key, Certificates] = Input("config_maps")
+leases: Input[Key, Claim] = Input("leases")
 settings: Input[str, Settings] = Input("settings")
 
 # The kinds of routes of the Gateway API.
@@ -339,6 +352,7 @@ ROUTES: Mapping[str, Input[Key, Any]] = {
 INPUTS: Mapping[str, Input[Key, Any]] = {
     "namespaces": namespaces,
     "services": services,
+    "endpointslices.discovery.k8s.io": endpoint_slices,
     "workloadentries.networking.istio.io": workload_entries,
     "virtualservices.networking.istio.io": virtual_services,
     "destinationrules.networking.istio.io": destination_rules,
@@ -348,6 +362,9 @@ INPUTS: Mapping[str, Input[Key, Any]] = {
     "meshconfigs.tulle.dev": mesh_configs,
     "gateways.networking.istio.io": istio_gateways,
     "peerauthentications.security.istio.io": peer_authentications,
+    "authorizationpolicies.security.istio.io": authorization_policies,
+    "requestauthentications.security.istio.io": request_authentications,
+    "telemetries.telemetry.istio.io": telemetries,
     "gateways.gateway.networking.k8s.io": gateways,
     "gatewayclasses.gateway.networking.k8s.io": gateway_classes,
     "listenersets.gateway.networking.k8s.io": listener_sets,
@@ -360,6 +377,7 @@ INPUTS: Mapping[str, Input[Key, Any]] = {
     "secrets": secrets,
     "configmaps": config_maps,
     "referencegrants.gateway.networking.k8s.io": reference_grants,
+    "leases.coordination.k8s.io": leases,
 }
 
 
@@ -392,6 +410,8 @@ def row_of(object_: Object) -> Any:
         return certificates_in(object_.data, object_.string_data)
     if isinstance(object_, ConfigMap):
         return certificates_in({}, object_.data)
+    if isinstance(object_, Lease):
+        return claim(object_)
     return bare(object_)
 
 

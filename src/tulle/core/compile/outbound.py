@@ -6,17 +6,21 @@ from collections.abc import Iterator
 
 import msgspec
 
-from tulle.core.compile.callers import Source
-from tulle.core.compile.destinations import told
-from tulle.core.compile.hostname import Key
+from tulle.core.compile.callers import ANYBODY, Source
+from tulle.core.compile.destinations import carriage_of
+from tulle.core.compile.hostname import Key, tells_tls
 from tulle.core.compile.hosts import ALLOW_ANY, REGISTRY_ONLY, routed
 from tulle.core.compile.mesh_tcp import mesh_tcp_routes
 from tulle.core.compile.objects import workload_entries
+from tulle.core.compile.proxy_settings import mesh_limits
 from tulle.core.compile.services import registry, service
 from tulle.core.compile.sidecars import left_out, registry_only, sidecar_for
+from tulle.core.compile.telemetry import telemetry_of
+from tulle.core.compile.unknown import egress_proxy
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
-from tulle.core.model.route import RouteTableKey, VirtualHost
+from tulle.core.model.edge import ENVOYS_LIMITS
+from tulle.core.model.route import Route, RouteTableKey, VirtualHost, WeightedDestination
 from tulle.core.model.service import Protocol, Service
 from tulle.core.model.workload import Outbound, OutboundTcp
 
@@ -53,11 +57,25 @@ def exported_to_some(fetch: Fetch, _key: None) -> tuple[Key, ...]:
 
 
 @table
+def exported_to(fetch: Fetch, namespace: str) -> tuple[Key, ...]:
+    """Those of them that a namespace sees."""
+    some = fetch(exported_to_some, None) or ()
+    return tuple(key for key in some if (row := fetch(service, key)) and row.seen_from(namespace))
+
+
+@table
+def hidden_from(fetch: Fetch, namespace: str) -> frozenset[Key]:
+    """Those of them that it does not see."""
+    some: tuple[Key, ...] = fetch(exported_to_some, None) or ()
+    seen: tuple[Key, ...] = fetch(exported_to, namespace) or ()
+    return frozenset(some).difference(seen)
+
+
+@table
 def unseen(fetch: Fetch, source: Source) -> frozenset[Pair]:
     """The services' ports that callers do not see: not exported to them, or left out by their Sidecar."""
-    some = fetch(exported_to_some, None) or ()
-    rows = ((key, row) for key in some if (row := fetch(service, key)) and not row.seen_from(source.namespace))
-    hidden = {(key, port.number) for key, row in rows for port in row.ports}
+    rows = ((key, row) for key in fetch(hidden_from, source.namespace) or () if (row := fetch(service, key)))
+    hidden = {(key, port.number) for key, row in rows for port in (*row.ports, *row.udp)}
     sidecar = sidecar_for(fetch, source.namespace, source.labels)
     return frozenset(hidden.union(left_out(fetch, sidecar, source.namespace)) if sidecar else hidden)
 
@@ -65,8 +83,16 @@ def unseen(fetch: Fetch, source: Source) -> frozenset[Pair]:
 @table
 def others(fetch: Fetch, key: RouteTableKey) -> VirtualHost:
     """The virtual host of a sidecar's table for everything that the mesh does not know."""
+    if key.bind:
+        return ALLOW_ANY  # nothing else is there
     sidecar = sidecar_for(fetch, key.namespace, key.labels)
-    return REGISTRY_ONLY if key.port and registry_only(fetch, sidecar) else ALLOW_ANY
+    if key.port and registry_only(fetch, sidecar):
+        return REGISTRY_ONLY
+    proxy = egress_proxy(fetch, sidecar) if key.port else None
+    if proxy is None:
+        return ALLOW_ANY
+    route = Route(name="egress_proxy", destinations=(WeightedDestination(proxy),))
+    return VirtualHost(name=ALLOW_ANY.name, domains=ALLOW_ANY.domains, routes=(route,))
 
 
 @table
@@ -110,8 +136,8 @@ def ways(fetch: Fetch, _key: None) -> Ways:
                 continue
             if port.protocol is Protocol.AUTO and not by_address(row):
                 any_address.setdefault(port.number, []).append((pair, True))
-            is_told = fetch(told, (key, port.number, "")) or False
-            tcp += ((pair, msgspec.structs.replace(one, told=is_told)) for one in _told(row, port.number, port.protocol))
+            how = carriage_of(fetch, (key, port.number, ""), ANYBODY)
+            tcp += ((pair, msgspec.structs.replace(one, carriage=how)) for one in _told(row, port.number, port.protocol))
     numbers = sorted(any_address)
     in_order = sorted(tcp, key=lambda one: (one[1].address, one[1].port, one[1].names, one[0]))
     return Ways({number: tuple(any_address[number]) for number in numbers}, tuple(in_order))
@@ -119,7 +145,7 @@ def ways(fetch: Fetch, _key: None) -> Ways:
 
 def by_address(row: Service) -> bool:
     """Whether connections to a service are told by where they are going."""
-    return bool(row.address) or any("/" not in network for network in row.networks)
+    return bool(row.address or row.address6) or any("/" not in network for network in row.networks)
 
 
 def _told(row: Service, number: int, protocol: Protocol) -> Iterator[OutboundTcp]:
@@ -130,9 +156,9 @@ def _told(row: Service, number: int, protocol: Protocol) -> Iterator[OutboundTcp
         yield OutboundTcp(address, number, destination, sniffed=sniffed, tls=protocol is Protocol.TLS)
     for network in row.networks:
         yield OutboundTcp(network, number, destination, sniffed=sniffed and "/" not in network)
-    if row.entry and not row.address and not row.networks:
+    if row.entry and not row.address and not row.networks and (tells_tls(row.hostname) or protocol is not Protocol.TLS):
         names = (row.hostname,) if protocol is Protocol.TLS else ()
-        yield OutboundTcp("", number, destination, names=names)
+        yield OutboundTcp("", number, destination, names=names, named_at=row.named_at(number))
 
 
 @table
@@ -171,8 +197,23 @@ def outbound_six(fetch: Fetch, source: Source) -> Outbound:
     return _outbound(fetch, source)
 
 
+@table
+def outbound_told(fetch: Fetch, key: tuple[Source, Key]) -> Outbound:
+    """The same for those of them that a Telemetry is for in particular: listeners in the place of the others'."""
+    source, particular = key
+    return msgspec.structs.replace(_outbound(fetch, source), telemetry=telemetry_of(fetch, source.namespace, particular).client)
+
+
+@table
+def outbound_six_told(fetch: Fetch, key: tuple[Source, Key]) -> Outbound:
+    """And that for those of these that have IPv6."""
+    found: Outbound | None = fetch(outbound_told, key)
+    return found or Outbound(key[0].namespace)
+
+
 def _outbound(fetch: Fetch, source: Source) -> Outbound:
     everything, hidden = fetch(ways, None) or Ways(), fetch(unseen, source) or frozenset()
+    sidecar = sidecar_for(fetch, source.namespace, source.labels)
     http: list[RouteTableKey] = []
     sniffed: list[RouteTableKey] = []
     for number, pairs in everything.any_address.items():
@@ -185,13 +226,17 @@ def _outbound(fetch: Fetch, source: Source) -> Outbound:
         http=tuple(http),
         sniffed=tuple(sniffed),
         tcp=tuple(_one_each(_routed(fetch, pair, one, source) for pair, one in everything.tcp if pair not in hidden)),
-        registry_only=registry_only(fetch, sidecar_for(fetch, source.namespace, source.labels)),
+        registry_only=registry_only(fetch, sidecar),
+        unknown=egress_proxy(fetch, sidecar),
+        limits=fetch(mesh_limits, None) or ENVOYS_LIMITS,
+        telemetry=telemetry_of(fetch, source.namespace).client,
     )
 
 
 def _routed(fetch: Fetch, pair: Pair, one: OutboundTcp, source: Source) -> OutboundTcp:
     routes = mesh_tcp_routes(fetch, pair[0], one.address, pair[1], source)
-    return msgspec.structs.replace(one, routes=routes) if routes else one
+    how = carriage_of(fetch, (*pair, ""), source)
+    return msgspec.structs.replace(one, routes=routes, carriage=how) if routes or how != one.carriage else one
 
 
 def _one_each(seen: Iterator[OutboundTcp]) -> Iterator[OutboundTcp]:

@@ -13,7 +13,7 @@ from tulle.core.compile.backends import no_port
 from tulle.core.compile.gateway_workloads import is_ours
 from tulle.core.compile.grants import from_namespace
 from tulle.core.compile.hostname import Key, meet
-from tulle.core.compile.kinds import RULES
+from tulle.core.compile.kinds import L4, RULES
 from tulle.core.compile.listeners import KINDS, Fault, gateway_fault, verdicts_of
 from tulle.core.compile.mistakes import meant, no_service
 from tulle.core.compile.objects import ROUTES, Route, gateways, istio_gateways, listener_sets, parent_key
@@ -65,13 +65,21 @@ def _service(fetch: Fetch, kind: str, parent: ParentRef, key: Key, path: str) ->
     called = fetch(service, key)
     if called is None:
         return Fault("NoMatchingParent", no_service(fetch, key), f"{path}.name", "HostNotFound")
-    if kind not in RULES:
-        return Fault("UnsupportedValue", f"{kind}s are not supported yet in the mesh; needed an HTTPRoute", path)
-    port = called.port(parent.port) if parent.port else None
+    udp = kind == "UDPRoute"
+    there = called.udp if udp else called.ports
+    port = next((one for one in there if one.number == parent.port), None)
     if parent.port and port is None:
-        message = no_port(key, parent.port, [one.number for one in called.ports])
+        message = no_port(key, parent.port, [one.number for one in there], "UDP " if udp else "")
         return Fault("NoMatchingParent", message, f"{path}.port", "PortNotFound")
-    if not any(one.protocol.may_be_http for one in ([port] if port else called.ports)):
+    if udp and not there:
+        message = f"Service {key[0]}/{key[1]} has no UDP port; needed one"
+        return Fault("NoMatchingParent", message, path, "NoUdpPort", Severity.WARNING)
+    ports = [port] if port else called.ports
+    if kind in L4 and all(one.protocol.is_http for one in ports):
+        which = f"port {parent.port}" if parent.port else "every port"
+        message = f"{which} of Service {key[0]}/{key[1]} is declared as HTTP; needed one that is not, or an HTTPRoute"
+        return Fault("NoMatchingParent", message, path, "NoTcpPort", Severity.WARNING)
+    if kind in RULES and not any(one.protocol.may_be_http for one in ports):
         which = f"port {parent.port}" if parent.port else "no port"
         message = f"{which} of Service {key[0]}/{key[1]} is {'not ' if port else ''}declared as HTTP; needed appProtocol: http"
         return Fault("NoMatchingParent", message, path, "NoHttpPort", Severity.WARNING)

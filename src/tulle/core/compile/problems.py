@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tulle.api.gateway import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
+from tulle.api.gateway import GRPCRoute, HTTPRoute, TCPRoute, TLSRoute, UDPRoute
 from tulle.api.istio import VirtualService
+from tulle.core.compile import mesh_udp
 from tulle.core.compile import virtual_services as rules
+from tulle.core.compile.authorization import authorization_policy_problems
 from tulle.core.compile.backend_tls import backend_tls_policy_problems
 from tulle.core.compile.callers import ANYBODY
 from tulle.core.compile.destination_rules import destination_rule_problems
-from tulle.core.compile.endpoints import workload_entry_problems, workload_group_problems
+from tulle.core.compile.endpoint_slices import endpoint_slice_problems
+from tulle.core.compile.endpoints import workload_entry_problems
 from tulle.core.compile.gateway_hosts import served_hosts
 from tulle.core.compile.gateway_problems import gateway_problems, istio_gateway_problems, listener_set_problems
 from tulle.core.compile.gateway_tcp import unresolved
@@ -18,24 +21,18 @@ from tulle.core.compile.gateways import forwards, serves
 from tulle.core.compile.hostname import Key, shown
 from tulle.core.compile.hosts import attached_routes, chosen_virtual_service
 from tulle.core.compile.kinds import RULES
-from tulle.core.compile.mesh_tcp import mesh_tcp_problems
-from tulle.core.compile.mistakes import error, meant, no_service, not_yet, sorted_problems, unsaid, warning
+from tulle.core.compile.mesh_tcp import mesh_tcp_problems, parent_problems
+from tulle.core.compile.mistakes import error, meant, no_service, sorted_problems, unsaid, warning
 from tulle.core.compile.mtls import peer_authentication_problems
-from tulle.core.compile.objects import (
-    MESH,
-    ROUTES,
-    gateway_key,
-    gateways,
-    in_mesh,
-    istio_gateways,
-    virtual_services,
-)
+from tulle.core.compile.objects import MESH, ROUTES, gateway_key, gateways, in_mesh, istio_gateways, virtual_services
 from tulle.core.compile.parents import attachments_of
 from tulle.core.compile.service_entries import service_entry_problems
 from tulle.core.compile.services import called as meant_by
 from tulle.core.compile.services import service, service_problems
-from tulle.core.compile.sidecars import mesh_config_problems, sidecar_problems
+from tulle.core.compile.sidecar_problems import mesh_config_problems, sidecar_problems
 from tulle.core.compile.tcp_routes import virtual_service_tcp_routes
+from tulle.core.compile.telemetry_problems import telemetry_problems
+from tulle.core.compile.tokens import request_authentication_problems
 from tulle.core.flow import Fetch, Table, table
 from tulle.kit.problem import Problem
 
@@ -134,17 +131,29 @@ def _forwarded(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem]
 
 @table
 def l4_route_problems(fetch: Fetch, key: tuple[str, Key]) -> tuple[Problem, ...]:
-    """Of a (TLSRoute or TCPRoute): parents that are not there or do not take it, backends, and what has no effect."""
+    """Of a (TLSRoute, TCPRoute or UDPRoute): parents that are not there or do not take it, backends, and what has no effect."""
     kind, name = key
-    row: TLSRoute | TCPRoute | None = fetch(ROUTES[kind], name)
+    row: TLSRoute | TCPRoute | UDPRoute | None = fetch(ROUTES[kind], name)
     if row is None:
         return ()
     problems = [*unresolved(fetch, row), *unsaid(row.ref, row.spec, "spec", ("parent_refs", "hostnames", "rules"))]
     problems += (one.fault.of(row.ref) for one in fetch(attachments_of, key) or () if one.fault)
-    problems += (not_yet(row.ref, f"spec.rules[{index}]", "a second rule") for index in range(1, len(row.spec.rules)))
+    problems += mesh_udp.parent_problems(fetch, row) if isinstance(row, UDPRoute) else parent_problems(fetch, row)
+    # Their rules match nothing in particular: all that comes in by a route's parents is the first one's.
+    problems += (
+        warning(row.ref, f"spec.rules[{index}]", "UnreachableRule", "spec.rules[0] takes everything; needed a route of its own")
+        for index in range(1, len(row.spec.rules))
+    )
     if not row.spec.parent_refs:
-        problems.append(warning(row.ref, "spec.parentRefs", "NoParent", "found none; needed a Gateway: the route has no effect"))
+        message = "found none; needed a Gateway, or a Service for the mesh: the route has no effect"
+        problems.append(warning(row.ref, "spec.parentRefs", "NoParent", message))
     return sorted_problems(problems)
+
+
+@table
+def services_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """Of a Service."""
+    return *(fetch(service_problems, key) or ()), *(fetch(mesh_udp.service_udp_problems, key) or ())
 
 
 @table
@@ -157,6 +166,12 @@ def tls_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
 def tcp_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
     """Of a TCPRoute."""
     return fetch(l4_route_problems, ("TCPRoute", key)) or ()
+
+
+@table
+def udp_route_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
+    """Of a UDPRoute."""
+    return fetch(l4_route_problems, ("UDPRoute", key)) or ()
 
 
 @table
@@ -189,9 +204,9 @@ def _route(fetch: Fetch, kind: str, key: Key) -> tuple[Problem, ...]:
 
 
 BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {
-    "services": service_problems,
+    "services": services_problems,
+    "endpointslices.discovery.k8s.io": endpoint_slice_problems,
     "serviceentries.networking.istio.io": service_entry_problems,
-    "workloadgroups.networking.istio.io": workload_group_problems,
     "sidecars.networking.istio.io": sidecar_problems,
     "meshconfigs.tulle.dev": mesh_config_problems,
     "workloadentries.networking.istio.io": workload_entry_problems,
@@ -200,10 +215,14 @@ BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {
     "destinationrules.networking.istio.io": destination_rule_problems,
     "gateways.networking.istio.io": istio_gateway_problems,
     "peerauthentications.security.istio.io": peer_authentication_problems,
+    "authorizationpolicies.security.istio.io": authorization_policy_problems,
+    "requestauthentications.security.istio.io": request_authentication_problems,
+    "telemetries.telemetry.istio.io": telemetry_problems,
     "gateways.gateway.networking.k8s.io": gateway_problems,
     "listenersets.gateway.networking.k8s.io": listener_set_problems,
     "httproutes.gateway.networking.k8s.io": http_route_problems,
     "grpcroutes.gateway.networking.k8s.io": grpc_route_problems,
     "tlsroutes.gateway.networking.k8s.io": tls_route_problems,
     "tcproutes.gateway.networking.k8s.io": tcp_route_problems,
+    "udproutes.gateway.networking.k8s.io": udp_route_problems,
 }

@@ -1,8 +1,8 @@
 """What a rule of an HTTPRoute or GRPCRoute does with a request → the model's routes, but for its matches.
 
 A backend that is not there is answered 500 for its share. A rule with a filter that is not supported is answered 500, for the API
-forbids to leave one out; a backend with such a filter, for its share. Where a backend has filters that only a whole route can
-have, the rule becomes one route for each backend, told apart by a share of the requests.
+forbids to leave one out, as is one whose authorizer is not there; a backend with such a filter, for its share. Where a backend
+has filters that only a whole route can have, the rule becomes one route for each backend, told apart by a share of the requests.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tulle.core.compile.mistakes import not_yet, warning
 from tulle.core.compile.rule_filters import Filter, Steps, steps
 from tulle.core.flow import Fetch
 from tulle.core.model.destination import DestinationKey
+from tulle.core.model.external_auth import ExternalAuth
 from tulle.core.model.route import Abort, Rewrite, Route, RouteMatch, Session, WeightedDestination
 from tulle.kit.problem import Problem, Ref
 
@@ -55,13 +56,20 @@ def action(
     whole = steps(fetch, ref, filters, f"{path}.filters")
     problems = [*whole.problems]
     base = msgspec.structs.replace(
-        base, headers=whole.headers, rewrite=whole.rewrite, mirrors=whole.mirrors, cors=whole.cors, redirect=whole.redirect
+        base,
+        headers=whole.headers,
+        rewrite=whole.rewrite,
+        mirrors=whole.mirrors,
+        cors=whole.cors,
+        auth=whole.auth,
+        redirect=whole.redirect,
     )
-    if whole.refused:
-        return Action((_broken(base),), tuple(problems), refused=True)
+    if whole.closed:
+        return Action((_broken(base),), tuple(problems), refused=whole.refused)
     if whole.redirect:
         return Action((msgspec.structs.replace(base, rewrite=None, mirrors=()),), tuple(problems))
-    found = [_backend(fetch, ref, one, f"{path}.backendRefs[{index}]", problems) for index, one in enumerate(refs)]
+    paths = [f"{path}.backendRefs[{index}]" for index in range(len(refs))]
+    found = [_backend(fetch, ref, one, at, whole.auth, problems) for one, at in zip(refs, paths, strict=True)]
     partly = any(one.steps.refused for one in found)
     some = [one for one in found if one.weight > 0]
     if not some:
@@ -76,17 +84,24 @@ def action(
 
 
 def _broken(base: Route) -> Route:
-    return msgspec.structs.replace(base, status=500, redirect=None, rewrite=None, mirrors=())
+    return msgspec.structs.replace(base, status=500, redirect=None, rewrite=None, mirrors=(), auth=None)
 
 
-def _backend(fetch: Fetch, ref: Ref, one: HTTPBackendRef | GRPCBackendRef, path: str, problems: list[Problem]) -> _Backend:
-    own = steps(fetch, ref, one.filters, f"{path}.filters")
+def _backend(
+    fetch: Fetch,
+    ref: Ref,
+    one: HTTPBackendRef | GRPCBackendRef,
+    path: str,
+    asked: ExternalAuth | None,
+    problems: list[Problem],
+) -> _Backend:
+    own = steps(fetch, ref, one.filters, f"{path}.filters", asked)
     problems += own.problems
     found = backends.refer(fetch, ref, one, path)
     if isinstance(found, Problem):
         problems.append(found)
         return _Backend(one.weight, None)
-    return _Backend(one.weight, None if own.refused else found, own)
+    return _Backend(one.weight, None if own.closed else found, own)
 
 
 def _together(base: Route, some: list[_Backend]) -> Route:
@@ -117,8 +132,10 @@ def _apart(base: Route, some: list[_Backend]) -> tuple[Route, ...]:
 
 def _alone(base: Route, one: _Backend) -> Route:
     own = one.steps
-    base = msgspec.structs.replace(base, headers=together(base.headers, own.headers), cors=own.cors or base.cors)
-    if own.redirect and not own.refused:
+    base = msgspec.structs.replace(
+        base, headers=together(base.headers, own.headers), cors=own.cors or base.cors, auth=own.auth or base.auth
+    )
+    if own.redirect and not own.closed:
         return msgspec.structs.replace(base, redirect=own.redirect, rewrite=None, mirrors=())
     if one.destination is None:
         return _broken(base)

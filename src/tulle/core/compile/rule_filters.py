@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from urllib.parse import unquote
 
 import msgspec
 
-from tulle.api.gateway.http_route import CORS, HTTPRouteFilter, PathModifier, RequestRedirect
+from tulle.api.gateway.http_route import CORS, ExternalAuth, HTTPRouteFilter, PathModifier, RequestRedirect
 from tulle.api.gateway.routes import GRPCRouteFilter
 from tulle.api.gateway.shared import HeaderModifier, RequestMirror
 from tulle.core.compile import backends
 from tulle.core.compile.headers import Said, edited
 from tulle.core.compile.mistakes import warning
 from tulle.core.flow import Fetch
+from tulle.core.model.external_auth import EVERY
+from tulle.core.model.external_auth import ExternalAuth as Asks
 from tulle.core.model.route import UNCHANGED, Cors, Headers, MatchKind, Mirror, PathEdit, PathKind, Redirect, Rewrite, TextMatch
 from tulle.kit.problem import Problem, Ref
 
@@ -23,7 +26,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE
 
 
 class Steps(msgspec.Struct, frozen=True):
-    """What filters do. `refused`: one of them is not supported, and no request may pass without it."""
+    """What filters do. `closed`: one of them cannot be applied, and no request may pass without it; `refused`: as we lack it."""
 
     headers: Headers = UNCHANGED
     authority: str = ""
@@ -31,7 +34,9 @@ class Steps(msgspec.Struct, frozen=True):
     redirect: Redirect | None = None
     mirrors: tuple[Mirror, ...] = ()
     cors: Cors | None = None
+    auth: Asks | None = None
     problems: tuple[Problem, ...] = ()
+    closed: bool = False
     refused: bool = False
 
     @property
@@ -42,11 +47,11 @@ class Steps(msgspec.Struct, frozen=True):
     @property
     def of_a_route(self) -> bool:
         """Whether this is more than can be done for one of several destinations."""
-        return bool(self.path or self.redirect or self.mirrors or self.cors)
+        return bool(self.path or self.redirect or self.mirrors or self.cors or self.auth)
 
 
-def steps(fetch: Fetch, ref: Ref, filters: Sequence[Filter], path: str) -> Steps:
-    """What the filters at `path` of the route `ref` do."""
+def steps(fetch: Fetch, ref: Ref, filters: Sequence[Filter], path: str, asked: Asks | None = None) -> Steps:
+    """What the filters at `path` of the route `ref` do; `asked` is who has been asked before they come to bear."""
     request, response = Said(at=path), Said(at=path)
     found = Steps()
     mirrors: list[Mirror] = []
@@ -66,10 +71,21 @@ def steps(fetch: Fetch, ref: Ref, filters: Sequence[Filter], path: str) -> Steps
             found = msgspec.structs.replace(found, authority=change.hostname or "", path=_path(change.path))
         elif isinstance(one, HTTPRouteFilter) and one.cors:
             found = msgspec.structs.replace(found, cors=_cors(one.cors))
+        elif isinstance(one, HTTPRouteFilter) and one.external_auth and not (asked or found.auth):
+            auth = _auth(fetch, ref, one.external_auth, f"{at}.externalAuth")
+            if isinstance(auth, Problem):
+                problems.append(auth)
+                found = msgspec.structs.replace(found, closed=True)
+            else:
+                found = msgspec.structs.replace(found, auth=auth)
+        elif isinstance(one, HTTPRouteFilter) and one.external_auth:
+            message = "found a second ExternalAuth on the way of one request, which is not supported; answered 500"
+            problems.append(warning(ref, at, "NotYetSupported", message))
+            found = msgspec.structs.replace(found, closed=True, refused=True)
         else:
             message = f"the filter {one.type} is not supported yet; answered 500"
             problems.append(warning(ref, at, "NotYetSupported", message))
-            found = msgspec.structs.replace(found, refused=True)
+            found = msgspec.structs.replace(found, closed=True, refused=True)
     changed = edited(ref, request, response, placeholders=False)
     return msgspec.structs.replace(
         found,
@@ -96,6 +112,31 @@ def _mirror(fetch: Fetch, ref: Ref, said: RequestMirror, path: str, problems: li
         problems.append(found)
     elif percent > 0:
         yield Mirror(found, percent)
+
+
+def _auth(fetch: Fetch, ref: Ref, said: ExternalAuth, path: str) -> Asks | Problem:
+    found = backends.authorizer(fetch, ref, said.backend_ref, f"{path}.backendRef", grpc=said.protocol == "GRPC")
+    if isinstance(found, Problem):
+        return found
+    told = said.grpc or said.http
+    return Asks(
+        destination=found,
+        grpc=said.protocol == "GRPC",
+        path=plain_path(said.http.path or "") if said.http else "",
+        shown=_names(told.allowed_headers) if told else (),
+        copied=_names(said.http.allowed_response_headers) or (EVERY,) if said.http else (),
+        most_body=(said.forward_body.max_size or 0) if said.forward_body else 0,
+    )
+
+
+def _names(said: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted({name.lower() for name in said}))
+
+
+def plain_path(said: str) -> str:
+    """A path that another is put behind: it begins with "/", ends without, and leads to nothing above or beside it."""
+    parts = [part for part in said.split("/") if unquote(part) not in ("", ".", "..")]
+    return "".join(f"/{part}" for part in parts)
 
 
 def _redirect(said: RequestRedirect) -> Redirect:

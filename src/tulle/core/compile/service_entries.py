@@ -11,22 +11,24 @@ import ipaddress
 from collections.abc import Iterator
 
 from tulle.api.istio import ServiceEntry
-from tulle.core.compile.hostname import Key, entry_key, full_name, is_address
-from tulle.core.compile.mistakes import not_yet, sorted_problems, warning
+from tulle.api.istio.entries import ServiceEntryPort
+from tulle.core.compile.hostname import Key, entry_key, full_name, is_address, tells_tls
+from tulle.core.compile.mistakes import no_server_name, not_yet, sorted_problems, warning
 from tulle.core.compile.objects import age, network_of, service_entries, services
 from tulle.core.flow import Fetch, table
 from tulle.core.model.service import PROTOCOLS, Protocol, Resolution, Service, ServicePort
+from tulle.core.networks import VIRTUAL
 from tulle.kit.problem import Problem
 
 # Where services without an address of their own get one: the range of Services' virtual IPs.
-RANGE = ipaddress.IPv4Network("240.240.0.0/16")
+RANGE = ipaddress.IPv4Network(VIRTUAL[0])
 
 _RESOLUTIONS = {
     "STATIC": Resolution.KNOWN,
     "DNS": Resolution.DNS,
     "DNS_ROUND_ROBIN": Resolution.LOGICAL_DNS,
     "NONE": Resolution.ORIGINAL,
-    "DYNAMIC_DNS": Resolution.ORIGINAL,
+    "DYNAMIC_DNS": Resolution.DYNAMIC,
 }
 
 
@@ -70,14 +72,16 @@ def entry_service(fetch: Fetch, key: Key) -> Service | None:
     rows = [row for one in fetch(entries_of, key) or () if (row := fetch(service_entries, one))]
     if not rows:
         return None
-    first = rows[0]
+    first, resolution = rows[0], resolution_of(rows[0])
     ports: dict[int, ServicePort] = {}
     for row in rows:
         for port in row.spec.ports:
-            if port.protocol.upper() != "UDP":
-                protocol = PROTOCOLS.get(port.protocol.upper(), Protocol.TCP)
-                ports.setdefault(port.number, ServicePort(port.number, port.name, protocol, port.target_port or port.number))
+            if carried(port, resolution):
+                target = port.target_port or port.number
+                ports.setdefault(port.number, ServicePort(port.number, port.name, _protocol(port), target))
     own = [one for one in map(network_of, first.spec.addresses) if fetch(entry_address_owner, one) == key]
+    if resolution is Resolution.DYNAMIC:
+        own = []  # a call that names no host has no place to go
     given = next((one for one in own if is_address(one)), "")
     return Service(
         hostname=full_name(key),
@@ -87,11 +91,23 @@ def entry_service(fetch: Fetch, key: Key) -> Service | None:
         ports=tuple(ports[number] for number in sorted(ports)),
         entry=first.metadata.name,
         external=first.spec.location == "MESH_EXTERNAL",
-        resolution=resolution_of(first),
+        resolution=resolution,
         networks=tuple(one for one in own if one != given),
         export_to=tuple(first.spec.export_to),
         subject_alt_names=tuple(first.spec.subject_alt_names),
     )
+
+
+def _protocol(port: ServiceEntryPort) -> Protocol:
+    return PROTOCOLS.get(port.protocol.upper(), Protocol.TCP)
+
+
+def carried(port: ServiceEntryPort, resolution: Resolution) -> bool:
+    """Whether calls to a port go through the mesh: UDP does not, nor what names no host where that says where it goes."""
+    if port.protocol.upper() == "UDP":
+        return False
+    protocol = _protocol(port)
+    return resolution is not Resolution.DYNAMIC or protocol.is_http or protocol is Protocol.TLS
 
 
 @table
@@ -114,12 +130,14 @@ def allotments(fetch: Fetch, _key: None) -> dict[Key, str]:
     """The virtual IPs of all hosts without one, for DNS to answer: TCP and TLS are told by them.
 
     A host's first choice follows from its name. Where Services or older ServiceEntries have that it takes the next, so that no
-    host loses its address to a newer one. Wildcards have none, nor hosts whose callers must say themselves where they want to go.
+    host loses its address to a newer one. Wildcards have none, nor hosts whose callers must say themselves where they want to go,
+    nor what sidecars do not carry: only they answer at such an address.
     """
     rows = sorted((row for key in fetch.keys(service_entries) if (row := fetch(service_entries, key))), key=age)
     wanting: dict[Key, None] = {}
     for row in rows:
-        if resolution_of(row) is not Resolution.ORIGINAL:
+        resolution = resolution_of(row)
+        if resolution.has_endpoints and any(carried(port, resolution) for port in row.spec.ports):
             given = {fetch(entry_address_owner, one) for one in row.spec.addresses if is_address(one)}
             wanting |= dict.fromkeys(key for key in hosts_of(row) if key not in given and "*" not in key[1])
     found: dict[Key, str] = {}
@@ -150,7 +168,10 @@ def service_entry_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
 
 def _problems(fetch: Fetch, key: Key, row: ServiceEntry) -> Iterator[Problem]:
     ref, spec = row.ref, row.spec
+    tls = any(_protocol(port) is Protocol.TLS for port in spec.ports)
     for index, host in enumerate(spec.hosts):
+        if tls and not spec.addresses and not tells_tls(host):
+            yield no_server_name(ref, f"spec.hosts[{index}]", host)
         makers = fetch(entries_of, entry_key(host, key[0])) or ()
         if key not in makers and makers:
             other = fetch(service_entries, makers[0])
@@ -166,11 +187,14 @@ def _problems(fetch: Fetch, key: Key, row: ServiceEntry) -> Iterator[Problem]:
             yield warning(ref, f"spec.addresses[{index}]", "DuplicateAddress", message)
     for index, port in enumerate(spec.ports):
         if port.protocol.upper() == "UDP":
-            yield not_yet(ref, f"spec.ports[{index}].protocol", "UDP through the mesh")
-    if spec.resolution == "DYNAMIC_DNS":
-        yield not_yet(ref, "spec.resolution", "DYNAMIC_DNS (it is taken for NONE)")
+            message = "UDP does not go through sidecars: its packets are sent as they are"
+            yield warning(ref, f"spec.ports[{index}].protocol", "NotYetSupported", message)
+        elif not carried(port, resolution_of(row)):
+            message = (
+                f"found {port.protocol or 'none'} with DYNAMIC_DNS; needed HTTP, HTTP2, GRPC, HTTPS or TLS, which name the host"
+            )
+            yield warning(ref, f"spec.ports[{index}].protocol", "NotYetSupported", f"{message}: this port has no effect")
+    if spec.resolution == "DYNAMIC_DNS" and spec.addresses:
+        yield not_yet(ref, "spec.addresses", "an address with DYNAMIC_DNS, whose hosts are told by their names,")
     if spec.resolution in ("NONE", "DYNAMIC_DNS") and spec.workload_selector is not None:
         yield not_yet(ref, "spec.workloadSelector", f"a selector with resolution {spec.resolution}")
-    for index, endpoint in enumerate(spec.endpoints):
-        if endpoint.network:
-            yield not_yet(ref, f"spec.endpoints[{index}].network")

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tulle.api.istio.hosts import export_to_faults
 from tulle.api.kubernetes import Service as ServiceObject
 from tulle.api.kubernetes import ServicePort as PortObject
 from tulle.core.compile.hostname import Key, full_name, is_address, meanings
-from tulle.core.compile.mistakes import not_yet, sorted_problems, unsaid, warning
+from tulle.core.compile.mistakes import error, not_yet, sorted_problems, unsaid, warning
 from tulle.core.compile.objects import age, service_entries, services
 from tulle.core.compile.service_entries import entry_hosts, entry_service
 from tulle.core.flow import Fetch, table
+from tulle.core.model.destination import DestinationKey
 from tulle.core.model.service import Protocol, Service, ServicePort
 from tulle.kit.problem import Problem
 
@@ -65,7 +67,7 @@ def protocol_of(port: PortObject) -> Protocol:
     return _PROTOCOLS.get(name.partition("-")[0], Protocol.AUTO)
 
 
-def _ports(row: ServiceObject) -> tuple[ServicePort, ...]:
+def _ports(row: ServiceObject, transport: str = "TCP") -> tuple[ServicePort, ...]:
     return tuple(
         ServicePort(
             number=port.port,
@@ -74,7 +76,7 @@ def _ports(row: ServiceObject) -> tuple[ServicePort, ...]:
             target=port.target_port if port.target_port not in (None, "", 0) else port.port,
         )
         for port in row.spec.ports
-        if port.protocol == "TCP"
+        if port.protocol == transport
     )
 
 
@@ -82,22 +84,32 @@ def _ports(row: ServiceObject) -> tuple[ServicePort, ...]:
 def service(fetch: Fetch, key: Key) -> Service | None:
     """A service as callers see it; an alias (ExternalName) is none."""
     row = fetch(services, key) if key[0] else None
-    if row is None:
-        return fetch(entry_service, key)
+    if row is None:  # of names that nobody has there are many: they are asked for no more than that
+        return fetch(entry_service, key) if fetch.keys(service_entries, "host", key) else None
     if row.spec.type == "ExternalName":
         return None
     own = [one for one in _claimed(row) if fetch(address_owner, one) == key]
     address, address6 = (next((one for one in own if (":" in one) is six), "") for six in (False, True))
+    ports, udp = _ports(row), _ports(row, "UDP")
+    return Service(full_name(key), key[1], key[0], address, ports, export_to=_exports(row), address6=address6, udp=udp)
+
+
+def _exports(row: ServiceObject) -> tuple[str, ...]:
     said = row.metadata.annotations.get(EXPORT_TO, "")
-    export_to = tuple(word for part in said.split(",") if (word := part.strip()))
-    ports = _ports(row)
-    return Service(full_name(key), key[1], key[0], address, ports, export_to=export_to, address6=address6)
+    return tuple(word for part in said.split(",") if (word := part.strip()))
 
 
 def called(fetch: Fetch, host: str, namespace: str) -> Key | None:
     """The service that a host means to an object of `namespace`, be it there or not; None for an address."""
     found = meanings(host, namespace)
     return next((key for key in found if fetch(service, key)), found[0] if found else None)
+
+
+def named_at(fetch: Fetch, goal: DestinationKey) -> int:
+    """See `WeightedDestination.named_at`."""
+    key = called(fetch, goal.hostname, "")
+    row = fetch(service, key) if key else None
+    return row.named_at(goal.port) if row else 0
 
 
 @table
@@ -137,11 +149,14 @@ def service_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
 def _problems(fetch: Fetch, key: Key, row: ServiceObject) -> Iterator[Problem]:
     yield from unsaid(row.ref, row.spec, "spec", _SAID)
     yield from _outside(row)
+    for fault in export_to_faults(_exports(row)):
+        yield error(row.ref, f"metadata.annotations[{EXPORT_TO}]", "BadAnnotation", fault.message)
     if row.spec.session_affinity != "None":
         yield not_yet(row.ref, "spec.sessionAffinity")
     for index, port in enumerate(row.spec.ports):
-        if port.protocol != "TCP":
-            yield not_yet(row.ref, f"spec.ports[{index}].protocol", f"{port.protocol} through the mesh")
+        if port.protocol == "SCTP":
+            message = "SCTP does not go through sidecars: its packets are sent as they are"
+            yield warning(row.ref, f"spec.ports[{index}].protocol", "NotYetSupported", message)
     for address in _claimed(row):
         if (owner := fetch(address_owner, address)) not in (None, key):
             assert owner is not None
@@ -162,12 +177,6 @@ def _outside(row: ServiceObject) -> Iterator[Problem]:
         if policy == "Local":
             yield not_yet(row.ref, f"spec.{name}", policy)
     claimed = _claimed(row)
-    six = any(":" in one for one in claimed)  # nobody allots one, but who names one has it
-    if spec.ip_family_policy not in (None, "SingleStack") and not six:
-        yield not_yet(row.ref, "spec.ipFamilyPolicy", spec.ip_family_policy)
-    for index, family in enumerate(spec.ip_families):
-        if family != "IPv4" and not six:
-            yield not_yet(row.ref, f"spec.ipFamilies[{index}]", family)
     for index, address in enumerate(spec.cluster_ips):
         if address != spec.cluster_ip and address not in claimed:
             yield not_yet(row.ref, f"spec.clusterIPs[{index}]", "an address beside clusterIP")

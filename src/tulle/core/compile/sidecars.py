@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator
 from tulle.api.istio import Sidecar
 from tulle.api.istio.sidecar import EgressListener, IngressListener
 from tulle.core.compile.hostname import Key, covers
-from tulle.core.compile.mistakes import not_yet, sorted_problems, unsaid
-from tulle.core.compile.objects import age, labels_of, mesh_configs, selects, settled, sidecars, workload_entries
+from tulle.core.compile.objects import age, mesh_configs, selects, settled, sidecars, workload_entries
 from tulle.core.compile.services import registry, service
+from tulle.core.compile.traffic_policies import Parts, Policy, read
+from tulle.core.compile.workload_notes import labels_of
 from tulle.core.flow import Fetch, table
 from tulle.core.model.service import PROTOCOLS, Protocol, Service
-from tulle.kit.problem import Problem
 
 SELECTED = "tulle.dev/sidecar"
-_LOCAL = ("127.0.0.1:", "0.0.0.0:")
+UNIX = "unix://"
 
 
 def _selector(row: Sidecar) -> dict[str, str]:
@@ -74,18 +74,35 @@ def left_out(fetch: Fetch, row: Sidecar, namespace: str) -> Iterator[tuple[Key, 
     egress = row.spec.egress
     if not egress:
         return
-    by_port = {one.port.number: one for one in egress if one.port is not None}
-    rest = next((one for one in egress if one.port is None), None)
+    shared = [one for one in egress if not apart(one)]
+    by_port = {one.port.number: one for one in shared if one.port is not None}
+    rest = next((one for one in shared if one.port is None), None)
     for key in fetch(registry, None) or ():
         called = fetch(service, key)
-        for port in called.ports if called else ():
+        for port in (*called.ports, *called.udp) if called else ():
             assert called is not None
             listener = by_port.get(port.number, rest)
-            if listener is None or not _admits(listener, called, namespace):
+            if listener is None or not lets_through(listener, called, namespace):
                 yield key, port.number
 
 
-def _admits(listener: EgressListener, called: Service, namespace: str) -> bool:
+def narrows(row: Sidecar | None) -> bool:
+    """Whether a Sidecar leaves out any services for those who follow it (or may, once there are such)."""
+    return row is not None and any(set(listener.hosts) != {"*/*"} for listener in row.spec.egress)
+
+
+def admits(row: Sidecar | None, called: Service, namespace: str) -> bool:
+    """Whether callers of a namespace who follow a Sidecar (or none) know a service at all."""
+    return row is None or not row.spec.egress or any(lets_through(one, called, namespace) for one in row.spec.egress)
+
+
+def apart(listener: EgressListener) -> bool:
+    """Whether an egress listener is at an address of its own, and not where the services are."""
+    return bool(listener.bind) or listener.capture_mode == "NONE"
+
+
+def lets_through(listener: EgressListener, called: Service, namespace: str) -> bool:
+    """Whether callers of a namespace may call a service by an egress listener."""
     for said in listener.hosts:
         space, _slash, host = said.partition("/")
         here = space in ("*", called.namespace) or (space == "." and namespace == called.namespace)
@@ -94,50 +111,35 @@ def _admits(listener: EgressListener, called: Service, namespace: str) -> bool:
     return False
 
 
-def ingress(row: Sidecar | None) -> tuple[tuple[int, int, Protocol], ...] | None:
-    """The ports at which workloads are called, each with the application's and what is spoken; None: as services say."""
-    if row is None or not row.spec.ingress:
+def ingress(row: Sidecar | None) -> tuple[IngressListener, ...] | None:
+    """The ports at which workloads are called; None: as services say."""
+    return row.spec.ingress if row is not None and row.spec.ingress else None
+
+
+def bound_inside(fetch: Fetch, key: Key) -> frozenset[int]:
+    """The ports at which a workload's sidecar listens by itself, whatever is captured."""
+    return frozenset(one.port.number for one in ingress(sidecar_of(fetch, key)) or () if one.capture_mode == "NONE")
+
+
+def inbound_pool(row: Sidecar | None, number: int) -> Policy | None:
+    """The bounds of what comes to a port of those who follow a Sidecar: the port's own, else those for all."""
+    if row is None:
         return None
-    return tuple((one.port.number, _behind(one) or one.port.number, _protocol(one)) for one in row.spec.ingress)
+    own = next((one.connection_pool for one in row.spec.ingress if one.port.number == number and one.connection_pool), None)
+    said = own or row.spec.inbound_connection_pool
+    return read(Parts(connection_pool=said)) if said else None
 
 
-def _protocol(listener: IngressListener) -> Protocol:
+def protocol_of(listener: IngressListener) -> Protocol:
+    """What is spoken to an application."""
     return PROTOCOLS.get(listener.port.protocol.upper(), Protocol.TCP)
 
 
-def _behind(listener: IngressListener) -> int:
-    """The application's port; 0 where none, or something else, is said."""
-    endpoint = listener.default_endpoint
-    return int(endpoint.rpartition(":")[2] or 0) if endpoint.startswith(_LOCAL) else 0
-
-
-@table
-def sidecar_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
-    """Fields without effect, hosts that nothing has."""
-    row = fetch(sidecars, key)
-    return sorted_problems(_problems(fetch, row)) if row else ()
-
-
-def _problems(fetch: Fetch, row: Sidecar) -> Iterator[Problem]:
-    ref, spec = row.ref, row.spec
-    yield from unsaid(ref, spec, "spec", ("workload_selector", "ingress", "egress", "outbound_traffic_policy"))
-    yield from unsaid(ref, spec.outbound_traffic_policy, "spec.outboundTrafficPolicy", ("mode",))
-    for index, listener in enumerate(spec.ingress):
-        path = f"spec.ingress[{index}]"
-        yield from unsaid(ref, listener, path, ("port", "default_endpoint"))
-        yield from unsaid(ref, listener.port, f"{path}.port", ("number", "protocol", "name"))
-        if listener.default_endpoint and not _behind(listener):
-            yield not_yet(ref, f"{path}.defaultEndpoint", f"{listener.default_endpoint} (it is taken for 127.0.0.1)")
-    for index, one in enumerate(spec.egress):
-        path = f"spec.egress[{index}]"
-        yield from unsaid(ref, one, path, ("port", "hosts"))
-        yield from unsaid(ref, one.port, f"{path}.port", ("number", "protocol", "name"))
-        if one.port is not None and one.port.number == 0:
-            yield not_yet(ref, f"{path}.port.number", "a listener on a Unix socket")
-
-
-@table
-def mesh_config_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
-    """Fields without effect."""
-    row = fetch(mesh_configs, key)
-    return sorted_problems(unsaid(row.ref, row.spec, "spec", ("outbound_traffic_policy",))) if row else ()
+def behind(listener: IngressListener, instance: str) -> tuple[str, int, str]:
+    """Where the application is: address and port, or the path of its Unix socket. `instance` is the workload's own address."""
+    endpoint, number = listener.default_endpoint, listener.port.number
+    if endpoint.startswith(UNIX):
+        return "", number, endpoint.removeprefix(UNIX)
+    host, _colon, port = endpoint.rpartition(":")
+    address = {"": "127.0.0.1", "[::1]": "::1", "0.0.0.0": instance, "[::]": instance}.get(host, host)  # noqa: S104
+    return address, int(port or number), ""

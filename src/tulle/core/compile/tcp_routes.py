@@ -15,16 +15,17 @@ from tulle.api.istio import VirtualService
 from tulle.api.istio.http import RouteDestination
 from tulle.api.istio.virtual_service import L4MatchAttributes, TCPRoute, TLSMatchAttributes, TLSRoute
 from tulle.core.compile import backends
-from tulle.core.compile.destinations import told
-from tulle.core.compile.hostname import full_name, service_key
-from tulle.core.compile.mistakes import sorted_problems, unsaid, warning
+from tulle.core.compile.callers import Source
+from tulle.core.compile.destinations import carriage_of
+from tulle.core.compile.hostname import full_name, service_key, tells_tls
+from tulle.core.compile.mistakes import no_server_name, not_yet, sorted_problems, unsaid
 from tulle.core.compile.objects import MESH, gateway_key, virtual_services
-from tulle.core.compile.services import called
+from tulle.core.compile.services import called, named_at
 from tulle.core.compile.virtual_services import Caller
 from tulle.core.flow import Fetch, table
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import Origin, WeightedDestination
-from tulle.core.model.tcp_route import ANY_TLS, TcpMatch, TcpRoute
+from tulle.core.model.tcp_route import PLAIN, Carriage, TcpMatch, TcpRoute
 from tulle.kit.problem import Problem, Ref
 
 
@@ -50,18 +51,42 @@ def virtual_service_tcp_routes(fetch: Fetch, key: Caller) -> TcpRoutes | None:
             continue
         shares, found = _shares(fetch, row.ref, rule.route, path, key[2])
         problems += found
-        mesh = any(is_told(fetch, share.destination) for share in shares)
+        problems += _tunnels(fetch, row.ref, shares, path, key[3])
+        how = carried(fetch, shares, key[3])
         name = f"{row.metadata.namespace}/{row.metadata.name}.{path.removeprefix('spec.')}"
         routes += (
-            TcpRoute(name=name, match=match, destinations=shares, told=mesh, origin=Origin(row.ref, path)) for match in matches
+            TcpRoute(name=name, match=match, destinations=shares, carriage=how, origin=Origin(row.ref, path)) for match in matches
         )
     return TcpRoutes(tuple(routes), sorted_problems(problems))
 
 
-def is_told(fetch: Fetch, key: DestinationKey) -> bool:
-    """Whether the sidecar of a destination is told that bytes are bytes."""
+def carried(fetch: Fetch, shares: Sequence[WeightedDestination], source: Source) -> Carriage:
+    """How connections of some callers to destinations are carried: within the bounds of all, by the first one's tunnel."""
+    found = [how for share in shares if (how := _carried(fetch, share.destination, source))]
+    durations = [one.max_duration for one in found if one.max_duration]
+    # 0 is for ever.
+    idle = [one.idle_timeout for one in found if one.idle_timeout is not None]
+    how = Carriage(
+        told=any(one.told for one in found),
+        idle_timeout=min(filter(None, idle), default=0.0) if idle else None,
+        max_duration=min(durations, default=0.0),
+        tunnel=next((one.tunnel for one in found if one.tunnel), None),
+    )
+    return PLAIN if how == PLAIN else how
+
+
+def _tunnels(fetch: Fetch, ref: Ref, shares: Sequence[WeightedDestination], path: str, source: Source) -> Iterator[Problem]:
+    """Destinations of one rule that have different tunnels: Envoy opens one and the same for all connections of a chain."""
+    found = {how.tunnel if (how := _carried(fetch, share.destination, source)) else None for share in shares}
+    if len(found) > 1:
+        yield not_yet(
+            ref, f"{path}.route", "a tunnel (DestinationRule) that only some destinations of a rule have, or each another,"
+        )
+
+
+def _carried(fetch: Fetch, key: DestinationKey, source: Source) -> Carriage | None:
     named = called(fetch, key.hostname, "")
-    return fetch(told, (named, key.port, key.subset)) or False if named else False
+    return carriage_of(fetch, (named, key.port, key.subset), source) if named else None
 
 
 def _rules(row: VirtualService) -> Iterator[tuple[str, TLSRoute | TCPRoute]]:
@@ -84,7 +109,7 @@ def _shares(
             found = DestinationKey(full_name(key) if key else said.host, said.port.number if said.port else called, said.subset)
         weight = one.weight if len(route) > 1 else 1
         if weight > 0:
-            shares.append(WeightedDestination(found, weight))
+            shares.append(WeightedDestination(found, weight, named_at=named_at(fetch, found)))
     return tuple(shares), problems
 
 
@@ -125,9 +150,8 @@ def _names(ref: Ref, one: TLSMatchAttributes | L4MatchAttributes, path: str) -> 
     problems: list[Problem] = []
     names: list[str] = []
     for index, host in enumerate(one.sni_hosts):
-        if host.startswith("*") and host != ANY_TLS and not host.startswith("*."):
-            message = f'found "{host}", which a proxy cannot tell by; needed a whole name, or a wildcard for whole labels ("*.")'
-            problems.append(warning(ref, f"{path}.sniHosts[{index}]", "NotYetSupported", message))
+        if not tells_tls(host):
+            problems.append(no_server_name(ref, f"{path}.sniHosts[{index}]", host))
         else:
             names.append(host.lower().rstrip("."))
     return tuple(names) or None, problems

@@ -19,10 +19,12 @@ from tulle.api.istio.destination_rule import (
     ProxyProtocol,
     RetryBudget,
     TrafficPolicy,
+    Tunnel,
 )
 from tulle.api.values import seconds
-from tulle.core.model import traffic
+from tulle.core.model import tcp_route, traffic
 from tulle.core.model.destination import Transport
+from tulle.core.model.gateway import SecretRef
 from tulle.core.model.traffic import (
     ANY_CONNECTIONS,
     ANY_REQUESTS,
@@ -34,6 +36,7 @@ from tulle.core.model.traffic import (
     Requests,
     Tls,
     Upgrade,
+    Utilization,
     Warmup,
 )
 from tulle.core.model.traffic import LoadBalancer as Balancing
@@ -57,7 +60,7 @@ _BUDGET_PERCENT = 20.0
 
 # Parts that a port's settings replace together, and those that are for all ports.
 OF_PORT = ("load_balancer", "connection_pool", "outlier_detection", "tls")
-OF_ALL = ("proxy_protocol", "retry_budget")
+OF_ALL = ("proxy_protocol", "retry_budget", "tunnel")
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -69,23 +72,35 @@ class Parts(msgspec.Struct, frozen=True):
     tls: ClientTLS | None = None
     proxy_protocol: ProxyProtocol | None = None
     retry_budget: RetryBudget | None = None
+    tunnel: Tunnel | None = None
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """How to reach a destination; None where nothing was said (a transport is then read off the endpoints)."""
+    """How to reach a destination; None where nothing was said (a transport is then read off the endpoints).
+
+    `credential` is the Secret that `tls` is spoken with, by those who have it (`secrets`), and of which they
+    show the certificate (`shows`).
+    """
 
     load_balancer: Balancing | None = None
     hash: Hash | None = None
+    utilization: Utilization | None = None
     warmup: Warmup | None = None
     localities: Localities | None = None
     connect_timeout: float | None = None
     connections: traffic.Connections = ANY_CONNECTIONS
+    tcp_idle_timeout: float | None = None
+    tunnel: tcp_route.Tunnel | None = None
     requests: Requests = ANY_REQUESTS
     outlier: Outlier | None = None
+    check: traffic.HealthCheck | None = None
     transport: Transport | None = None
     sni: str = ""
     names: tuple[str, ...] = ()
     tls: Tls | None = None
+    credential: str = ""
+    shows: bool = False
+    secrets: tuple[SecretRef, ...] = ()
     proxy_protocol: traffic.ProxyProtocol = traffic.ProxyProtocol.NONE
 
 
@@ -109,18 +124,30 @@ def read(parts: Parts) -> Policy:
     balancer, outlier = parts.load_balancer, parts.outlier_detection
     tcp = parts.connection_pool.tcp if parts.connection_pool else None
     hashed, tls = _hash(balancer), parts.tls
+    utilization = _utilization(balancer)
     return Policy(
-        load_balancer=hashed[0] if hashed else _BALANCING[balancer.simple] if balancer and balancer.simple else None,
+        utilization=utilization,
+        load_balancer=Balancing.UTILIZATION
+        if utilization
+        else hashed[0]
+        if hashed
+        else _BALANCING[balancer.simple]
+        if balancer and balancer.simple
+        else None,
         hash=hashed[1] if hashed else None,
         warmup=_warmup(balancer),
         localities=_localities(balancer, failing=outlier is not None),
         connect_timeout=seconds(tcp.connect_timeout) if tcp and tcp.connect_timeout else None,
         connections=_connections(parts.connection_pool),
+        tcp_idle_timeout=seconds(tcp.idle_timeout) if tcp and tcp.idle_timeout else None,
+        tunnel=_tunnel(parts.tunnel),
         requests=_requests(parts.connection_pool, parts.retry_budget),
         outlier=_outlier(outlier) if outlier else None,
         proxy_protocol=traffic.ProxyProtocol(parts.proxy_protocol.version if parts.proxy_protocol else ""),
         transport=_TRANSPORT.get(tls.mode) if tls else None,
         tls=_tls(tls) if tls else None,
+        credential=tls.credential_name if tls and tls.mode in OWN else "",
+        shows=tls is not None and tls.mode == "MUTUAL",
         sni=_server_name(tls) if tls and _mutual(tls) else "",
         names=tls.subject_alt_names if tls and _mutual(tls) else (),
     )
@@ -150,6 +177,21 @@ def _hash(balancer: LoadBalancer | None) -> tuple[Balancing, Hash | None] | None
         else None,
         source_address=bool(said.use_source_ip),
         size=size or (0 if said.maglev else said.minimum_ring_size),
+    )
+
+
+def _utilization(balancer: LoadBalancer | None) -> Utilization | None:
+    said = balancer.backend_utilization if balancer else None
+    if said is None:
+        return None
+    times = (said.weight_stabilization_period, said.weight_expiration_period, said.weight_update_period)
+    settling, expiry, interval = (seconds(one) if one else None for one in times)
+    return Utilization(
+        metrics=said.metric_names_for_computing_utilization,
+        penalty=said.error_utilization_penalty_percent / 100,
+        settling=settling,
+        expiry=expiry,
+        interval=interval,
     )
 
 
@@ -184,6 +226,14 @@ def _warmup(balancer: LoadBalancer | None) -> Warmup | None:
 def _localities(balancer: LoadBalancer | None, failing: bool) -> Localities | None:
     """Near endpoints come first where a rule says so, or where it says how endpoints fail; as in Istio."""
     said = balancer.locality_lb_setting if balancer else None
+    by_zone = balancer.zone_aware_lb_setting if balancer else None
+    if by_zone is not None and by_zone.enabled is not False:
+        return Localities(
+            failover=tuple((one.from_, one.to) for one in by_zone.failover),
+            priority=by_zone.failover_priority,
+            zone_aware=True,
+            minimum=by_zone.min_cluster_size or 0,
+        )
     if said is None:
         return Localities() if failing else None
     if said.enabled is False:
@@ -211,6 +261,10 @@ def _connections(said: ConnectionPool | None) -> traffic.Connections:
         ping_interval=seconds(pings.interval) if pings and pings.interval else 0.0,
         ping_timeout=seconds(pings.timeout) if pings and pings.timeout else 0.0,
     )
+
+
+def _tunnel(said: Tunnel | None) -> tcp_route.Tunnel | None:
+    return tcp_route.Tunnel(said.target_host, said.target_port, said.protocol == "POST") if said else None
 
 
 def _whole(duration: str | None) -> int:
@@ -266,7 +320,7 @@ def _server_name(said: ClientTLS) -> str:
 
 def _tls(said: ClientTLS) -> Tls | None:
     """TLS with certificates of its own. A name with a scheme (`spiffe://...`) is a URI, any other a DNS name."""
-    if said.mode not in OWN or said.credential_name:
+    if said.mode not in OWN:
         return None
     return Tls(
         sni=_server_name(said),

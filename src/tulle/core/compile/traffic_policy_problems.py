@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tulle.api.istio.destination_rule import PortTrafficPolicy, TrafficPolicy
-from tulle.core.compile.mistakes import not_yet, unsaid, warning
-from tulle.core.compile.traffic_policies import OF_ALL, OF_PORT, OWN, hashed_names, usable
+from tulle.core.compile.mistakes import not_yet, unsaid
+from tulle.core.compile.traffic_policies import OF_ALL, OF_PORT, hashed_names, usable
 from tulle.kit.problem import Problem, Ref
 
-_CHECKS = ("mode", "sni", "subject_alt_names", "ca_certificates", "ca_crl", "insecure_skip_verify")
+_CHECKS = ("mode", "credential_name", "sni", "subject_alt_names", "ca_certificates", "ca_crl", "insecure_skip_verify")
 _ACTED_ON = {
     "DISABLE": ("mode",),
     "ISTIO_MUTUAL": ("mode", "sni", "subject_alt_names"),
@@ -30,7 +30,15 @@ def unsaid_policy(ref: Ref, said: TrafficPolicy | None, path: str) -> Iterator[P
 
 def _unsaid_parts(ref: Ref, said: TrafficPolicy | PortTrafficPolicy, path: str) -> Iterator[Problem]:
     balancer = said.load_balancer
-    done = ("simple", "consistent_hash", "locality_lb_setting", "warmup", "warmup_duration_secs")
+    done = (
+        "simple",
+        "consistent_hash",
+        "backend_utilization",
+        "locality_lb_setting",
+        "zone_aware_lb_setting",
+        "warmup",
+        "warmup_duration_secs",
+    )
     yield from unsaid(ref, balancer, f"{path}.loadBalancer", done)
     hashed = balancer.consistent_hash if balancer else None
     for field, name in hashed_names(hashed) if hashed else ():
@@ -40,26 +48,3 @@ def _unsaid_parts(ref: Ref, said: TrafficPolicy | PortTrafficPolicy, path: str) 
         yield not_yet(ref, f"{path}.tls.sni", f"{said.tls.sni!r} (no name that a server can have)")
     if said.tls:
         yield from unsaid(ref, said.tls, f"{path}.tls", _ACTED_ON[said.tls.mode])
-        if said.tls.mode in OWN and said.tls.credential_name:
-            message = f"mode {said.tls.mode} with credentialName is not supported yet; it has no effect: needed files"
-            yield warning(ref, f"{path}.tls.mode", "NotYetSupported", message)
-
-
-def unsaid_of_bytes(ref: Ref, said: TrafficPolicy | None, path: str, ports: list[int]) -> Iterator[Problem]:
-    """The written bounds of connections that only HTTP has, for those of a service's `ports` that are not HTTP."""
-    if said is None:
-        return
-    own = {setting.port.number for setting in said.port_level_settings if setting.port}
-    yield from _of_bytes(ref, said, path, [port for port in ports if port not in own])
-    for index, setting in enumerate(said.port_level_settings):
-        at = [port for port in ports if setting.port and port == setting.port.number]
-        yield from _of_bytes(ref, setting, f"{path}.portLevelSettings[{index}]", at)
-
-
-def _of_bytes(ref: Ref, said: TrafficPolicy | PortTrafficPolicy, path: str, ports: list[int]) -> Iterator[Problem]:
-    tcp = said.connection_pool.tcp if said.connection_pool else None
-    for field, value in (
-        (("idleTimeout", tcp.idle_timeout), ("maxConnectionDuration", tcp.max_connection_duration)) if tcp else ()
-    ):
-        for port in ports if value else ():
-            yield not_yet(ref, f"{path}.connectionPool.tcp.{field}", f"{field} at port {port}, which is not HTTP,")

@@ -31,6 +31,7 @@ from tulle.core.compile.headers import Edited, Said, clean, edited, pairs
 from tulle.core.compile.hostname import full_name, service_key
 from tulle.core.compile.mistakes import error, unsaid, warning
 from tulle.core.compile.regexes import substitution_fault
+from tulle.core.compile.services import named_at
 from tulle.core.flow import Fetch
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import (
@@ -104,7 +105,8 @@ class Action:
                 broken += 1
                 found = self._missing(one.destination)
             if weight > 0:
-                shares.append(WeightedDestination(found, weight, changed.headers, changed.authority))
+                at_port = named_at(self._fetch, found)
+                shares.append(WeightedDestination(found, weight, changed.headers, changed.authority, at_port))
         if route and not shares:
             message = "found weights whose sum is 0; needed a weight above 0 for at least one destination"
             self._say(f"{self._path}.route", "WeightSumZero", message)
@@ -243,6 +245,7 @@ class Action:
         return Retry(
             attempts=said.attempts,
             on=on if words else DEFAULT_RETRY.on,
+            safe=() if words else DEFAULT_RETRY.safe,
             statuses=statuses if words else DEFAULT_RETRY.statuses,
             per_try_timeout=seconds(said.per_try_timeout) if said.per_try_timeout else 0.0,
             backoff=seconds(said.backoff) if said.backoff else 0.0,

@@ -20,6 +20,7 @@ from tulle.core.compile.hostname import Key
 from tulle.core.compile.matches import both
 from tulle.core.compile.mistakes import error, meant, sorted_problems, unsaid, warning
 from tulle.core.compile.objects import MESH, gateway_key, virtual_services, visible
+from tulle.core.compile.pauses import paced, pause_problems
 from tulle.core.compile.routes import Routes, reachable
 from tulle.core.compile.virtual_service_actions import Action, text_match
 from tulle.core.flow import Fetch, table
@@ -54,9 +55,9 @@ def virtual_service_routes(fetch: Fetch, key: Caller) -> Routes | None:
     if row is None:
         return None
     routes: list[Route] = []
-    problems: list[Problem] = []
+    problems = [*pause_problems(row.ref, row.metadata.annotations)]
     for made, found in _rules(fetch, row, key, _ANY, None):
-        routes += made
+        routes += paced(made, row.metadata.annotations)
         problems += (problem for problem in found if problem.ref == row.ref)
     return Routes(reachable(routes), sorted_problems(problems))
 

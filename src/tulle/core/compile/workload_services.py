@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.objects import age, labels_of, selects, service_entries, services, workload_entries
+from tulle.core.compile.objects import age, selects, service_entries, services, workload_entries
 from tulle.core.compile.service_entries import entries_of, hosts_of
+from tulle.core.compile.workload_notes import labels_of
 from tulle.core.flow import Fetch, table
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from tulle.core.envoy.source import TRUE, seconds, uint32
 from tulle.core.model.destination import Destination
-from tulle.core.model.traffic import Hash, LoadBalancer, Outlier, Warmup
+from tulle.core.model.traffic import Hash, LoadBalancer, Outlier, Utilization, Warmup
 from tulle.pb import pack
 from tulle.pb.envoy.config.cluster.v3 import cluster_pb2, outlier_detection_pb2
 from tulle.pb.envoy.config.core.v3 import extension_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2
+from tulle.pb.envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3 import (
+    client_side_weighted_round_robin_pb2 as utilization_pb2,
+)
 from tulle.pb.envoy.extensions.load_balancing_policies.common.v3 import common_pb2
 from tulle.pb.envoy.extensions.load_balancing_policies.maglev.v3 import maglev_pb2
 from tulle.pb.envoy.extensions.load_balancing_policies.ring_hash.v3 import ring_hash_pb2
+from tulle.pb.envoy.extensions.load_balancing_policies.wrr_locality.v3 import wrr_locality_pb2
 from tulle.pb.envoy.type.v3 import percent_pb2
 from tulle.pb.google.protobuf import wrappers_pb2
 
@@ -25,20 +31,28 @@ _POLICIES = {
     LoadBalancer.PASSTHROUGH: _Cluster.CLUSTER_PROVIDED,
     LoadBalancer.RING_HASH: _Cluster.RING_HASH,
     LoadBalancer.MAGLEV: _Cluster.MAGLEV,
+    LoadBalancer.UTILIZATION: _Cluster.LOAD_BALANCING_POLICY_CONFIG,
 }
 
 # Envoy refuses a larger ring, and a Maglev table that is larger or no prime.
 _LARGEST = 8 * 1024 * 1024
 _LARGEST_TABLE = 5_000_011
 
+# Envoy would hold back for a second what became of an endpoint's health (an ejection, one that is ending) where its cluster had
+# changed within the second before, and send requests to it meanwhile. The window is for thousands of active health checks.
+_AT_ONCE = seconds(0)
+_AS_ENVOY = Utilization()
+
 
 def balance(cluster: cluster_pb2.Cluster, destination: Destination) -> None:
     """Write the choice of endpoints into a cluster."""
+    if not destination.resolution.has_endpoints:
+        destination = msgspec.structs.replace(destination, load_balancer=LoadBalancer.PASSTHROUGH, hash=None)
     outlier, hashed = destination.outlier, destination.hash
     # An endpoint that is not ready gets nothing, even where no other is left: the caller hears 503 at once, instead of a
     # request landing in a process that is starting or ending. Only a rule's minHealthPercent says otherwise.
     health = percent_pb2.Percent(value=outlier.minimum_health if outlier else 0)
-    cluster.common_lb_config.CopyFrom(_Cluster.CommonLbConfig(healthy_panic_threshold=health))
+    cluster.common_lb_config.CopyFrom(_Cluster.CommonLbConfig(healthy_panic_threshold=health, update_merge_window=_AT_ONCE))
     if destination.shared_out and destination.load_balancer is not LoadBalancer.PASSTHROUGH:
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
     cluster.lb_policy = _POLICIES[destination.load_balancer]
@@ -50,6 +64,8 @@ def balance(cluster: cluster_pb2.Cluster, destination: Destination) -> None:
         cluster.round_robin_lb_config.slow_start_config.CopyFrom(_slow_start(destination.warmup))
     elif destination.load_balancer is LoadBalancer.LEAST_REQUEST and destination.warmup:
         cluster.least_request_lb_config.slow_start_config.CopyFrom(_slow_start(destination.warmup))
+    if destination.load_balancer is LoadBalancer.UTILIZATION:
+        _by_utilization(cluster, destination.utilization or _AS_ENVOY, shared_out=destination.shared_out)
     if hashed and not destination.http and destination.load_balancer in (LoadBalancer.RING_HASH, LoadBalancer.MAGLEV):
         _hash_connections(cluster, destination, hashed)
     if outlier:
@@ -73,6 +89,27 @@ def hash_policy(hashed: Hash) -> route_components_pb2.RouteAction.HashPolicy:
             )
         )
     return _HashPolicy(connection_properties=_HashPolicy.ConnectionProperties(source_ip=True))
+
+
+def _by_utilization(cluster: cluster_pb2.Cluster, said: Utilization, *, shared_out: bool) -> None:
+    policy = utilization_pb2.ClientSideWeightedRoundRobin(
+        metric_names_for_computing_utilization=said.metrics,
+        error_utilization_penalty=wrappers_pb2.FloatValue(value=said.penalty) if said.penalty else None,
+        blackout_period=seconds(said.settling) if said.settling is not None else None,
+        weight_expiration_period=seconds(said.expiry) if said.expiry is not None else None,
+        weight_update_period=seconds(said.interval) if said.interval is not None else None,
+    )
+    name = "client_side_weighted_round_robin"
+    extension = extension_pb2.TypedExtensionConfig(name=f"envoy.load_balancing_policies.{name}", typed_config=pack(policy))
+    if shared_out:
+        inner = cluster_pb2.LoadBalancingPolicy(
+            policies=[cluster_pb2.LoadBalancingPolicy.Policy(typed_extension_config=extension)]
+        )
+        places = wrr_locality_pb2.WrrLocality(endpoint_picking_policy=inner)
+        name = "envoy.load_balancing_policies.wrr_locality"
+        extension = extension_pb2.TypedExtensionConfig(name=name, typed_config=pack(places))
+    cluster.load_balancing_policy.policies.add(typed_extension_config=extension)
+    cluster.common_lb_config.ClearField("locality_weighted_lb_config")
 
 
 def _hash_connections(cluster: cluster_pb2.Cluster, destination: Destination, hashed: Hash) -> None:
@@ -125,7 +162,7 @@ def _slow_start(warmup: Warmup) -> cluster_pb2.Cluster.SlowStartConfig:
 
 
 def _outlier(said: Outlier) -> outlier_detection_pb2.OutlierDetection:
-    """Failures in a row are what Istio counts; by Envoy's success rates nobody is left out. One may always be, however few."""
+    """Failures in a row are what Istio counts; Envoy's rates where a rule asks for them. One may always be out, however few."""
     message = outlier_detection_pb2.OutlierDetection(enforcing_success_rate=uint32(0), always_eject_one_host=TRUE)
     if said.errors is not None:
         message.consecutive_5xx.CopyFrom(uint32(said.errors))
@@ -147,4 +184,22 @@ def _outlier(said: Outlier) -> outlier_detection_pb2.OutlierDetection:
         if said.local_failures is not None:
             message.consecutive_local_origin_failure.CopyFrom(uint32(said.local_failures))
             message.enforcing_consecutive_local_origin_failure.CopyFrom(uint32(100 if said.local_failures else 0))
+    _rates(message, said)
     return message
+
+
+def _rates(message: outlier_detection_pb2.OutlierDetection, said: Outlier) -> None:
+    if rate := said.success_rate:
+        message.enforcing_success_rate.CopyFrom(uint32(100))
+        message.success_rate_stdev_factor.CopyFrom(uint32(round(rate.deviations * 1000)))
+        message.success_rate_minimum_hosts.CopyFrom(uint32(rate.hosts))
+        message.success_rate_request_volume.CopyFrom(uint32(rate.volume))
+        if said.split_local:
+            message.enforcing_local_origin_success_rate.CopyFrom(uint32(100))
+    if percentage := said.failure_percentage:
+        message.enforcing_failure_percentage.CopyFrom(uint32(100))
+        message.failure_percentage_threshold.CopyFrom(uint32(round(percentage.threshold)))
+        message.failure_percentage_minimum_hosts.CopyFrom(uint32(percentage.hosts))
+        message.failure_percentage_request_volume.CopyFrom(uint32(percentage.volume))
+        if said.split_local:
+            message.enforcing_failure_percentage_local_origin.CopyFrom(uint32(100))

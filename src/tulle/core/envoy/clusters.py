@@ -10,13 +10,13 @@ from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import tls
 from tulle.core.envoy.balancing import balance
+from tulle.core.envoy.checking import check
 from tulle.core.envoy.finding import find_endpoints
 from tulle.core.envoy.limits import NO_LIMITS, limit
 from tulle.core.envoy.origination import originate
-from tulle.core.envoy.source import metadata, seconds, socket, struct
-from tulle.core.envoy.speaking import AS_CALLED, HTTP2, OPTIONS, speak
+from tulle.core.envoy.source import metadata, pipe, seconds, socket, struct
+from tulle.core.envoy.speaking import AS_CALLED, OPTIONS, speak, spoken_to_application
 from tulle.core.model.destination import Destination, Transport
-from tulle.core.model.service import Protocol
 from tulle.core.model.traffic import Tls
 from tulle.core.model.workload import Capture, InboundPort, Workload
 from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
@@ -42,8 +42,9 @@ def encode_cluster(destination: Destination) -> Encoded:
     )
     refs = find_endpoints(cluster, destination)
     balance(cluster, destination)
-    limit(cluster, destination)
+    limit(cluster, destination.connections, destination.requests)
     _protect(cluster, destination)
+    check(cluster, destination)
     return _encode(cluster, refs)
 
 
@@ -75,7 +76,7 @@ def _protect(cluster: cluster_pb2.Cluster, destination: Destination) -> None:
         inner = originate(destination.tls or Tls(), destination, offer)
         cluster.transport_socket.CopyFrom(tls.announced(destination.proxy_protocol, inner))
         return
-    mutual = tls.upstream(destination.sni or tls.sni(destination.key), destination.identities, offer)
+    mutual = tls.upstream(destination.sni or destination.key.server_name, destination.identities, offer, destination.handshake)
     if mesh:
         cluster.transport_socket.CopyFrom(tls.announced(destination.proxy_protocol, mutual))
         return
@@ -89,25 +90,25 @@ def _application(port: InboundPort) -> cluster_pb2.Cluster:
     cluster = _Cluster(
         name=inbound_name(port),
         type=_Cluster.STATIC,
-        connect_timeout=seconds(10),
-        circuit_breakers=NO_LIMITS,
+        connect_timeout=seconds(port.connect_timeout),
         load_assignment=endpoint_pb2.ClusterLoadAssignment(
             cluster_name=inbound_name(port),
             endpoints=[
                 endpoint_components_pb2.LocalityLbEndpoints(
                     lb_endpoints=[
                         endpoint_components_pb2.LbEndpoint(
-                            endpoint=endpoint_components_pb2.Endpoint(address=socket("127.0.0.1", port.app_port))
+                            endpoint=endpoint_components_pb2.Endpoint(
+                                address=pipe(port.path) if port.path else socket(port.host, port.app_port)
+                            )
                         )
                     ]
                 )
             ],
         ),
     )
-    if port.protocol in (Protocol.HTTP2, Protocol.GRPC):
-        cluster.typed_extension_protocol_options[OPTIONS].CopyFrom(HTTP2)
-    elif port.protocol is Protocol.AUTO:
-        cluster.typed_extension_protocol_options[OPTIONS].CopyFrom(AS_CALLED)
+    limit(cluster, port.connections, port.requests)
+    if options := spoken_to_application(port):
+        cluster.typed_extension_protocol_options[OPTIONS].CopyFrom(options)
     return cluster
 
 

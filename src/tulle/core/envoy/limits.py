@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from tulle.core.envoy.source import UNLIMITED, seconds, uint32
-from tulle.core.model.destination import Destination
-from tulle.core.model.traffic import ANY_CONNECTIONS, ANY_REQUESTS, Requests
+from tulle.core.model.traffic import ANY_CONNECTIONS, ANY_REQUESTS, Connections, Requests
 from tulle.pb.envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from tulle.pb.envoy.config.core.v3 import address_pb2
 from tulle.pb.envoy.type.v3 import percent_pb2
@@ -26,9 +25,8 @@ NO_LIMITS = _Breakers(
 )
 
 
-def limit(cluster: cluster_pb2.Cluster, destination: Destination) -> None:
+def limit(cluster: cluster_pb2.Cluster, connections: Connections, requests: Requests) -> None:
     """Write the limits into a cluster."""
-    requests, connections = destination.requests, destination.connections
     if requests is ANY_REQUESTS and connections is ANY_CONNECTIONS:
         cluster.circuit_breakers.CopyFrom(NO_LIMITS)
         return
@@ -44,11 +42,16 @@ def limit(cluster: cluster_pb2.Cluster, destination: Destination) -> None:
         alive = connections.keepalive
         cluster.upstream_connection_options.tcp_keepalive.CopyFrom(
             address_pb2.TcpKeepalive(  # what is 0 is the system's
-                keepalive_probes=uint32(alive.probes) if alive.probes else None,
-                keepalive_time=uint32(alive.time) if alive.time else None,
-                keepalive_interval=uint32(alive.interval) if alive.interval else None,
+                keepalive_probes=uint32(min(alive.probes, _MOST_PROBES)) if alive.probes else None,
+                keepalive_time=uint32(min(alive.time, _LONGEST_ALIVE)) if alive.time else None,
+                keepalive_interval=uint32(min(alive.interval, _LONGEST_ALIVE)) if alive.interval else None,
             )
         )
+
+
+# What Linux takes for TCP's keep-alive (seconds, probes): with more, no connection is made.
+_LONGEST_ALIVE = 32767
+_MOST_PROBES = 127
 
 
 def _or_none(limit: int) -> wrappers_pb2.UInt32Value:

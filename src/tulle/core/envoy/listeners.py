@@ -8,7 +8,8 @@ of its ports has a listener of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,24 +17,40 @@ from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import http
 from tulle.core.envoy.clusters import BLACK_HOLE, PASSTHROUGH
+from tulle.core.envoy.discovery import asked_for
 from tulle.core.envoy.gateways import encode_gateway
 from tulle.core.envoy.inbound import port_listener, virtual_inbound
-from tulle.core.envoy.sniffing import HTTP1, end_wait_outbound, look_for_http, look_for_tls
-from tulle.core.envoy.source import FALSE, TRUE, socket, uint32
+from tulle.core.envoy.sniffing import HTTP1, HTTP2, end_wait_outbound, look_for_http, look_for_tls
+from tulle.core.envoy.source import FALSE, TRUE, pipe, socket, uint32
 from tulle.core.envoy.tcp_routes import chains, needs_names, tcp, tcp_filters
+from tulle.core.model.edge import Limits
 from tulle.core.model.route import RouteTableKey, WeightedDestination
 from tulle.core.model.tcp_route import ANY_TLS, TcpMatch, TcpRoute
-from tulle.core.model.workload import Capture, Outbound, OutboundTcp, Workload
+from tulle.core.model.telemetry import Telemetry
+from tulle.core.model.workload import Capture, EgressListener, InboundPort, Outbound, OutboundTcp, Workload
 from tulle.pb.envoy.config.core.v3 import base_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 
 ANY = "0.0.0.0"  # noqa: S104 - inside a workload's network, where capture decides what arrives
 LOOPBACK = "127.0.0.1"
 ANY6 = "::"
+_UNIX = "unix://"
 _SIX = {ANY: ANY6, LOOPBACK: "::1"}
 
 _Chain = listener_components_pb2.FilterChain
 _Match = listener_components_pb2.FilterChainMatch
+
+
+class _As(NamedTuple):
+    """What its own proxy does with the calls of an application, wherever they go."""
+
+    limits: Limits
+    telemetry: Telemetry
+
+    @classmethod
+    def of(cls, workload: Workload) -> _As:
+        """Those of one workload."""
+        return cls(workload.limits, workload.telemetry.client)
 
 
 def encode_outbound(outbound: Outbound) -> tuple[Encoded, ...]:
@@ -64,9 +81,12 @@ def _shared(outbound: Outbound, services: tuple[OutboundTcp, ...]) -> tuple[Enco
     for service in services:
         if not service.address or "/" in service.address:
             others.setdefault(service.port, []).append(service)
-    rest = BLACK_HOLE if outbound.registry_only else PASSTHROUGH
+    rest = _rest(outbound)
     return (
-        *(_any_address(port, told.get(port, (None, False)), others.get(port, []), rest) for port in sorted({*told, *others})),
+        *(
+            _any_address(port, told.get(port, (None, False)), others.get(port, []), rest, outbound)
+            for port in sorted({*told, *others})
+        ),
         *(_tcp_service(service, outbound) for service in services if service.address and "/" not in service.address),
     )
 
@@ -78,52 +98,105 @@ def encode_workload(workload: Workload) -> tuple[Encoded, ...]:
     if workload.capture is Capture.PROXY:
         table = RouteTableKey(port=0, namespace=workload.namespace, labels=workload.callers)
         return (
-            _encode(_forward_proxy(workload.ports.outbound, table), table.name),
-            *(_encode(port_listener(workload, port)) for port in workload.inbound),
+            _encode(_forward_proxy(workload, table), table.name),
+            *(_inbound(workload, port) for port in workload.inbound),
+            *(_own(one, _As.of(workload)) for one in workload.egress),
         )
     captured = [_virtual_outbound(workload), virtual_inbound(workload)]
     for listener in captured if workload.ipv6 else ():
         bound = listener.address.socket_address
         listener.additional_addresses.add(address=socket(_SIX[bound.address], bound.port_value))
-    return tuple(map(_encode, captured))
+    return (
+        _encode(captured[0]),
+        _encode(captured[1], guarded=True),
+        *(_inbound(workload, port) for port in workload.inbound if port.bind),
+        *(_own(one, _As.of(workload)) for one in workload.egress),
+    )
 
 
-def _any_address(port: int, told: tuple[RouteTableKey | None, bool], services: list[OutboundTcp], rest: str) -> Encoded:
+def _inbound(workload: Workload, port: InboundPort) -> Encoded:
+    return _encode(port_listener(workload, port), guarded=True)
+
+
+def _own(one: EgressListener, caller: _As) -> Encoded:
+    """An egress listener at an address of its own. What is for nobody there goes nowhere."""
+    path = one.address.startswith(_UNIX)
+    name = one.address.replace("/", "_") if path else f"{one.address}_{one.port}"
+    listener = listener_pb2.Listener(
+        name=name,
+        # Whoever may enter the folder may call: the application is another user.
+        address=pipe(one.address.removeprefix(_UNIX), mode=0o666) if path else socket(one.address, one.port),
+        bind_to_port=FALSE if one.captured else None,
+        freebind=TRUE if not one.captured and not path else None,
+        # Two proxies of one host would else share its calls, each as somebody else.
+        enable_reuse_port=None if one.captured else FALSE,
+        traffic_direction=base_pb2.OUTBOUND,
+    )
+    if one.forward and one.table is not None:
+        listener.filter_chains.add(filters=[http.forward(f"outbound_{name}", one.table.name, caller.limits, caller.telemetry)])
+        return _encode(listener, one.table.name)
+    _tell_apart(listener, (one.table, one.sniffed), one.tcp, BLACK_HOLE, caller)
+    return _encode(listener, one.table.name if one.table else "")
+
+
+def _any_address(
+    port: int, told: tuple[RouteTableKey | None, bool], services: list[OutboundTcp], rest: str, outbound: Outbound
+) -> Encoded:
     """A port at all addresses that have no listener of their own: networks, server names of TLS, then HTTP and the rest.
 
     `told` is the table of HTTP and whether other things may come there, `rest` the cluster for what belongs to nobody.
     """
-    table, sniffed = told
-    name = f"{ANY}_{port}"
     listener = listener_pb2.Listener(
-        name=name,
+        name=f"{ANY}_{port}",
         address=socket(ANY, port),
         bind_to_port=FALSE,
         traffic_direction=base_pb2.OUTBOUND,
     )
+    _tell_apart(listener, told, services, rest, _As(outbound.limits, outbound.telemetry))
+    return _encode(listener, told[0].name if told[0] else "")
+
+
+def _tell_apart(
+    listener: listener_pb2.Listener,
+    told: tuple[RouteTableKey | None, bool],
+    services: Sequence[OutboundTcp],
+    rest: str,
+    caller: _As,
+) -> None:
+    """The chains of a listener at which several services are called."""
+    table, sniffed = told
+    name, telemetry = listener.name, caller.telemetry
     whole_port = table is None or sniffed
     routes = [route for service in services if service.address or service.names or whole_port for route in _routes(service)]
-    listener.filter_chains.extend(chains(routes, beside_plaintext=sniffed))
+    listener.filter_chains.extend(chains(routes, beside_plaintext=sniffed, telemetry=telemetry))
     named = needs_names(routes)
     if named:
         look_for_tls(listener)
     if table is not None and sniffed:
         look_for_http(listener)
-        listener.filter_chains.append(_http_among_others(name, table))
+        listener.filter_chains.append(_http_among_others(name, table, caller))
     if named or sniffed:
         end_wait_outbound(listener)
     if table is not None and not sniffed:
-        whole = _Chain(filters=[http.outbound(f"outbound_{name}", table.name)])
+        whole = _Chain(filters=[http.outbound(f"outbound_{name}", table.name, caller.limits, telemetry)])
         if named and not any(ANY_TLS in route.match.names for route in routes):  # TLS for another name is no HTTP
-            listener.filter_chains.add(filter_chain_match=_Match(transport_protocol="tls"), filters=[tcp(rest)])
+            listener.filter_chains.add(
+                filter_chain_match=_Match(transport_protocol="tls"), filters=[tcp(rest, telemetry=telemetry)]
+            )
     else:
         owner = next((service.destination.cluster for service in services if not service.address and not service.names), rest)
-        whole = _Chain(filters=[tcp(owner)])
+        whole = _Chain(filters=[tcp(owner, telemetry=telemetry)])
     if listener.filter_chains:
         listener.default_filter_chain.CopyFrom(whole)
     else:
         listener.filter_chains.append(whole)
-    return _encode(listener, table.name if table else "")
+
+
+def _rest(caller: Outbound | Workload) -> str:
+    """The cluster for what the mesh does not know."""
+    if caller.registry_only:
+        return BLACK_HOLE
+    return caller.unknown.cluster if caller.unknown else PASSTHROUGH
 
 
 def _routes(service: OutboundTcp) -> Iterator[TcpRoute]:
@@ -137,7 +210,9 @@ def _routes(service: OutboundTcp) -> Iterator[TcpRoute]:
         yield msgspec.structs.replace(route, match=match)
     if networks or service.names:
         yield TcpRoute(
-            match=TcpMatch(service.names, networks), destinations=(WeightedDestination(service.destination),), told=service.told
+            match=TcpMatch(service.names, networks),
+            destinations=(WeightedDestination(service.destination, named_at=service.named_at),),
+            carriage=service.carriage,
         )
 
 
@@ -153,9 +228,10 @@ def _tcp_service(service: OutboundTcp, outbound: Outbound) -> Encoded:
         look_for_tls(listener)
         if not service.tls:
             end_wait_outbound(listener)
-    rest = _Chain(filters=tcp_filters((WeightedDestination(service.destination),), told=service.told))
+    telemetry = outbound.telemetry
+    rest = _Chain(filters=tcp_filters((WeightedDestination(service.destination),), service.carriage, telemetry))
     if not service.sniffed:
-        listener.filter_chains.extend(chains(service.routes))
+        listener.filter_chains.extend(chains(service.routes, telemetry=telemetry))
         if not listener.filter_chains:
             listener.filter_chains.append(rest)
         elif all(route.match != TcpMatch() for route in service.routes):
@@ -164,23 +240,23 @@ def _tcp_service(service: OutboundTcp, outbound: Outbound) -> Encoded:
     table = RouteTableKey(service.port, outbound.namespace, labels=outbound.labels, service=service.destination.hostname)
     look_for_http(listener)
     end_wait_outbound(listener)
-    listener.filter_chains.append(_http_among_others(name, table))
-    listener.filter_chains.extend(chains(service.routes, beside_plaintext=True))
+    listener.filter_chains.append(_http_among_others(name, table, _As(outbound.limits, telemetry)))
+    listener.filter_chains.extend(chains(service.routes, beside_plaintext=True, telemetry=telemetry))
     listener.default_filter_chain.CopyFrom(rest)
     return _encode(listener, table.name)
 
 
-def _http_among_others(name: str, table: RouteTableKey) -> listener_components_pb2.FilterChain:
-    """The chain for HTTP/1 where anything may come. HTTP/2 stays bytes: clusters speak HTTP/1 to what is undeclared."""
+def _http_among_others(name: str, table: RouteTableKey, caller: _As) -> listener_components_pb2.FilterChain:
+    """The chain for HTTP where anything may come. The destinations there are called in the version of their caller."""
     return _Chain(
         name="http",
-        filter_chain_match=_Match(transport_protocol="raw_buffer", application_protocols=HTTP1),
-        filters=[http.outbound(f"outbound_{name}", table.name)],
+        filter_chain_match=_Match(transport_protocol="raw_buffer", application_protocols=(*HTTP1, *HTTP2)),
+        filters=[http.outbound(f"outbound_{name}", table.name, caller.limits, caller.telemetry)],
     )
 
 
 def _virtual_outbound(workload: Workload) -> listener_pb2.Listener:
-    port = workload.ports.outbound
+    port, telemetry = workload.ports.outbound, workload.telemetry.client
     return listener_pb2.Listener(
         name="virtualOutbound",
         # In the host's own network only what its loopback redirects may come in.
@@ -192,23 +268,24 @@ def _virtual_outbound(workload: Workload) -> listener_pb2.Listener:
             _Chain(
                 name="virtualOutbound-blackhole",
                 filter_chain_match=_Match(destination_port=uint32(port)),
-                filters=[tcp(BLACK_HOLE)],
+                filters=[tcp(BLACK_HOLE, telemetry=telemetry)],
             ),
-            _Chain(name="virtualOutbound-catchall-tcp", filters=[tcp(BLACK_HOLE if workload.registry_only else PASSTHROUGH)]),
+            _Chain(name="virtualOutbound-catchall-tcp", filters=[tcp(_rest(workload), telemetry=telemetry)]),
         ],
     )
 
 
-def _forward_proxy(port: int, table: RouteTableKey) -> listener_pb2.Listener:
-    name = f"{LOOPBACK}_{port}"
+def _forward_proxy(workload: Workload, table: RouteTableKey) -> listener_pb2.Listener:
+    port = workload.ports.outbound
+    name, telemetry = f"{LOOPBACK}_{port}", workload.telemetry.client
     return listener_pb2.Listener(
         name=name,
         address=socket(LOOPBACK, port),
         traffic_direction=base_pb2.OUTBOUND,
-        filter_chains=[_Chain(filters=[http.forward(f"outbound_{name}", table.name)])],
+        filter_chains=[_Chain(filters=[http.forward(f"outbound_{name}", table.name, workload.limits, telemetry)])],
     )
 
 
-def _encode(listener: listener_pb2.Listener, table: str = "") -> Encoded:
-    refs = ((type_urls.ROUTE, table),) if table else ()
+def _encode(listener: listener_pb2.Listener, table: str = "", *, guarded: bool = False) -> Encoded:
+    refs = asked_for(listener) if guarded else ((type_urls.ROUTE, table),) if table else ()
     return encode(type_urls.LISTENER, listener.name, listener.SerializeToString(deterministic=True), refs)

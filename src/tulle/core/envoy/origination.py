@@ -1,8 +1,9 @@
 """TLS that is no mesh's, towards endpoints with certificates of their own: what is trusted, what is shown, what is asked for.
 
 Authorities that the model has are written into the cluster. Files, and the host's own authorities, are secrets that the proxy
-asks its node for (`file_secret`): a file that is not there, or no certificate, leaves this one cluster unable to connect, so that
-its requests fail, and everything else as it is. Written into the cluster it would make Envoy refuse the cluster.
+asks its node for (`file_secret`), and a Gateway's own certificate is one that it asks the mesh for: one that is not there, or no
+certificate, leaves this one cluster unable to connect, so that its requests fail, and everything else as it is. Written into the
+cluster it would make Envoy refuse the cluster.
 """
 
 from __future__ import annotations
@@ -32,8 +33,13 @@ _San = common_pb2.SubjectAltNameMatcher
 
 def originate(said: Tls, destination: Destination, offer: tuple[str, ...]) -> base_pb2.TransportSocket:
     """The caller's end."""
-    common = tls_pb2.CommonTlsContext(tls_params=tls.PARAMETERS, alpn_protocols=offer if destination.http else ())
-    if said.certificate_file:
+    usual, maximum = destination.handshake, said.maximum or "TLSv1_3"
+    minimum = said.minimum or min(usual.minimum, maximum)
+    parameters = tls.chosen(minimum, maximum, said.ciphers or usual.ciphers, said.curves or usual.curves)
+    common = tls_pb2.CommonTlsContext(tls_params=parameters, alpn_protocols=offer if destination.http else ())
+    if said.certificate:
+        common.tls_certificate_sds_secret_configs.append(_secret(said.certificate))
+    elif said.certificate_file:
         name = file_secret("cert", said.certificate_file, said.key_file)
         common.tls_certificate_sds_secret_configs.append(_secret(name))
     if said.verify:
@@ -70,7 +76,11 @@ def _verify(common: tls_pb2.CommonTlsContext, said: Tls) -> None:
         checks.trusted_ca.inline_string = said.authorities
         common.validation_context.CopyFrom(checks)
         return
-    roots = NOBODY if said.nobody else file_secret("root", said.ca_file or SYSTEM, *((said.crl_file,) if said.crl_file else ()))
+    roots = (
+        NOBODY
+        if said.nobody
+        else said.roots or file_secret("root", said.ca_file or SYSTEM, *((said.crl_file,) if said.crl_file else ()))
+    )
     common.combined_validation_context.default_validation_context.CopyFrom(checks)
     common.combined_validation_context.validation_context_sds_secret_config.CopyFrom(_secret(roots))
 

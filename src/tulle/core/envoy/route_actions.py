@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from tulle.core.envoy.source import percent, seconds, uint32
+from tulle.core.envoy.source import fitting, percent, seconds, uint32
 from tulle.core.model.route import (
     UNCHANGED,
     HeaderEdit,
@@ -27,13 +27,21 @@ from tulle.pb.envoy.extensions.retry.host.previous_hosts.v3 import previous_host
 from tulle.pb.envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
 from tulle.pb.envoy.type.matcher.v3 import regex_pb2
 
-# How often a retry may draw again when it drew an endpoint that has already failed this request; Istio's number.
-_DRAWS = 5
+# How often a retry may draw again when it drew an endpoint that has already failed this request; in the end it takes what it
+# drew. Of each two drawn the one with fewer requests under way is taken, and one that fails at once has none. So of three of
+# which two have failed, the busy third is taken only if it is drawn twice, one time in nine: Istio's number of 5 would miss
+# it in half of the cases, 32 in one of 50, and 256 in one of 10^13 (the last of six in one of 1,300). 256 cost 15 µs where
+# there is no other at all.
+_DRAWS = 256
 # After how many tries the next priority is asked; Istio's number.
 _PRIORITY_AFTER = 2
 
 # A sidecar that does not reach its application says so with its 503: nobody has seen the request, and it may be tried elsewhere.
 UNREACHED = "x-tulle-unreached"
+# Likewise where its application was lost with the request: somebody may have seen it.
+LOST = "x-tulle-lost"
+# Which of them a condition stands for.
+_TOLD = {"connect-failure": UNREACHED, "reset": LOST}
 
 PREVIOUS_HOSTS = route_components_pb2.RetryPolicy.RetryHostPredicate(
     name="envoy.retry_host_predicates.previous_hosts", typed_config=pack(previous_hosts_pb2.PreviousHostsPredicate())
@@ -61,8 +69,8 @@ def action(route: Route, chosen: _Shares) -> route_components_pb2.RouteAction:
     if len(chosen) == 1 and chosen[0].headers == UNCHANGED:
         message.cluster = chosen[0].destination.cluster
     else:
-        for share in chosen:
-            one = message.weighted_clusters.clusters.add(name=share.destination.cluster, weight=uint32(share.weight))
+        for share, weight in zip(chosen, fitting([share.weight for share in chosen]), strict=True):
+            one = message.weighted_clusters.clusters.add(name=share.destination.cluster, weight=uint32(weight))
             edit_headers(one, share.headers)
             if share.authority and len(chosen) > 1:
                 one.host_rewrite_literal = share.authority
@@ -74,7 +82,7 @@ def action(route: Route, chosen: _Shares) -> route_components_pb2.RouteAction:
     if route.idle_timeout:
         message.idle_timeout.CopyFrom(seconds(route.idle_timeout))
     if route.retry and route.retry.attempts:
-        message.retry_policy.CopyFrom(_retry(route.retry))
+        message.retry_policy.CopyFrom(retry_policy(route.retry))
     for mirror in route.mirrors:
         copy = message.request_mirror_policies.add(cluster=mirror.destination.cluster)
         copy.runtime_fraction.default_value.CopyFrom(percent(mirror.percent))
@@ -149,12 +157,14 @@ def _added(edit: HeaderEdit) -> list[base_pb2.HeaderValueOption]:
 
 
 @lru_cache(maxsize=256)
-def _retry(retry: Retry) -> route_components_pb2.RetryPolicy:
-    on = [one for one in retry.on if one != "retriable-headers"]  # of which nothing says the names
+def retry_policy(retry: Retry, *, safe: bool = False) -> route_components_pb2.RetryPolicy:
+    """What is repeated of every request, or of those with `safe` methods."""
+    conditions = (*retry.on, *retry.safe) if safe else retry.on
+    on = [one for one in conditions if one != "retriable-headers"]  # of which nothing says the names
     if retry.statuses and "retriable-status-codes" not in on:
         on.append("retriable-status-codes")
-    unreached = "connect-failure" in on
-    if unreached:
+    told = [name for condition, name in _TOLD.items() if condition in on]
+    if told:
         on.append("retriable-headers")
     message = route_components_pb2.RetryPolicy(
         retry_on=",".join(on),
@@ -162,8 +172,8 @@ def _retry(retry: Retry) -> route_components_pb2.RetryPolicy:
         retriable_status_codes=retry.statuses,
         per_try_timeout=seconds(retry.per_try_timeout) if retry.per_try_timeout else None,
     )
-    if unreached:
-        message.retriable_headers.add(name=UNREACHED, present_match=True)
+    for name in told:
+        message.retriable_headers.add(name=name, present_match=True)
     if retry.elsewhere:
         message.retry_host_predicate.append(PREVIOUS_HOSTS)
         message.host_selection_retry_max_attempts = _DRAWS

@@ -1,4 +1,4 @@
-"""What a route asks of the HTTP filters before the router: CORS, faults, sessions. `core.envoy.http` puts the filters there."""
+"""What a route asks of the filters before the router: CORS, authorization, faults, sessions. `core.envoy.http` has them there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from google.protobuf.message import Message
 
+from tulle.core.envoy.ext_authz import OF_ROUTES, for_route
+from tulle.core.envoy.finding import NAMED_HOST, named_host
 from tulle.core.envoy.route_matches import text_matcher
 from tulle.core.envoy.source import FALSE, TRUE, percent, seconds
 from tulle.core.model.route import Abort, Cors, Delay, Route, Session
@@ -53,10 +55,14 @@ def filters(route: Route) -> Iterator[tuple[str, any_pb2.Any]]:
         yield CORS, pack(_cors(route.cors))
         if route.cors.echo:
             yield HEADERS, _ECHO
+    if route.auth:
+        yield OF_ROUTES, for_route(route.auth)
     if route.delay or route.abort:
         yield FAULT, pack(_fault(route.delay, route.abort))
     if route.session and (route.session.cookie or route.session.header):
         yield SESSION, pack(_session(route.session))
+    if at_port := next((share.named_at for share in route.destinations if share.named_at), 0):
+        yield NAMED_HOST, named_host(at_port)
 
 
 def _cors(said: Cors) -> cors_pb2.CorsPolicy:

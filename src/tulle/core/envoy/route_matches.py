@@ -35,6 +35,19 @@ def request_match(match: RouteMatch) -> route_components_pb2.RouteMatch:
     return message
 
 
+def for_connect(route: route_components_pb2.Route) -> route_components_pb2.Route:
+    """The same route for CONNECT, which has no path and is matched by nothing else: what is asked for is passed on as it is."""
+    message = route_components_pb2.Route()
+    message.CopyFrom(route)
+    message.match.connect_matcher.SetInParent()
+    if message.HasField("route"):
+        message.route.upgrade_configs.add(upgrade_type="CONNECT")
+        # A CONNECT with a path would be no request that Envoy could send.
+        for rewritten in ("prefix_rewrite", "regex_rewrite", "path_rewrite_policy"):
+            message.route.ClearField(rewritten)
+    return message
+
+
 def _header(named: NamedMatch) -> route_components_pb2.HeaderMatcher:
     if named.match.kind is MatchKind.PRESENT:
         return route_components_pb2.HeaderMatcher(name=named.name, present_match=True, invert_match=named.invert)

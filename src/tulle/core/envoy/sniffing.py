@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tulle.core.envoy.source import seconds
+from tulle.core.envoy.source import seconds, uint32
 from tulle.pb import pack
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from tulle.pb.envoy.extensions.filters.listener.http_inspector.v3 import http_inspector_pb2
@@ -28,9 +28,14 @@ _OUTBOUND = 0.03
 # Inbound: time for a TLS client's first message to arrive behind the connection itself. One that comes later is taken for
 # plaintext and fails; between sidecars HTTP is then tried again.
 _INBOUND = 0.06
+# Where clients always speak first (HTTP): nobody is kept waiting by patience, and a late TLS client is understood.
+_PATIENT = 5.0
 
-_TLS = listener_components_pb2.ListenerFilter(
-    name="envoy.filters.listener.tls_inspector", typed_config=pack(tls_inspector_pb2.TlsInspector())
+# Room for a client's first message (a longer one makes room as it comes): by default, a connection that says nothing costs 16 KB.
+_FIRST_MESSAGE = 2048
+INSPECT_TLS = listener_components_pb2.ListenerFilter(
+    name="envoy.filters.listener.tls_inspector",
+    typed_config=pack(tls_inspector_pb2.TlsInspector(initial_read_buffer_size=uint32(_FIRST_MESSAGE))),
 )
 _HTTP = listener_components_pb2.ListenerFilter(
     name="envoy.filters.listener.http_inspector", typed_config=pack(http_inspector_pb2.HttpInspector())
@@ -39,7 +44,7 @@ _HTTP = listener_components_pb2.ListenerFilter(
 
 def look_for_tls(listener: listener_pb2.Listener, *, except_on: Predicate | None = None) -> None:
     """Learn whether a connection is TLS, and for which server name; the listener waits for the client to speak."""
-    _add(listener, _TLS, except_on)
+    _add(listener, INSPECT_TLS, except_on)
 
 
 def look_for_http(listener: listener_pb2.Listener, *, except_on: Predicate | None = None) -> None:
@@ -52,9 +57,9 @@ def end_wait_outbound(listener: listener_pb2.Listener) -> None:
     _wait(listener, _OUTBOUND)
 
 
-def end_wait_inbound(listener: listener_pb2.Listener) -> None:
-    """Let a plaintext client that waits for the server's first word have it."""
-    _wait(listener, _INBOUND)
+def end_wait_inbound(listener: listener_pb2.Listener, *, server_first: bool) -> None:
+    """Let a plaintext client that waits for the server's first word have it, where there may be one."""
+    _wait(listener, _INBOUND if server_first else _PATIENT)
 
 
 def at(ports: Sequence[int]) -> Predicate:

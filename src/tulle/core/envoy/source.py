@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tulle.pb.envoy.config.core.v3 import address_pb2, base_pb2, config_source_pb2
 from tulle.pb.envoy.type.v3 import percent_pb2
@@ -35,6 +35,12 @@ def uint32(value: int) -> wrappers_pb2.UInt32Value:
     return wrappers_pb2.UInt32Value(value=value)
 
 
+def fitting(weights: Sequence[int]) -> list[int]:
+    """Weights, in proportion where their sum is more than Envoy takes; who has one keeps some."""
+    total, most = sum(weights), UNLIMITED.value - len(weights)
+    return list(weights) if total <= most else [max(weight * most // total, min(weight, 1)) for weight in weights]
+
+
 def percent(value: float) -> percent_pb2.FractionalPercent:
     """A share from 0 to 100, to the millionth."""
     return percent_pb2.FractionalPercent(numerator=round(value * 10_000), denominator=percent_pb2.FractionalPercent.MILLION)
@@ -43,6 +49,17 @@ def percent(value: float) -> percent_pb2.FractionalPercent:
 def socket(address: str, port: int) -> address_pb2.Address:
     """A TCP address."""
     return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port))
+
+
+def pipe(path: str, mode: int = 0) -> address_pb2.Address:
+    """A Unix socket, by its path; `@` begins the name of one that is in no folder, and has no `mode`."""
+    return address_pb2.Address(pipe=address_pb2.Pipe(path=path, mode=0 if path.startswith("@") else mode))
+
+
+def datagrams(address: str, port: int) -> address_pb2.Address:
+    """A UDP address."""
+    udp = address_pb2.SocketAddress.UDP
+    return address_pb2.Address(socket_address=address_pb2.SocketAddress(protocol=udp, address=address, port_value=port))
 
 
 def struct(values: Mapping[str, str]) -> struct_pb2.Struct:

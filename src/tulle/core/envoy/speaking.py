@@ -11,7 +11,9 @@ from tulle.core.envoy.balancing import hash_policy
 from tulle.core.envoy.origination import checked_by_call, named_by_call
 from tulle.core.envoy.source import seconds, uint32
 from tulle.core.model.destination import Destination, Transport
-from tulle.core.model.traffic import Connections, Hash, Requests, Upgrade
+from tulle.core.model.service import Protocol
+from tulle.core.model.traffic import ANY_CONNECTIONS, ANY_REQUESTS, Connections, Hash, Requests, Upgrade
+from tulle.core.model.workload import InboundPort
 from tulle.pb import pack
 from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
 from tulle.pb.envoy.config.common.matcher.v3 import matcher_pb2
@@ -47,12 +49,14 @@ def speak(cluster: cluster_pb2.Cluster, destination: Destination) -> tuple[str, 
     if not destination.http and not destination.auto:
         return tls.OFFER_TCP
     wish = destination.requests.upgrade
-    # An undeclared application is called in the version of its caller's sidecar: in HTTP/1, which all speak. Connections that
-    # carry bytes there say so themselves (`tcp_routes`).
+    # An undeclared application is called in the version of its caller. Connections that carry bytes there say so themselves
+    # (`tcp_routes`).
+    if destination.auto and destination.transport is not Transport.TLS and wish is Upgrade.DECLARED:
+        wish = Upgrade.AS_CALLED
     mesh = destination.transport is Transport.MTLS and not destination.auto
     offer: tuple[str, ...]
     if wish is Upgrade.AS_CALLED:
-        version, offer = Upgrade.AS_CALLED, tls.OFFER_TCP
+        version, offer = Upgrade.AS_CALLED, tls.OFFER_HTTP
     elif destination.http2 or wish is Upgrade.HTTP2 or (mesh and wish is not Upgrade.HTTP1):
         version, offer = Upgrade.HTTP2, tls.OFFER_HTTP2
     else:
@@ -61,6 +65,21 @@ def speak(cluster: cluster_pb2.Cluster, destination: Destination) -> tuple[str, 
     if destination.transport is Transport.TLS:
         return {Upgrade.HTTP2: ("h2",), Upgrade.HTTP1: ("http/1.1",)}.get(version, ())
     return offer
+
+
+def spoken_to_application(port: InboundPort) -> any_pb2.Any | None:
+    """What a sidecar speaks to its application; None: HTTP/1 without any bound, or bytes."""
+    if port.protocol in (Protocol.HTTP2, Protocol.GRPC):
+        version = Upgrade.HTTP2
+    elif port.protocol is Protocol.AUTO:
+        version = Upgrade.AS_CALLED
+    else:
+        version = Upgrade.HTTP1
+    if port.connections == ANY_CONNECTIONS and port.requests == ANY_REQUESTS:
+        return {Upgrade.HTTP2: HTTP2, Upgrade.AS_CALLED: AS_CALLED}.get(version)
+    if not port.protocol.may_be_http:
+        return None
+    return _options(_Spoken(version, port.connections, port.requests, hash=None, codes=(), named=False, checked=False))
 
 
 class _Spoken(msgspec.Struct, frozen=True):

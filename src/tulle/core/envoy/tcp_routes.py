@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from tulle.core.envoy import access_log, calls
 from tulle.core.envoy.clusters import BLACK_HOLE
-from tulle.core.envoy.source import uint32
+from tulle.core.envoy.finding import server_name
+from tulle.core.envoy.source import fitting, seconds, uint32
+from tulle.core.envoy.telemetry import Called, of_connections
 from tulle.core.model.route import WeightedDestination
-from tulle.core.model.tcp_route import ANY_TLS, TcpRoute
+from tulle.core.model.tcp_route import ANY_TLS, PLAIN, Carriage, TcpRoute
+from tulle.core.model.telemetry import STANDARD, Telemetry
 from tulle.core.networks import inside
 from tulle.core.networks import network as network_of
 from tulle.pb import pack
-from tulle.pb.envoy.config.core.v3 import address_pb2, base_pb2, substitution_format_string_pb2
+from tulle.pb.envoy.config.core.v3 import address_pb2, backoff_pb2, base_pb2, substitution_format_string_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2
 from tulle.pb.envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
 from tulle.pb.envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
@@ -25,6 +29,11 @@ from tulle.pb.envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 _Chain = listener_components_pb2.FilterChain
 _Match = listener_components_pb2.FilterChainMatch
 _Filter = listener_components_pb2.Filter
+
+# A connection that was not made has told nobody anything: it is tried again, as likely as not elsewhere, and a dead instance is
+# not noticed while it is still listed. Envoy passes over no endpoint that has failed already, so once more would not do.
+_ATTEMPTS = 5
+_PAUSES = backoff_pb2.BackoffStrategy(base_interval=seconds(0.025), max_interval=seconds(0.25))
 
 _ALPN = "envoy.network.application_protocols"
 
@@ -46,22 +55,46 @@ _BYTES = _Filter(
 )
 
 
-def tcp(cluster: str) -> listener_components_pb2.Filter:
-    """Bytes to a cluster, not looked into."""
-    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster)
-    return _Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
+def tcp(
+    cluster: str, carriage: Carriage = PLAIN, called: Called | None = None, telemetry: Telemetry = STANDARD
+) -> listener_components_pb2.Filter:
+    """Bytes to a cluster, not looked into, for what is `called`; None: they leave."""
+    return _filter(tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster), carriage, telemetry, called)
 
 
-def tcp_filters(destinations: Sequence[WeightedDestination], told: bool = False) -> list[listener_components_pb2.Filter]:
+def tcp_filters(
+    destinations: Sequence[WeightedDestination], carriage: Carriage = PLAIN, telemetry: Telemetry = STANDARD
+) -> list[listener_components_pb2.Filter]:
     """The filters of a chain that shares connections among destinations; without any it closes them."""
     shares = [share for share in destinations if share.weight > 0]
-    before = [_BYTES] if told else []
-    if len(shares) < 2:
-        return [*before, tcp(shares[0].destination.cluster if shares else BLACK_HOLE)]
+    if not shares:
+        return [tcp(BLACK_HOLE, telemetry=telemetry)]
     proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=shares[0].destination.cluster)
-    for share in shares:
-        proxy.weighted_clusters.clusters.add(name=share.destination.cluster, weight=share.weight)
-    return [*before, _Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))]
+    if carriage.tunnel is None:  # a proxy that says no would be asked again
+        proxy.max_connect_attempts.CopyFrom(uint32(_ATTEMPTS))
+        proxy.backoff_options.CopyFrom(_PAUSES)
+    if len(shares) == 1:
+        proxy.cluster = shares[0].destination.cluster
+    else:
+        for share, weight in zip(shares, fitting([share.weight for share in shares]), strict=True):
+            proxy.weighted_clusters.clusters.add(name=share.destination.cluster, weight=weight)
+    named = [server_name(share.named_at) for share in shares if share.named_at][:1]
+    return [*([_BYTES] if carriage.told else []), *named, _filter(proxy, carriage, telemetry)]
+
+
+def _filter(
+    proxy: tcp_proxy_pb2.TcpProxy, carriage: Carriage, telemetry: Telemetry, called: Called | None = None
+) -> listener_components_pb2.Filter:
+    proxy.access_log.extend((*of_connections(called, telemetry.metrics), calls.of_connections(called)))
+    proxy.access_log.extend(access_log.of_connections(telemetry.logs))
+    if carriage.idle_timeout is not None:
+        proxy.idle_timeout.CopyFrom(seconds(carriage.idle_timeout))
+    if carriage.max_duration:
+        proxy.max_downstream_connection_duration.CopyFrom(seconds(carriage.max_duration))
+    if carriage.tunnel is not None:
+        proxy.tunneling_config.hostname = f"{carriage.tunnel.host}:{carriage.tunnel.port}"
+        proxy.tunneling_config.use_post = carriage.tunnel.post
+    return _Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
 
 
 def needs_names(routes: Iterable[TcpRoute]) -> bool:
@@ -70,7 +103,7 @@ def needs_names(routes: Iterable[TcpRoute]) -> bool:
 
 
 def chains(
-    routes: Sequence[TcpRoute], port: int | None = None, *, beside_plaintext: bool = False
+    routes: Sequence[TcpRoute], port: int | None = None, *, beside_plaintext: bool = False, telemetry: Telemetry = STANDARD
 ) -> Iterator[listener_components_pb2.FilterChain]:
     """The chains of a listener's routes; those of one destination `port` of it, where it has several.
 
@@ -88,7 +121,7 @@ def chains(
                 str(network_of(one)) if one else "" for route in named for one in route.match.sources or ("",)
             ):
                 first = next(route for route in named if _any_in(source, route.match.sources))
-                yield _chain(first, port, network, name, source, "raw_buffer" if beside_plaintext else "")
+                yield _chain(first, port, network, name, source, "raw_buffer" if beside_plaintext else "", telemetry)
 
 
 def _distinct(values: Iterable[str]) -> list[str]:
@@ -110,7 +143,7 @@ def _names(wide: str, narrow: str) -> bool:
 
 
 def _chain(
-    route: TcpRoute, port: int | None, network: str, name: str, source: str, nameless: str
+    route: TcpRoute, port: int | None, network: str, name: str, source: str, nameless: str, telemetry: Telemetry
 ) -> listener_components_pb2.FilterChain:
     return _Chain(
         name="|".join(filter(None, (route.name, str(port or ""), network, name, source))),
@@ -121,7 +154,7 @@ def _chain(
             transport_protocol="tls" if name else nameless,
             source_prefix_ranges=[_range(source)] if source else [],
         ),
-        filters=tcp_filters(route.destinations, route.told),
+        filters=tcp_filters(route.destinations, route.carriage, telemetry),
     )
 
 

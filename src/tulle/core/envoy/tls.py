@@ -13,12 +13,14 @@ from collections.abc import Iterable
 from typing import cast
 
 from tulle.core.envoy.source import ADS, TRUE, seconds
-from tulle.core.model.destination import DestinationKey
 from tulle.core.model.gateway import SecretRef, ServerTls
+from tulle.core.model.handshake import Handshake
 from tulle.core.model.traffic import ProxyProtocol
 from tulle.pb import pack
 from tulle.pb.envoy.config.core.v3 import base_pb2, config_source_pb2, proxy_protocol_pb2
+from tulle.pb.envoy.config.listener.v3 import listener_components_pb2
 from tulle.pb.envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
+from tulle.pb.envoy.extensions.transport_sockets.quic.v3 import quic_transport_pb2
 from tulle.pb.envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 from tulle.pb.envoy.extensions.transport_sockets.tls.v3 import common_pb2, secret_pb2, tls_pb2
 from tulle.pb.envoy.type.matcher.v3 import string_pb2
@@ -30,16 +32,15 @@ ROOTS = "ROOTCA"
 OFFER_HTTP2 = ("istio-h2", "istio", "h2")
 OFFER_HTTP1 = ("istio-http/1.1", "istio", "http/1.1")
 OFFER_TCP = ("istio",)
+# HTTP in the version of the caller: nothing that the two ends could agree on, so that they go by what is said.
+OFFER_HTTP = ("istio-h2", "istio-http/1.1", "istio")
 MESH_HTTP = ("istio-h2", "istio-http/1.1", "istio-http/1.0")
 MESH = (*MESH_HTTP, "istio-peer-exchange", "istio")
 
 TLS = "envoy.transport_sockets.tls"
 
-# Both bounds: with the minimum alone, Envoy's upstream default of at most 1.2 stays in force.
-PARAMETERS = common_pb2.TlsParameters(
-    tls_minimum_protocol_version=common_pb2.TlsParameters.TLSv1_2,
-    tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
-)
+# How long (seconds) a client may take for its handshake: as long as it takes, it holds memory and has shown nothing.
+HANDSHAKE_WITHIN = seconds(15.0)
 _CERTIFICATE = secret_pb2.SdsSecretConfig(name=CERTIFICATE, sds_config=ADS)
 _ROOTS = secret_pb2.SdsSecretConfig(name=ROOTS, sds_config=ADS)
 
@@ -53,12 +54,23 @@ _FILES = config_source_pb2.ConfigSource(
 )
 
 
-def upstream(server_name: str, identities: Iterable[str], offer: Iterable[str]) -> base_pb2.TransportSocket:
+def parameters(handshake: Handshake) -> common_pb2.TlsParameters:
+    """Both bounds: with the minimum alone, Envoy's upstream default of at most 1.2 stays in force."""
+    return common_pb2.TlsParameters(
+        tls_minimum_protocol_version=_version(handshake.minimum),
+        tls_maximum_protocol_version=common_pb2.TlsParameters.TLSv1_3,
+        cipher_suites=handshake.ciphers,
+        ecdh_curves=handshake.curves,
+    )
+
+
+def upstream(server_name: str, identities: Iterable[str], offer: Iterable[str], handshake: Handshake) -> base_pb2.TransportSocket:
     """The caller's end: presents this workload's certificate, accepts exactly `identities` (any workload where none is named)."""
     context = tls_pb2.UpstreamTlsContext(
         common_tls_context=_common(
             [_uri(string_pb2.StringMatcher(exact=identity)) for identity in identities],
             offer,
+            handshake,
         ),
         sni=server_name,
     )
@@ -74,25 +86,42 @@ def announced(version: ProxyProtocol, inner: base_pb2.TransportSocket) -> base_p
     return base_pb2.TransportSocket(name="envoy.transport_sockets.upstream_proxy_protocol", typed_config=pack(socket))
 
 
-def downstream(trust_domain: str, accept: Iterable[str]) -> base_pb2.TransportSocket:
-    """The called workload's end: asks for a certificate of a workload of `trust_domain`; `accept` are its ALPN protocols."""
-    workloads = string_pb2.StringMatcher(prefix=f"spiffe://{trust_domain}/ns/")
-    context = tls_pb2.DownstreamTlsContext(common_tls_context=_common([_uri(workloads)], accept), require_client_certificate=TRUE)
+def downstream(callers: Iterable[str], accept: Iterable[str], handshake: Handshake) -> base_pb2.TransportSocket:
+    """The called workload's end: asks for a certificate with a SPIFFE ID that begins so; `accept` are its ALPN protocols."""
+    names = [_uri(string_pb2.StringMatcher(prefix=prefix)) for prefix in callers]
+    common = _common(names, accept, handshake)
+    context = tls_pb2.DownstreamTlsContext(common_tls_context=common, require_client_certificate=TRUE)
     return base_pb2.TransportSocket(name=TLS, typed_config=pack(context))
 
 
-def gateway(row: ServerTls, trust_domain: str) -> base_pb2.TransportSocket:
-    """The gateway's end towards clients from anywhere: certificates by SDS, so that a renewed one changes no listener."""
+def cut(chain: listener_components_pb2.FilterChain, number: int) -> listener_components_pb2.FilterChain:
+    """The same chain, marked: where the mark becomes another one the connections that stand are drained, and end then."""
+    if number:
+        chain.metadata.filter_metadata["tulle.revocations"].update({"cut": number})
+    return chain
+
+
+def gateway(row: ServerTls, callers: Iterable[str], handshake: Handshake) -> base_pb2.TransportSocket:
+    """The gateway's end towards clients from anywhere: certificates by SDS, so that a renewed one changes no listener.
+
+    `callers` and `handshake` are for clients of the mesh.
+    """
     if row.mesh:
-        return downstream(trust_domain, row.alpn)
-    parameters = common_pb2.TlsParameters(
-        tls_minimum_protocol_version=_version(row.minimum),
-        tls_maximum_protocol_version=_version(row.maximum),
-        cipher_suites=row.ciphers,
-        ecdh_curves=row.curves,
-    )
+        return downstream(callers, row.alpn, handshake)
+    return base_pb2.TransportSocket(name=TLS, typed_config=pack(_served(row)))
+
+
+def quic(row: ServerTls) -> base_pb2.TransportSocket:
+    """The same for clients that come by QUIC, with the same certificates."""
+    context = _served(row)
+    context.common_tls_context.alpn_protocols[:] = ["h3"]
+    message = quic_transport_pb2.QuicDownstreamTransport(downstream_tls_context=context)
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.quic", typed_config=pack(message))
+
+
+def _served(row: ServerTls) -> tls_pb2.DownstreamTlsContext:
     common = tls_pb2.CommonTlsContext(
-        tls_params=parameters if row.minimum or row.maximum or row.ciphers or row.curves else None,
+        tls_params=chosen(row.minimum, row.maximum, row.ciphers, row.curves),
         tls_certificate_sds_secret_configs=[_named(one) for one in row.certificates],
         alpn_protocols=row.alpn,
     )
@@ -113,7 +142,21 @@ def gateway(row: ServerTls, trust_domain: str) -> base_pb2.TransportSocket:
     context = tls_pb2.DownstreamTlsContext(common_tls_context=common)
     if row.authorities is not None:
         context.require_client_certificate.value = row.require
-    return base_pb2.TransportSocket(name=TLS, typed_config=pack(context))
+    return context
+
+
+def chosen(
+    minimum: str, maximum: str, ciphers: Iterable[str] = (), curves: Iterable[str] = ()
+) -> common_pb2.TlsParameters | None:
+    """What somebody has chosen of the protocol; None where nothing is."""
+    if not (minimum or maximum or ciphers or curves):
+        return None
+    return common_pb2.TlsParameters(
+        tls_minimum_protocol_version=_version(minimum),
+        tls_maximum_protocol_version=_version(maximum),
+        cipher_suites=ciphers,
+        ecdh_curves=curves,
+    )
 
 
 def _named(ref: SecretRef) -> secret_pb2.SdsSecretConfig:
@@ -133,14 +176,9 @@ def _alternatives(name: str) -> Iterable[common_pb2.SubjectAltNameMatcher]:
         yield common_pb2.SubjectAltNameMatcher(san_type=kind, matcher=string_pb2.StringMatcher(exact=name))
 
 
-def sni(key: DestinationKey) -> str:
-    """The server name for a destination, in Istio's form: `outbound_.9080_.v1_.reviews.default.svc.cluster.local`."""
-    return f"outbound_.{key.port}_.{key.subset}_.{key.hostname}"
-
-
-def _common(peers: list[common_pb2.SubjectAltNameMatcher], alpn: Iterable[str]) -> tls_pb2.CommonTlsContext:
+def _common(peers: list[common_pb2.SubjectAltNameMatcher], alpn: Iterable[str], handshake: Handshake) -> tls_pb2.CommonTlsContext:
     return tls_pb2.CommonTlsContext(
-        tls_params=PARAMETERS,
+        tls_params=parameters(handshake),
         tls_certificate_sds_secret_configs=[_CERTIFICATE],
         combined_validation_context=tls_pb2.CommonTlsContext.CombinedCertificateValidationContext(
             default_validation_context=common_pb2.CertificateValidationContext(match_typed_subject_alt_names=peers),

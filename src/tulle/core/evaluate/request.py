@@ -6,8 +6,12 @@ import re
 
 import msgspec
 
+from tulle.core.model.edge import Paths
+
 _DOT = re.compile(r"\.|%2[eE]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_SLASH = re.compile(r"%2[fF]|%5[cC]")
+_SLASHES = re.compile("/+")
 # What a URL need not escape in a path, and so stands there unescaped in normal form.
 _PLAIN = re.compile(r"[A-Za-z0-9\-_~]")
 # What may not stand in a path as it is.
@@ -45,13 +49,19 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
         return None
 
 
-def normalized(request: Request) -> Request:
+def normalized(request: Request, paths: Paths = Paths.BASE) -> Request:
     """The request with its path in the normal form in which routes are matched, and in which it is sent on.
 
-    As the URL standard has it: `\\` is `/`, `.` and `..` are resolved (also `%2e`), and what needs no escape has none.
+    Unless `paths` says otherwise: as the URL standard has it: `\\` is `/`, `.` and `..` are resolved (also `%2e`), and what needs
+    no escape has none.
     """
     path, mark, query = request.path.partition("?")
-    return msgspec.structs.replace(request, path=_normal(path) + mark + query)
+    if paths is Paths.DECODE_AND_MERGE_SLASHES:
+        path = _SLASH.sub("/", path)
+    path = path if paths is Paths.NONE else _normal(path)
+    if paths in (Paths.MERGE_SLASHES, Paths.DECODE_AND_MERGE_SLASHES):
+        path = _SLASHES.sub("/", path)
+    return msgspec.structs.replace(request, path=path + mark + query)
 
 
 def _normal(path: str) -> str:

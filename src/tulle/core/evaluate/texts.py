@@ -56,7 +56,7 @@ def query_holds(named: NamedMatch, request: Request) -> bool:
 
 def why_not(match: RouteMatch, request: Request) -> str:
     """The first thing that a request lacks for a match, in words; "" where it holds."""
-    if not path_holds(match.path, request.bare_path):
+    if request.method != "CONNECT" and not path_holds(match.path, request.bare_path):
         wanted = match.path or TextMatch(MatchKind.PREFIX, "/")
         return f"path {request.bare_path} is not {in_words(wanted)}"
     for named in match.headers:

@@ -13,6 +13,7 @@ K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
 
 _NEVER = -1
+_ALL = ("", None)  # the bucket of all rows
 
 
 class CycleError(RuntimeError):
@@ -34,11 +35,11 @@ class _Node:
         self.busy = False
         self.needs: tuple[_Node, ...] = ()
         self.used_by: dict[_Node, None] = {}
-        self.watches: list[Watch] = []
+        self.watches: tuple[Watch, ...] = ()  # of most rows none
 
 
 class _Rows:
-    """The state of one input: its rows, and the sorted keys of each index bucket."""
+    """The state of one input: its rows, and the sorted keys of each bucket of an index."""
 
     __slots__ = ("buckets", "rows")
 
@@ -58,9 +59,13 @@ class Fetch:
 
     def __call__(self, source: Input[K, R] | Table[K, R], key: K) -> R | None:
         """The row of that key, or None where there is none."""
-        node = self._flow._node(source, key)
+        flow = self._flow
+        try:
+            node = flow._nodes[source][key]  # as nearly always: without a call
+        except KeyError:
+            node = flow._node(source, key)
         if node.doubtful:
-            self._flow._settle(node)
+            flow._settle(node)
         self._read[node] = None
         value: R | None = node.value
         return value
@@ -91,14 +96,14 @@ class Watch:
         node = self._flow._node(source, key)
         if node not in self._seen:
             self._seen[node] = _NEVER
-            node.watches.append(self)
+            node.watches = (*node.watches, self)
             self._doubtful[node] = None
 
     def remove(self, source: Table[K, Any], key: K) -> None:
         """Want it no longer. A row that was not wanted is no error."""
         node = self._flow._node(source, key)
         if self._seen.pop(node, None) is not None:
-            node.watches.remove(self)
+            node.watches = tuple(one for one in node.watches if one is not self)
             self._doubtful.pop(node, None)
         self._flow._loose[node] = None
 
@@ -161,11 +166,6 @@ class Flow:
         value: R | None = node.value
         return value
 
-    def keys(self, source: Input[K, Any]) -> tuple[K, ...]:
-        """All keys of an input, sorted."""
-        state = self._inputs.get(source)
-        return tuple(state.buckets.get(("", None), ())) if state else ()
-
     def watch(self) -> Watch:
         """A new, empty set of wanted rows."""
         return Watch(self)
@@ -187,6 +187,8 @@ class Flow:
         else:
             state.rows[key] = row
         touched = self._changed(source, key, row)
+        if before is None or row is None:
+            touched += self._renumbered(source, key, there=row is not None)
         were, are = source.buckets(key, before), source.buckets(key, row)
         for bucket in were - are:
             keys = state.buckets[bucket]
@@ -199,6 +201,19 @@ class Flow:
             insort(keys, key)
             touched += self._rekeyed(source, bucket, keys)
         return touched
+
+    def _renumbered(self, source: Input[Any, Any], key: Any, *, there: bool) -> list[_Node]:
+        """A row came or went. All keys of an input are sorted only where somebody reads them."""
+        home = (source, "buckets")
+        node = self._nodes.get(home, {}).get(_ALL)
+        if node is None:
+            return []
+        keys = list(node.value)
+        if there:
+            insort(keys, key)
+        else:
+            del keys[bisect_left(keys, key)]
+        return self._changed(home, _ALL, tuple(keys))
 
     def _rekeyed(self, source: Input[Any, Any], bucket: Any, keys: list[Any]) -> list[_Node]:
         """The keys of a bucket are others. They are many: copied only where somebody reads them."""
@@ -239,7 +254,8 @@ class Flow:
         if node is None:
             node = nodes[bucket] = _Node(None, (home, bucket))
             state = self._inputs.get(source)
-            node.value = tuple(state.buckets.get((index, value), ())) if state else ()
+            keys = () if state is None else sorted(state.rows) if bucket == _ALL else state.buckets.get(bucket, ())
+            node.value = tuple(keys)
             node.changed = node.verified = 0
         return node
 

@@ -24,13 +24,10 @@ class Input(Generic[K, R]):
         self.indexes = indexes
 
     def buckets(self, key: K, row: R | None) -> set[tuple[str, Hashable]]:
-        """The (index, value) pairs of the buckets that a row lies in; a row that is absent lies in none."""
+        """The (index, value) pairs of the buckets that a row lies in, beside that of all rows; absent, it lies in none."""
         if row is None:
             return set()
-        found: set[tuple[str, Hashable]] = {("", None)}
-        for index, of in self.indexes.items():
-            found.update((index, value) for value in of(key, row))
-        return found
+        return {(index, value) for index, of in self.indexes.items() for value in of(key, row)}
 
     def __repr__(self) -> str:
         return f"Input({self.name!r})"

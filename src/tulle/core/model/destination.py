@@ -6,32 +6,49 @@ from enum import StrEnum
 
 import msgspec
 
+from tulle.core.model.handshake import USUAL, Handshake
 from tulle.core.model.service import Resolution
 from tulle.core.model.traffic import (
     ANY_CONNECTIONS,
     ANY_REQUESTS,
     Connections,
     Hash,
+    HealthCheck,
     LoadBalancer,
     Outlier,
     ProxyProtocol,
     Requests,
     Tls,
+    Utilization,
     Warmup,
 )
 
 
 class DestinationKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
-    """Names a destination: the service's full `hostname`, the service `port`, and a `subset` ("" for all of it)."""
+    """Names a destination: the service's full `hostname`, the service `port`, and a `subset` ("" for all of it).
+
+    `client`: the Gateway (`namespace/name`) that shows a certificate of its own there; "": nobody in particular. `passing`: TLS
+    is passed on there as it is, by its server name.
+    """
 
     hostname: str
     port: int
     subset: str = ""
+    client: str = ""
+    passing: bool = False
+
+    @property
+    def server_name(self) -> str:
+        """The server name of mutual TLS there, in Istio's form: `outbound_.9080_.v1_.reviews.default.svc.cluster.local`."""
+        return f"outbound_.{self.port}_.{self.subset}_.{self.hostname}"
 
     @property
     def cluster(self) -> str:
         """The Envoy cluster's name, in Istio's form: `outbound|9080|v1|reviews.default.svc.cluster.local`."""
-        return f"outbound|{self.port}|{self.subset}|{self.hostname}"
+        if self.passing:
+            return self.server_name
+        name = f"outbound|{self.port}|{self.subset}|{self.hostname}"
+        return f"{name}|{self.client}" if self.client else name
 
 
 class Transport(StrEnum):
@@ -62,11 +79,14 @@ class Destination(msgspec.Struct, frozen=True, omit_defaults=True):
     connect_timeout: float = 10.0
     sni: str = ""
     tls: Tls | None = None
+    handshake: Handshake = USUAL
     hash: Hash | None = None
+    utilization: Utilization | None = None
     warmup: Warmup | None = None
     connections: Connections = ANY_CONNECTIONS
     requests: Requests = ANY_REQUESTS
     outlier: Outlier | None = None
+    check: HealthCheck | None = None
     proxy_protocol: ProxyProtocol = ProxyProtocol.NONE
     shared_out: bool = False
     resolution: Resolution = Resolution.KNOWN
@@ -82,10 +102,12 @@ class Locality(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
-    """One instance: `address` and `port` as callers reach it, the `workload` (`namespace/name`) behind it.
+    """One instance: `address` and `port` as callers reach it, the `workload` (`namespace/name`) behind it, and of what `app` and
+    `version` that is.
 
     `mtls` says that a sidecar answers there. An endpoint that is not `healthy` stays listed and gets no traffic. Those of
-    `priority` 0 are taken first, others as far as there are too few healthy ones before.
+    `priority` 0 are taken first, others as far as there are too few healthy ones before. Callers of another `network` go to a
+    gateway of that (`compile.network_gateways`); "" is every network.
     """
 
     address: str
@@ -96,6 +118,9 @@ class Endpoint(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     locality: Locality = Locality()
     healthy: bool = True
     priority: int = 0
+    network: str = ""
+    app: str = ""
+    version: str = ""
 
 
 class EndpointSet(msgspec.Struct, frozen=True, omit_defaults=True):

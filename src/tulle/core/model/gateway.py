@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+from tulle.core.model.authorization import OPEN_TO_STRANGERS, Guard
+from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import RouteTableKey, WeightedDestination
-from tulle.core.model.tcp_route import TcpRoute
+from tulle.core.model.tcp_route import PLAIN, Carriage, TcpRoute
+from tulle.core.model.telemetry import STANDARD, Telemetry
 
 
 class SecretRef(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
@@ -55,11 +58,18 @@ class ServerTls(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
     curves: tuple[str, ...] = ()
     alpn: tuple[str, ...] = ("h2", "http/1.1")
 
+    @property
+    def secrets(self) -> tuple[SecretRef, ...]:
+        """The secrets of the mesh that it needs."""
+        found = (*self.certificates, *((self.authorities,) if self.authorities else ()))
+        return tuple(ref for ref in found if not ref.is_file)
+
 
 class GatewayChain(msgspec.Struct, frozen=True, omit_defaults=True):
     """Connections of a port: TLS for certain server `names` (none: for any other), or what is not TLS.
 
-    `encrypted`: the chain is for TLS; without `tls` it is passed through as it is. They go to the routes of `table`, or where
+    `encrypted`: the chain is for TLS; without `tls` it is passed through as it is. `http3` is the port at which clients may come
+    again by HTTP/3, 0 where they may not. They go to the routes of `table`, or where
     that is None to `destinations` by weight; without any they are closed.
     """
 
@@ -68,7 +78,10 @@ class GatewayChain(msgspec.Struct, frozen=True, omit_defaults=True):
     tls: ServerTls | None = None
     table: RouteTableKey | None = None
     destinations: tuple[WeightedDestination, ...] = ()
-    told: bool = False  # as a TcpRoute's
+    carriage: Carriage = PLAIN
+    guard: Guard = OPEN_TO_STRANGERS
+    http3: int = 0
+    telemetry: Telemetry = STANDARD
 
 
 class GatewayListener(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -81,6 +94,13 @@ class GatewayListener(msgspec.Struct, frozen=True, omit_defaults=True):
     chains: tuple[GatewayChain, ...] = ()
     address: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
     routes: tuple[TcpRoute, ...] = ()
+    guard: Guard = OPEN_TO_STRANGERS  # of `routes`
+    telemetry: Telemetry = STANDARD  # of `routes`
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """What stands before what is behind the port, each once."""
+        return tuple(dict.fromkeys((*((self.guard,) if self.routes else ()), *(chain.guard for chain in self.chains))))
 
     @property
     def tables(self) -> tuple[RouteTableKey, ...]:
@@ -90,13 +110,15 @@ class GatewayListener(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def secrets(self) -> tuple[SecretRef, ...]:
         """The secrets of the mesh that its TLS needs, each once."""
-        found: dict[SecretRef, None] = {}
-        for chain in self.chains:
-            if chain.tls is not None:
-                found |= dict.fromkeys(chain.tls.certificates)
-                if chain.tls.authorities is not None:
-                    found[chain.tls.authorities] = None
-        return tuple(ref for ref in found if not ref.is_file)
+        return tuple(dict.fromkeys(ref for chain in self.chains if chain.tls is not None for ref in chain.tls.secrets))
+
+
+class UdpListener(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A UDP port that a gateway binds, or a sidecar at a virtual `address`, and the destination of its own for its datagrams."""
+
+    port: int
+    destination: DestinationKey
+    address: str = "0.0.0.0"  # noqa: S104 - a gateway is there to be reached
 
 
 class GatewaySecret(msgspec.Struct, frozen=True, omit_defaults=True):

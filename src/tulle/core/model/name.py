@@ -8,11 +8,11 @@ import msgspec
 class Name(msgspec.Struct, frozen=True, omit_defaults=True):
     """A service's `hostname` (full) and its virtual `addresses`; `namespace` and `name` give the short forms.
 
-    `seen_from`: the namespaces to which it is a name; empty: all.
+    `datagrams`, where there are some, are in the place of `addresses` for workloads whose datagrams are captured.
     """
 
     hostname: str
     name: str
     namespace: str
     addresses: tuple[str, ...] = ()
-    seen_from: tuple[str, ...] = ()
+    datagrams: tuple[str, ...] = ()

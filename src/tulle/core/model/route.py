@@ -8,6 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from tulle.core.model.destination import DestinationKey
+from tulle.core.model.external_auth import ExternalAuth
 from tulle.kit.problem import Ref
 
 
@@ -78,13 +79,15 @@ class WeightedDestination(msgspec.Struct, frozen=True, omit_defaults=True):
     """A share of a route's requests: `weight` relative to the sum over the route.
 
     `headers` and `authority` (a new `:authority`) are for the requests that go there. Envoy edits by them first and by the
-    route's after that, as under Istio: where both set a header, the route's value stands.
+    route's after that, as under Istio: where both set a header, the route's value stands. `named_at`: it has no endpoints, but is
+    the host that the call itself names, at this port.
     """
 
     destination: DestinationKey
     weight: int = 1
     headers: Headers = UNCHANGED
     authority: str = ""
+    named_at: int = 0
 
 
 class PathKind(StrEnum):
@@ -169,7 +172,8 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `statuses` are response codes that are retried too (`retriable-status-codes`). Between tries it waits some of `backoff`
     seconds (0: Envoy's 25 ms), more each time, up to `longest` (0: ten times that). `elsewhere`: not to an endpoint that has
-    failed this request already; `other_localities`: nor to its locality.
+    failed this request already; `other_localities`: nor to its locality. `safe`: conditions that hold too, for methods that
+    change nothing (GET, HEAD, OPTIONS; RFC 9110, 9.2.1).
     """
 
     attempts: int
@@ -180,6 +184,7 @@ class Retry(msgspec.Struct, frozen=True, omit_defaults=True):
     longest: float = 0.0
     elsewhere: bool = True
     other_localities: bool = False
+    safe: tuple[str, ...] = ()
 
 
 class Session(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -195,10 +200,12 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 # What a route gets that says nothing of retries: Istio's defaults, which repeat only what nobody has acted on. A sidecar that
-# does not reach its application is a `connect-failure` too.
+# does not reach its application is a `connect-failure` too. What changes nothing is also repeated where an instance was lost
+# with it; a sidecar that loses its application is a `reset` too.
 DEFAULT_RETRY = Retry(
     attempts=2,
     on=("connect-failure", "refused-stream", "reset-before-request", "unavailable", "cancelled"),
+    safe=("reset",),
 )
 
 
@@ -231,6 +238,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     headers: Headers = UNCHANGED
     mirrors: tuple[Mirror, ...] = ()
     cors: Cors | None = None
+    auth: ExternalAuth | None = None
     timeout: float = 0.0
     idle_timeout: float = 0.0
     retry: Retry | None = DEFAULT_RETRY
@@ -268,7 +276,8 @@ class RouteTableKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True)
     those who have some of them have tables of their own: `9080.default.3f2a9c01`. `section` names a gateway's listener or server
     whose TLS ends there, for those have tables of their own too: `https.8443.https~shop~default.tulle-system.ingressgateway`.
     A `service` whose port is undeclared and known by its address has a table of its own, for all that is called there is its:
-    `thing.default.svc.cluster.local:7777.default`.
+    `thing.default.svc.cluster.local:7777.default`. What is called at an address of the sidecar's own (`bind`) has one, too:
+    `127.0.0.1_15002.default`.
     """
 
     port: int
@@ -277,11 +286,13 @@ class RouteTableKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True)
     labels: tuple[tuple[str, str], ...] = ()
     section: str = ""
     service: str = ""
+    bind: str = ""
 
     def __repr__(self) -> str:
         """As people read it in dumps of the model; sections and services are rare."""
         section = f", section={self.section!r}" if self.section else ""
         section += f", service={self.service!r}" if self.service else ""
+        section += f", bind={self.bind!r}" if self.bind else ""
         where = f"port={self.port}, namespace={self.namespace!r}, gateway={self.gateway!r}, labels={self.labels!r}"
         return f"RouteTableKey({where}{section})"
 
@@ -289,10 +300,11 @@ class RouteTableKey(msgspec.Struct, frozen=True, order=True, omit_defaults=True)
     def name(self) -> str:
         """The Envoy RouteConfiguration's name; no `/` in it, for VHDS separates its names by one."""
         if self.section:
-            return f"https.{self.port}.{self.section}.{self.gateway.replace('/', '.')}"
+            section = self.section.replace("%", "%25").replace("/", "%2F")  # a person may name a port so
+            return f"https.{self.port}.{section}.{self.gateway.replace('/', '.')}"
         if self.gateway:
             return f"http.{self.port}.{self.gateway.replace('/', '.')}"
-        service = f"{self.service}:" if self.service else ""
+        service = f"{self.service}:" if self.service else f"{self.bind.replace('/', '%2F')}_" if self.bind else ""
         if self.labels:
             return f"{service}{self.port}.{self.namespace}.{labels_digest(self.labels)}"
         return f"{service}{self.port}.{self.namespace}"

@@ -46,13 +46,20 @@ class Resolution(StrEnum):
     """How a caller's proxy finds the endpoints of a service.
 
     KNOWN: the mesh knows their addresses. DNS: the proxy asks DNS for the endpoints' names and uses all addresses. LOGICAL_DNS:
-    the same, and each new connection takes the address that is answered then. ORIGINAL: wherever the caller was going.
+    the same, and each new connection takes the address that is answered then. ORIGINAL: wherever the caller was going. DYNAMIC:
+    the proxy asks DNS for the host that each call names, in HTTP's Host or in TLS.
     """
 
     KNOWN = "known"
     DNS = "dns"
     LOGICAL_DNS = "logical_dns"
     ORIGINAL = "original"
+    DYNAMIC = "dynamic"
+
+    @property
+    def has_endpoints(self) -> bool:
+        """Whether there are endpoints to choose from; else a call itself says where it goes."""
+        return self not in (Resolution.ORIGINAL, Resolution.DYNAMIC)
 
 
 class ServicePort(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -69,8 +76,7 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
 
     A host of a ServiceEntry has that object's name in `entry`, and may have `networks` that stand for it beside an address.
     `export_to`: the namespaces that see it ("*": all; none written: all). `subject_alt_names`: whom its endpoints must prove to
-    be. `address6` is its virtual IP of the
-    other family.
+    be. `address6` is its virtual IP of the other family. `udp` are its ports for datagrams.
     """
 
     hostname: str
@@ -85,6 +91,7 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     export_to: tuple[str, ...] = ()
     subject_alt_names: tuple[str, ...] = ()
     address6: str = ""
+    udp: tuple[ServicePort, ...] = ()
 
     @property
     def ref(self) -> Ref:
@@ -101,3 +108,12 @@ class Service(msgspec.Struct, frozen=True, omit_defaults=True):
     def port(self, number: int) -> ServicePort | None:
         """The port with that number, or None."""
         return next((port for port in self.ports if port.number == number), None)
+
+    def datagrams(self, number: int) -> ServicePort | None:
+        """The UDP port with that number, or None."""
+        return next((port for port in self.udp if port.number == number), None)
+
+    def named_at(self, number: int) -> int:
+        """Where the host that a call names is reached (`WeightedDestination.named_at`), for the port with that number."""
+        port = self.port(number) if self.resolution is Resolution.DYNAMIC else None
+        return port.target if port and isinstance(port.target, int) else 0

@@ -22,14 +22,35 @@ class TcpMatch(msgspec.Struct, frozen=True, omit_defaults=True):
     sources: tuple[str, ...] = ()
 
 
-class TcpRoute(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One rule: the first route whose `match` holds decides; one without `destinations` closes the connection.
+class Tunnel(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Connections go through an HTTP proxy, which is asked (by CONNECT, or by POST) for `host` and `port`."""
 
-    `told`: a destination takes HTTP too, and its sidecar is told (by ALPN) that these are bytes.
+    host: str
+    port: int
+    post: bool = False
+
+
+class Carriage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How connections are carried to where they go.
+
+    `told`: a destination takes HTTP too, and its sidecar is told (by ALPN) that these are bytes. `idle_timeout` (0: never; None:
+    Envoy's hour) is how long nothing may be said, `max_duration` (0: for ever) how long a connection lasts; in seconds.
     """
+
+    told: bool = False
+    idle_timeout: float | None = None
+    max_duration: float = 0.0
+    tunnel: Tunnel | None = None
+
+
+PLAIN = Carriage()
+
+
+class TcpRoute(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One rule: the first route whose `match` holds decides; one without `destinations` closes the connection."""
 
     name: str = ""
     match: TcpMatch = TcpMatch()
     destinations: tuple[WeightedDestination, ...] = ()
-    told: bool = False
+    carriage: Carriage = PLAIN
     origin: Origin | None = None

@@ -11,7 +11,9 @@ import msgspec
 
 
 class LoadBalancer(StrEnum):
-    """How an endpoint is chosen; the words are Istio's `LoadBalancerSettings`, `RING_HASH` and `MAGLEV` its `consistentHash`."""
+    """How an endpoint is chosen; the words are Istio's `LoadBalancerSettings`, `RING_HASH` and `MAGLEV` its `consistentHash`,
+    `UTILIZATION` its `backendUtilization`.
+    """
 
     LEAST_REQUEST = "LEAST_REQUEST"
     ROUND_ROBIN = "ROUND_ROBIN"
@@ -19,6 +21,7 @@ class LoadBalancer(StrEnum):
     PASSTHROUGH = "PASSTHROUGH"
     RING_HASH = "RING_HASH"
     MAGLEV = "MAGLEV"
+    UTILIZATION = "UTILIZATION"
 
 
 class Cookie(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -46,6 +49,19 @@ class Warmup(msgspec.Struct, frozen=True, omit_defaults=True):
     duration: float
     minimum: float | None = None
     aggression: float | None = None
+
+
+class Utilization(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Shares by the load that endpoints report (ORCA) with their answers: in `metrics`, and `penalty` for their errors.
+
+    A report counts after `settling` seconds and no longer than `expiry`; shares are made anew each `interval`. None: Envoy's own.
+    """
+
+    metrics: tuple[str, ...] = ()
+    penalty: float = 0.0
+    settling: float | None = None
+    expiry: float | None = None
+    interval: float | None = None
 
 
 class Keepalive(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -99,6 +115,41 @@ class Requests(msgspec.Struct, frozen=True, omit_defaults=True):
 ANY_REQUESTS = Requests()
 
 
+class SuccessRate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who succeeds less often than the mean of all, by more than `deviations` standard deviations, is left out.
+
+    Counted are endpoints with at least `volume` requests in an interval, if there are as many as `hosts`.
+    """
+
+    deviations: float
+    hosts: int
+    volume: int
+
+
+class FailurePercentage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of whose requests so many percent or more fail is left out; `hosts` and `volume` as for success rates."""
+
+    threshold: float
+    hosts: int
+    volume: int
+
+
+class HealthCheck(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What callers' proxies ask each endpoint: an HTTP `path`, the health service of gRPC, or nothing but a connection.
+
+    `statuses` are those of one that is well (none: 200). Durations are in seconds.
+    """
+
+    interval: float
+    timeout: float
+    unhealthy_after: int
+    healthy_after: int
+    path: str = ""
+    host: str = ""
+    statuses: tuple[int, ...] = ()
+    grpc: str | None = None
+
+
 class Outlier(msgspec.Struct, frozen=True, omit_defaults=True):
     """An endpoint that fails so many times in a row is left out for `ejection_time`, longer each time. 0 in a row: never.
 
@@ -115,14 +166,18 @@ class Outlier(msgspec.Struct, frozen=True, omit_defaults=True):
     max_ejected: int = 0
     minimum_health: int = 0
     codes: tuple[int, ...] = ()
+    success_rate: SuccessRate | None = None
+    failure_percentage: FailurePercentage | None = None
 
 
 class Tls(msgspec.Struct, frozen=True, omit_defaults=True):
     """TLS that is no mesh's, towards endpoints that have a certificate of their own.
 
     Files are of the proxy's host. `authorities` (PEM) are given here; else `ca_file` has them, and where that is "" the host's
-    own do. `names` and `uris` are what the certificate may be for; none: the `sni`, or the host that was called.
-    `nobody`: there should be authorities and are none, so that no certificate is right.
+    own do. `certificate` and `roots` are secrets that the proxy asks the mesh for, instead of files. `names` and `uris` are what
+    the other side's may be for; none: the `sni`, or the host that was called.
+    `nobody`: there should be authorities and are none, so that no certificate is right. `minimum` and `maximum` are `TLSv1_0` to
+    `TLSv1_3`, "" for the proxy's own.
     """
 
     sni: str = ""
@@ -133,8 +188,14 @@ class Tls(msgspec.Struct, frozen=True, omit_defaults=True):
     crl_file: str = ""
     certificate_file: str = ""
     key_file: str = ""
+    certificate: str = ""
+    roots: str = ""
     verify: bool = True
     nobody: bool = False
+    minimum: str = ""
+    maximum: str = ""
+    ciphers: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()
 
 
 class ProxyProtocol(StrEnum):
@@ -150,8 +211,11 @@ class Localities(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `distribute`: shares by locality, for callers in a locality. `failover`: region to region. `priority`: labels; the more of
     them, from the first on, an endpoint shares with the caller (or has as written, `key=value`), the sooner it is taken.
+    `zone_aware`: zones of the caller's region get shares by what stands there, from `minimum` endpoints on.
     """
 
     distribute: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
     failover: tuple[tuple[str, str], ...] = ()
     priority: tuple[str, ...] = ()
+    zone_aware: bool = False
+    minimum: int = 0

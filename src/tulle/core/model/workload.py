@@ -6,11 +6,16 @@ from enum import StrEnum
 
 import msgspec
 
+from tulle.core.model.authorization import OPEN, Guard
 from tulle.core.model.destination import DestinationKey
-from tulle.core.model.gateway import GatewayListener
+from tulle.core.model.edge import ENVOYS_LIMITS, NOBODY_IN_FRONT, Edge, Limits
+from tulle.core.model.gateway import GatewayListener, SecretRef, ServerTls, UdpListener
+from tulle.core.model.handshake import USUAL, Handshake
 from tulle.core.model.route import RouteTableKey
 from tulle.core.model.service import Protocol
-from tulle.core.model.tcp_route import TcpRoute
+from tulle.core.model.tcp_route import PLAIN, Carriage, TcpRoute
+from tulle.core.model.telemetry import STANDARD, STANDARD_SIDES, Sides, Telemetry
+from tulle.core.model.traffic import ANY_CONNECTIONS, ANY_REQUESTS, Connections, Requests
 
 
 class Capture(StrEnum):
@@ -34,17 +39,32 @@ class MtlsMode(StrEnum):
     DISABLE = "DISABLE"
 
 
-class InboundPort(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+class InboundPort(msgspec.Struct, frozen=True, omit_defaults=True):
     """A port on which a workload is called.
 
     `port` is what callers reach (before any redirect), `app_port` where the application listens on 127.0.0.1. In NETNS
-    capture they are the same.
+    capture they are the same. `host` is another address where the application listens, `path` a Unix socket instead. `at` is the
+    only address of the workload for which this is, `bind` one at which the sidecar listens beside what is captured. `tls` is
+    spoken with callers from outside the mesh, and plaintext is not then. `connections`, `requests` and `carriage` are bounds of
+    what goes to the application. `service` is the host name of the one by which it is called there.
     """
 
     port: int
     app_port: int
     protocol: Protocol = Protocol.AUTO
     mtls: MtlsMode = MtlsMode.PERMISSIVE
+    guard: Guard = OPEN
+    connections: Connections = ANY_CONNECTIONS
+    requests: Requests = ANY_REQUESTS
+    carriage: Carriage = PLAIN
+    connect_timeout: float = 10.0
+    host: str = "127.0.0.1"
+    path: str = ""
+    at: str = ""
+    bind: str = ""
+    tls: ServerTls | None = None
+    service: str = ""
+    telemetry: Telemetry = STANDARD
 
 
 class ProxyPorts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,7 +81,8 @@ class OutboundTcp(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `sniffed`: nobody said what is spoken there. HTTP is told from the rest and has routes: those of the port's table. The
     address may be a network; without one the server `names` of TLS tell the service, and without these it has all of the port.
-    `tls`: it was declared as TLS, so that the client speaks first, however long that takes. `told`: as of a `TcpRoute`.
+    `tls`: it was declared as TLS, so that the client speaks first, however long that takes. `named_at`: as of a
+    `WeightedDestination`.
     """
 
     address: str
@@ -71,14 +92,32 @@ class OutboundTcp(msgspec.Struct, frozen=True, omit_defaults=True):
     routes: tuple[TcpRoute, ...] = ()
     names: tuple[str, ...] = ()
     tls: bool = False
-    told: bool = False
+    carriage: Carriage = PLAIN
+    named_at: int = 0
+
+
+class EgressListener(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where an application calls its sidecar outright: an `address` (or `unix://` and a path) of its own, as its Sidecar says.
+
+    HTTP has the routes of `table`; with `forward` it names any host, as to a proxy. Else, or (`sniffed`) where it is no HTTP, a
+    call goes to one of `tcp`. `captured`: nothing is bound, and calls come there by capture.
+    """
+
+    address: str
+    port: int = 0
+    table: RouteTableKey | None = None
+    forward: bool = False
+    sniffed: bool = False
+    tcp: tuple[OutboundTcp, ...] = ()
+    captured: bool = False
 
 
 class Outbound(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the sidecars of one namespace may call: HTTP by route table (one a port), TCP by address. Shared by them all.
 
     `sniffed` are the tables of ports where only services without a virtual IP may speak HTTP, which nobody declared: what is
-    not HTTP goes where it was going. `labels` are those of its tables. With `registry_only` nothing else may be called.
+    not HTTP goes where it was going. `labels` are those of its tables. With `registry_only` nothing else may be called;
+    else it goes to `unknown`, or (None) where it was going.
     """
 
     namespace: str
@@ -87,6 +126,9 @@ class Outbound(msgspec.Struct, frozen=True, omit_defaults=True):
     sniffed: tuple[RouteTableKey, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     registry_only: bool = False
+    unknown: DestinationKey | None = None
+    limits: Limits = ENVOYS_LIMITS
+    telemetry: Telemetry = STANDARD
 
 
 class Workload(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -105,8 +147,45 @@ class Workload(msgspec.Struct, frozen=True, omit_defaults=True):
     inbound: tuple[InboundPort, ...] = ()
     ipv6: bool = False  # its network has IPv6, and what comes that way is captured too
     listeners: tuple[GatewayListener, ...] = ()  # of a gateway
+    udp: tuple[UdpListener, ...] = ()  # of a gateway
     registry_only: bool = False  # it calls nothing that the mesh does not know
+    unknown: DestinationKey | None = None  # where else that goes; None: where it was going
     callers: tuple[tuple[str, str], ...] = ()  # the labels for which it has route tables of its own: see RouteTableKey
+    limits: Limits = ENVOYS_LIMITS  # of the requests that its proxy takes for itself
+    edge: Edge = NOBODY_IN_FRONT  # of a gateway
+    handshake: Handshake = USUAL  # of mutual TLS with its callers
+    guard: Guard = OPEN  # of a sidecar, for ports that no service declares
+    egress: tuple[EgressListener, ...] = ()
+    cut: int = 0  # another number ends the connections that stand, of callers from the mesh
+    telemetry: Sides = STANDARD_SIDES  # of its own calls, and of those it gets at ports that no service declares
+    believes: tuple[str, ...] = ()  # how the SPIFFE IDs begin that may come in by mutual TLS, beside its own trust domain's
+
+    @property
+    def trust_domain(self) -> str:
+        """Its own."""
+        return self.identity.removeprefix("spiffe://").partition("/")[0]
+
+    @property
+    def accepts(self) -> tuple[str, ...]:
+        """How the SPIFFE IDs begin that may come in by mutual TLS: of its own trust domain those of workloads, not of nodes."""
+        return (f"spiffe://{self.trust_domain}/ns/", *self.believes)
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """What stands before all that it is called at, each once."""
+        if self.is_gateway:
+            return tuple(dict.fromkeys(one for listener in self.listeners for one in listener.guards))
+        places = ((self.guard, self.mtls, None), *((port.guard, port.mtls, port.tls) for port in self.inbound))
+        mutual = (guard for guard, mode, _tls in places if mode is not MtlsMode.DISABLE)
+        others = (guard.outside for guard, mode, tls in places if mode is not MtlsMode.STRICT or tls)
+        return tuple(dict.fromkeys((*mutual, *others)))
+
+    @property
+    def secrets(self) -> tuple[SecretRef, ...]:
+        """The secrets of the mesh that its listeners need, each once."""
+        found = [one for listener in self.listeners for one in listener.secrets]
+        found += [one for port in self.inbound if port.tls for one in port.tls.secrets]
+        return tuple(dict.fromkeys(found))
 
     @property
     def is_gateway(self) -> bool:

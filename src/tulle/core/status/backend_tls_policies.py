@@ -14,6 +14,7 @@ from tulle.core.compile.gateway_workloads import CONTROLLER
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.listeners import Fault
 from tulle.core.compile.objects import ROUTES, age, backend_tls_policies, services
+from tulle.core.compile.tls_options import backend_option_problems
 from tulle.core.flow import Fetch, table
 from tulle.core.status.routes import gateways_of
 from tulle.core.status.rows import Condition, Part, Status, false, refused, true
@@ -78,7 +79,9 @@ def _accepted(fetch: Fetch, key: Key, row: BackendTLSPolicy, unresolved: Fault |
     if said.well_known_ca_certificates not in (None, "System"):
         message = f"found {said.well_known_ca_certificates}; needed System"
         return false("Accepted", "Invalid", f"spec.validation.wellKnownCACertificates: {message}")
-    return true("Accepted", message="TLS is spoken to the targets as the policy says")
+    without = [f"{one.path}: {one.message}" for one in backend_option_problems(row.ref, row.spec.options)]
+    said_so = "TLS is spoken to the targets as the policy says"
+    return true("Accepted", message=f"{said_so}, without: {'; '.join(without)}" if without else said_so)
 
 
 def _authorities(fetch: Fetch, key: Key, row: BackendTLSPolicy) -> Fault | None:

@@ -7,9 +7,12 @@ from typing import Any
 
 from tulle.api.gateway import Gateway
 from tulle.api.gateway.shared import GROUP_NAME
+from tulle.core.analyze.secrets import not_valid
+from tulle.core.compile.client_certificates import client_certificate_fault
+from tulle.core.compile.gateway_starts import start_said
 from tulle.core.compile.gateway_workloads import chosen_workloads, gateway_address, gateway_workloads, is_ours
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.listeners import Fault, Verdict, certificate_fault, gateway_fault, verdicts_of
+from tulle.core.compile.listeners import Fault, Verdict, gateway_fault, verdicts_of
 from tulle.core.compile.objects import ROUTES, gateways
 from tulle.core.compile.parents import attachments_of
 from tulle.core.compile.places import Place, places
@@ -36,18 +39,28 @@ def gateway_status(fetch: Fetch, key: Key) -> Status | None:
         fields["attachedListenerSets"] = len(accepted)
     counts = fetch(attached_counts, key) or ()
     own = [index for index, one in enumerate(there) if one.set is None]
-    listeners = tuple(listener_part(there[index], verdicts[index], counts[index], programmed) for index in own)
+    listeners = tuple(listener_part(fetch, there[index], verdicts[index], counts[index], programmed) for index in own)
     mine = [(there[index], verdicts[index]) for index in own]
     conditions = (_accepted(mine, fault), programmed, _resolved(fetch, row, mine), *_insecure(row))
     return Status(conditions, {"listeners": listeners}, fields)
 
 
-def listener_part(place: Place, verdict: Verdict, attached: int, programmed: Condition) -> Part:
+def listener_part(fetch: Fetch, place: Place, verdict: Verdict, attached: int, programmed: Condition) -> Part:
     """The status of a listener, of a Gateway or a ListenerSet."""
     kinds = [{"group": GROUP_NAME, "kind": kind} for kind in verdict.kinds]
-    return Part(
-        {"name": place.listener.name, "supportedKinds": kinds, "attachedRoutes": attached}, _listener(verdict, programmed)
-    )
+    fields = {"name": place.listener.name, "supportedKinds": kinds, "attachedRoutes": attached}
+    return Part(fields, _listener(verdict, references_fault(fetch, verdict), programmed))
+
+
+def references_fault(fetch: Fetch, verdict: Verdict) -> Fault | None:
+    """What is wrong with the references of a listener, be it only at this time: what has ended is served all the same."""
+    if verdict.refs is not None or verdict.tls is None:
+        return verdict.refs
+    for one in verdict.tls.certificates:
+        for _kind, namespace, name in one.objects:
+            if why := fetch(not_valid, (namespace, name)):
+                return Fault("InvalidCertificateRef", f"Secret {namespace}/{name}: {why}; it is served all the same")
+    return None
 
 
 def _insecure(row: Gateway) -> tuple[Condition, ...]:
@@ -78,9 +91,12 @@ def programmed_of(fetch: Fetch, key: Key, row: Gateway, fault: Fault | None) -> 
     wanted = [address.value for address in row.spec.addresses if address.value]
     unusable = [address for address in wanted if address not in there]
     if unusable:
+        starting = start_said(fetch, key)
         message = f"no gateway workload has the address {', '.join(unusable)}; needed an address of one"
-        return false("Programmed", "AddressNotUsable", message)
+        return false("Programmed", "AddressNotUsable", f"{message}; {starting}" if starting else message)
     if not chosen:
+        if starting := start_said(fetch, key):
+            return false("Programmed", "NoResources", f"no gateway workload serves it: {starting}")
         none = "no workload is a gateway" if not fetch(gateway_workloads, None) else "no gateway workload is labelled"
         return false("Programmed", "NoResources", f"{none} istio: ingressgateway; start one")
     if not any(there):
@@ -95,19 +111,17 @@ def _addresses(fetch: Fetch, key: Key, fault: Fault | None) -> Iterator[str]:
 
 
 def _resolved(fetch: Fetch, row: Gateway, mine: list[tuple[Place, Verdict]]) -> Condition:
-    backend = row.spec.tls.backend if row.spec.tls else None
-    if backend and backend.client_certificate_ref:
-        fault = certificate_fault(fetch, row.metadata.namespace, backend.client_certificate_ref, "Gateway")
-        if fault:
-            reason = "RefNotPermitted" if fault.reason == "RefNotPermitted" else "InvalidClientCertificateRef"
-            return false("ResolvedRefs", reason, f"spec.tls.backend.clientCertificateRef: {fault.message}")
-    wrong = [place.listener.name for place, verdict in mine if verdict.refs]
+    fault = fetch(client_certificate_fault, (row.metadata.namespace, row.metadata.name))
+    if fault:
+        reason = "RefNotPermitted" if fault.reason == "RefNotPermitted" else "InvalidClientCertificateRef"
+        return false("ResolvedRefs", reason, f"{fault.path}: {fault.message}")
+    wrong = [place.listener.name for place, verdict in mine if references_fault(fetch, verdict)]
     if wrong:
         return false("ResolvedRefs", "ListenersNotResolved", f"see the listeners {', '.join(wrong)}")
     return true("ResolvedRefs", message="all references were found and are permitted")
 
 
-def _listener(verdict: Verdict, programmed: Condition) -> tuple[Condition, ...]:
+def _listener(verdict: Verdict, refs: Fault | None, programmed: Condition) -> tuple[Condition, ...]:
     conflicted = false("Conflicted", "NoConflicts", "no other listener is in its way")
     if verdict.conflict:
         conflicted = true("Conflicted", verdict.conflict.reason, verdict.conflict.message)
@@ -124,7 +138,7 @@ def _listener(verdict: Verdict, programmed: Condition) -> tuple[Condition, ...]:
             f"some of its hostnames are those of {verdict.overlap} too; a request that comes by the wrong one is answered 421"
         )
         overlapping = (true("OverlappingTLSConfig", "OverlappingHostnames", message),)
-    return accepted, conflicted, refused("ResolvedRefs", verdict.refs) if verdict.refs else resolved, programmed, *overlapping
+    return accepted, conflicted, refused("ResolvedRefs", refs) if refs else resolved, programmed, *overlapping
 
 
 @table

@@ -38,7 +38,7 @@ def listener_set_status(fetch: Fetch, key: Key) -> Status | None:
     programmed = programmed_of(fetch, name, gateway, fault)
     there, verdicts, counts = fetch(places, name) or (), fetch(verdicts_of, name) or (), fetch(attached_counts, name) or ()
     mine = [index for index, one in enumerate(there) if one.set == key]
-    listeners = tuple(listener_part(there[index], verdicts[index], counts[index], programmed) for index in mine)
+    listeners = tuple(listener_part(fetch, there[index], verdicts[index], counts[index], programmed) for index in mine)
     wrong = [
         f"{there[index].listener.name}: {refused.message}" for index in mine if (refused := verdicts[index].refused) is not None
     ]

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from tulle.api.gateway.shared import GROUP_NAME, BackendObjectRef, ParentRef
-from tulle.core.compile import backends
+from tulle.api.gateway import GRPCRoute, HTTPRoute
+from tulle.api.gateway.shared import GROUP_NAME, ParentRef
+from tulle.core.compile.gateway_tcp import unresolved
 from tulle.core.compile.gateway_workloads import CONTROLLER
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.kinds import RULES
+from tulle.core.compile.kinds import L4, RULES
 from tulle.core.compile.listeners import Fault
-from tulle.core.compile.mistakes import no_service
-from tulle.core.compile.objects import ROUTES, Route, services
+from tulle.core.compile.objects import ROUTES, Route
 from tulle.core.compile.parents import Attachment, attachments_of
 from tulle.core.flow import Fetch, table
 from tulle.core.status.rows import Condition, Part, Status, false, refused, true
-from tulle.kit.problem import Problem, Severity
+from tulle.kit.problem import Severity
 
 # What makes a reference of a route unresolved, and the Gateway API's reason for it.
 _UNRESOLVED = {
     "InvalidKind": "InvalidKind",
     "RefNotPermitted": "RefNotPermitted",
+    "NotExported": "RefNotPermitted",
     "BackendNotFound": "BackendNotFound",
     "PortNotFound": "BackendNotFound",
     "UnsupportedProtocol": "UnsupportedProtocol",
@@ -85,6 +85,11 @@ def _partially_invalid(fetch: Fetch, kind: str, name: Key) -> Condition | None:
 
 def _without_effect(fetch: Fetch, kind: str, name: Key) -> str:
     """What the route says that is left out, for a person who reads that it is accepted."""
+    row = fetch(ROUTES[kind], name) if kind in L4 or kind == "UDPRoute" else None
+    if row is not None and len(row.spec.rules) > 1:
+        return "the parent takes the route; its first rule takes everything, and the others have no effect"
+    if kind == "UDPRoute":
+        return "the parent takes the route; the mesh neither encrypts nor authorizes datagrams"
     made = fetch(RULES[kind], name) if kind in RULES else None
     left_out = _said(
         [one for one in (made.problems if made else ()) if ".filters" not in one.path and one.severity is Severity.WARNING],
@@ -104,30 +109,12 @@ def _resolved(fetch: Fetch, kind: str, row: Route, name: Key) -> Condition:
         made = fetch(RULES[kind], name)
         found = [one for one in (made.problems if made else ()) if one.reason in _UNRESOLVED]
     else:
-        found = list(unresolved(fetch, kind, row))
+        assert not isinstance(row, HTTPRoute | GRPCRoute)
+        found = list(unresolved(fetch, row))
     if not found:
         return true("ResolvedRefs", message="all references were found and are permitted")
     message = "; ".join(f"{one.path}: {one.message}" for one in found)
     return false("ResolvedRefs", _UNRESOLVED[found[0].reason], message)
-
-
-def unresolved(fetch: Fetch, kind: str, row: Route) -> Iterator[Problem]:
-    """The references of a route of a kind that is not acted on yet."""
-    transport = "UDP" if kind == "UDPRoute" else "TCP"
-    for number, rule in enumerate(row.spec.rules):
-        refs: tuple[BackendObjectRef, ...] = getattr(rule, "backend_refs", ())
-        for index, backend in enumerate(refs):
-            path = f"spec.rules[{number}].backendRefs[{index}]"
-            key = backends.target(fetch, row.ref, backend, path)
-            if isinstance(key, Problem):
-                yield key
-                continue
-            service = fetch(services, key)
-            ports = [port.port for port in service.spec.ports if port.protocol == transport] if service else []
-            if service is None:
-                yield Problem(row.ref, f"{path}.name", "BackendNotFound", no_service(fetch, key))
-            elif backend.port not in ports:
-                yield Problem(row.ref, f"{path}.port", "PortNotFound", backends.no_port(key, backend.port or 0, ports))
 
 
 def gateways_of(fetch: Fetch, kind: str, name: Key) -> set[Key]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.core.analyze.cases import GATEWAY, RULE, VIRTUAL_SERVICE
+from tests.unit.core.analyze.cases import GATEWAY, NOW, RULE, VIRTUAL_SERVICE, pair, secret
 from tests.unit.core.compile.mesh import bookinfo, changes, key_of, obj, read, service
 from tulle.api.object import Object
 from tulle.core.analyze import Scope, analyze
@@ -71,6 +71,14 @@ def test_what_if_leaves_no_trace(pipeline: Pipeline) -> None:
     pipeline.commit({})
     assert pipeline.flow.size == size
     assert pipeline.analysis.trial(rows(wished)) == said
+
+
+def test_a_certificate_that_is_applied_may_have_begun_just_now(pipeline: Pipeline) -> None:
+    """A renewed certificate would be refused until the hour is over: time goes in steps, and this one began within one."""
+    pipeline.analysis.at(Scope(NOW + 1800, live=True))
+    assert pipeline.analysis.trial(rows(read(secret(*pair(begins=1500 / 86400))))) == []
+    (later,) = pipeline.analysis.trial(rows(read(secret(*pair(begins=2400 / 86400)))))
+    assert later.reason == "CertificateNotValid"
 
 
 def test_what_stands_is_only_told_where_it_is_new(pipeline: Pipeline) -> None:

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import tulle
@@ -15,14 +16,26 @@ from tests.unit.core.analyze import (
     test_references,
     test_routing,
     test_security,
+    test_telemetry,
     test_versions,
     test_workloads,
 )
+from tulle.core.analyze import finding
 from tulle.core.analyze.codes import CODES, SUBJECTS, code_of
+from tulle.core.analyze.renewals import Renewal, late
 from tulle.kit.problem import Problem, Severity
 
 SOURCE = Path(tulle.__file__).parent
-MODULES = (test_references, test_routing, test_security, test_gateways, test_versions, test_documents, test_workloads)
+MODULES = (
+    test_references,
+    test_routing,
+    test_security,
+    test_gateways,
+    test_versions,
+    test_documents,
+    test_workloads,
+    test_telemetry,
+)
 # Where problems are made, and the argument that is the reason.
 WHERE = ("api", "core/compile", "core/analyze", "cli/files.py")
 REASON = {
@@ -40,13 +53,27 @@ REASON = {
 # Reasons of conditions alone: no problem has them.
 CONDITIONS = {"ListenersNotValid", "UnsupportedValue", "PortUnavailable", "NoValidCACertificate"}
 CONDITIONS |= {"InvalidCACertificateRef", "InvalidCACertificateKind"}
+RUNNING = ["TUL0706"]  # codes of what runs, which no text provokes
 SEVERITY = {"error": Severity.ERROR, "warning": Severity.WARNING, "info": Severity.INFO}
 
 
 def test_every_code_has_a_case() -> None:
     """A code that no text provokes may be one that nothing finds."""
     tried = [code for module in MODULES for code in module.CASES]
-    assert sorted(tried) == sorted(code.code for code in CODES)
+    assert sorted([*tried, *RUNNING]) == sorted(code.code for code in CODES)
+
+
+def test_certificates_that_are_late() -> None:
+    """Broken: a node that cannot renew certificates is noticed when they have ended."""
+    one = Renewal("shop/web", "host-1", due=600.0, not_after=1200.0)
+    assert list(late([one], 599.0)) == []
+    (problem,) = late([one], 900.0)
+    found = finding(problem)
+    assert (found.code, str(found.ref)) == ("TUL0706", "WorkloadEntry shop/web")
+    assert found.message == "its certificate should have been renewed 5 minutes ago and ends in 5 minutes (node host-1)"
+    (problem,) = late([msgspec.structs.replace(one, holder="node/host-1")], 1300.0)
+    assert str(problem.ref) == "Node host-1"
+    assert "has ended" in problem.message
 
 
 def test_no_code_has_two_meanings() -> None:

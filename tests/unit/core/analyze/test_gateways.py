@@ -32,6 +32,10 @@ CASES: Cases = {
         API_GATEWAY % ("gw", ", allowedRoutes: {kinds: [{kind: TCPRoute}]}"),
         API_GATEWAY % ("gw", ", allowedRoutes: {kinds: [{kind: HTTPRoute}]}"),
     ),
+    "TUL0406": (
+        (API_GATEWAY % ("gw", "")).replace("{name: gw}", '{name: gw, annotations: {tulle.dev/http3: "true"}}'),
+        (API_GATEWAY % ("gw", "")).replace("{name: gw}", '{name: gw, annotations: {tulle.dev/http3: "false"}}'),
+    ),
 }
 
 

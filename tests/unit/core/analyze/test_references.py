@@ -109,6 +109,16 @@ spec: {http: %s}
 """
 )
 
+PRIVATE = (
+    """
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop, annotations: {networking.istio.io/exportTo: "%s"}}
+spec: {selector: {app: cart}, ports: [{name: http, port: 80}]}
+---
+"""
+    + VIRTUAL_SERVICE % ("a", "[{route: [{destination: {host: cart.shop.svc.cluster.local}}]}]")
+)
 CASES: Cases = {
     "TUL0101": (
         VIRTUAL_SERVICE % ("a", "[{route: [{destination: {host: reviewz}}]}]"),
@@ -148,6 +158,7 @@ CASES: Cases = {
     "TUL0115": (OTHER, OTHER + CLASS),
     "TUL0116": (TLS_BACKEND % "tls", TLS_BACKEND % "http"),
     "TUL0117": (VIRTUAL_SERVICE % ("a", "[{delegate: {name: b}}]"), DELEGATED % "[{route: [{destination: {host: ratings}}]}]"),
+    "TUL0119": (PRIVATE % ".", PRIVATE % "., default"),
     "TUL0118": (DELEGATED % "[{delegate: {name: b}}]", DELEGATED % "[{route: [{destination: {host: ratings}}]}]"),
 }
 
@@ -208,7 +219,8 @@ spec:
     config_map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ca}\n"
     assert "TUL0110" in codes(policy)
     assert "TUL0110" not in codes(config_map + policy)
-    rule = RULE % ("r", "trafficPolicy: {tls: {mode: MUTUAL, credentialName: cert}}")
+    chosen = "workloadSelector: {matchLabels: {app: curl}}"
+    rule = RULE % ("r", f"{chosen}, trafficPolicy: {{tls: {{mode: MUTUAL, credentialName: cert}}}}")
     assert "TUL0110" in codes(rule)
     assert "TUL0110" not in codes(secret(*pair()) + "---" + rule)
 

@@ -63,6 +63,25 @@ spec: {hosts: [%s], ports: [{number: 443, name: one, protocol: %s}], resolution:
 """
 PREFIX = "match: [{uri: {prefix: %s}}]"
 
+SIDECAR = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: s}
+spec: {egress: [%s]}
+"""
+UDP = """
+apiVersion: v1
+kind: Service
+metadata: {name: dns}
+spec: {selector: {app: reviews}, ports: [{name: dns, port: 53, protocol: %s}%s]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: UDPRoute
+metadata: {name: dns}
+spec:
+  parentRefs: [{group: "", kind: Service, name: dns}]
+  rules: [{backendRefs: [{name: dns, port: 53}]}]
+"""
 CASES: Cases = {
     "TUL0201": (
         VIRTUAL_SERVICE % ("a", ALL) + "---" + VIRTUAL_SERVICE % ("b", ALL),
@@ -119,6 +138,15 @@ CASES: Cases = {
         + HTTP_ROUTE % ("b", SERVICE_PARENT, "[{matches: [{path: {value: /b}}]}]"),
     ),
     "TUL0217": (CONNECTIONS % "http", CONNECTIONS % "mysql"),
+    "TUL0218": (
+        SIDECAR % "{port: {number: 9080, protocol: TCP}, captureMode: NONE, hosts: ['./*']}",
+        SIDECAR % "{port: {number: 9080, protocol: HTTP}, captureMode: NONE, hosts: ['./*']}",
+    ),
+    "TUL0220": (UDP % ("TCP", ""), UDP % ("UDP", "")),
+    "TUL0219": (
+        SIDECAR % "{port: {number: 9080, protocol: HTTP}, bind: 127.0.0.3, captureMode: NONE, hosts: ['./none.example.com']}",
+        SIDECAR % "{port: {number: 1234, protocol: TCP}, bind: 127.0.0.3, hosts: ['./ratings.default.svc.cluster.local']}",
+    ),
 }
 
 

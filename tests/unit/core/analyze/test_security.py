@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.unit.core.analyze.cases import NOW, RULE, Cases, codes, found, pair, secret
@@ -24,6 +26,19 @@ kind: AuthorizationPolicy
 metadata: {name: p%s}
 spec: {selector: {matchLabels: {app: %s}}}
 """
+TOKENS = """---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: t}
+spec: {jwtRules: [{issuer: a, jwks: %s}]}
+"""
+KEY = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+RULES = """---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p}
+spec: {rules: [{when: [{key: "%s", values: [a]}]}]}
+"""
 TLS = "trafficPolicy: {tls: {mode: %s}}"
 HTTPS = """---
 apiVersion: networking.istio.io/v1
@@ -34,8 +49,30 @@ spec:
   servers:
   - {port: {number: 443, name: https, protocol: HTTPS}, hosts: ["*"], tls: {mode: SIMPLE, credentialName: cert}}
 """
+UDP = """---
+apiVersion: v1
+kind: Service
+metadata: {name: udp}
+spec: {selector: {app: reviews}, ports: [{name: dns, port: 53, protocol: %s}]}
+"""
 GOOD, OTHER = pair(), pair(-1.0, 364.0)
 
+FEDERATED = """
+apiVersion: tulle.dev/v1alpha1
+kind: MeshConfig
+metadata: {name: mesh}
+spec:
+  federatedTrustDomains: [{trustDomain: %s, trustDomainBundle: '%s'}]
+"""
+INGRESS = """---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: s}
+spec:
+  workloadSelector: {labels: {app: reviews}}
+  ingress:
+  - {port: {number: 9443, protocol: HTTPS}, defaultEndpoint: 127.0.0.1:9080, tls: {mode: SIMPLE, credentialName: cert}}
+"""
 CASES: Cases = {
     "TUL0301": (
         RULE % ("r", TLS % "DISABLE") + PEER % ("p", "mtls: {mode: STRICT}"),
@@ -59,6 +96,16 @@ CASES: Cases = {
     "TUL0308": (secret(*pair(-9.0, -1.0)), secret(*GOOD)),
     "TUL0309": (secret(*pair(-9.0, 29.0)), secret(*pair(-9.0, 31.0))),
     "TUL0310": (secret("x", "", "Opaque") + HTTPS, secret(*GOOD) + HTTPS),
+    "TUL0311": (RULES % "experimental.envoy.filters.network.mysql_proxy[a.b]", RULES % "source.principal"),
+    "TUL0313": (FEDERATED % ("cluster.local", '{"keys": []}'), FEDERATED % ("other.example", '{"keys": []}')),
+    "TUL0314": (FEDERATED % ("other.example", "nonsense"), FEDERATED % ("other.example", '{"keys": []}')),
+    "TUL0315": (PEER % ("p", "mtls: {mode: STRICT}") + UDP % "UDP", PEER % ("p", "mtls: {mode: STRICT}") + UDP % "TCP"),
+    "TUL0316": (
+        INGRESS + PEER % ("p", "mtls: {mode: STRICT}"),
+        INGRESS
+        + PEER % ("p", "selector: {matchLabels: {app: reviews}}, mtls: {mode: STRICT}, portLevelMtls: {9443: {mode: DISABLE}}"),
+    ),
+    "TUL0312": (TOKENS % "nonsense", TOKENS % json.dumps(json.dumps({"keys": [KEY]}))),
 }
 
 
@@ -85,6 +132,12 @@ def test_ports_and_subsets_have_tls_of_their_own() -> None:
     assert (strict.code, strict.path) == ("TUL0301", "spec.trafficPolicy.tls.mode")
     assert "default/reviews-v1 " in strict.message
     assert "default/reviews-v2" not in strict.message
+
+
+def test_datagrams_past_a_policy() -> None:
+    """Broken: somebody who wrote who may call a workload would believe that nobody else reaches it."""
+    assert "TUL0315" in codes(POLICY % ("", "reviews") + UDP % "UDP")
+    assert "TUL0315" not in codes(POLICY % ("", "ratings") + UDP % "UDP")
 
 
 def test_a_wildcard_rule_is_judged_by_all_that_it_covers() -> None:
@@ -166,3 +219,30 @@ def test_a_certificate_whose_time_has_not_come() -> None:
     assert one.code == "TUL0308"
     assert "begins" in one.message
     assert found(secret(*pair(1.0, 90.0)), now=NOW + 48 * 3600.0) == []
+
+
+def test_gateways_of_a_certificate_that_has_ended() -> None:
+    """Broken: whoever looks at a Gateway, of either API, would not see why browsers refuse it."""
+    servers = (
+        "[{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.example], tls: {mode: SIMPLE, credentialName: cert}}]"
+    )
+    listeners = "[{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}]"
+    both = (
+        f"---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: a}}\nspec: {{servers: {servers}}}\n"
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: b}\n"
+        f"spec: {{gatewayClassName: tulle, listeners: {listeners}}}\n"
+    )
+
+    def secrets(certificate: str, key: str) -> str:
+        """Where each of the two looks for it: beside the object, and beside the gateway workload."""
+        one = secret(certificate, key)
+        return f"{one}---\n{one.replace('name: cert', 'name: cert, namespace: tulle-system')}"
+
+    ended = [one for one in found(secrets(*pair(-9.0, -1.0)) + both) if one.code == "TUL0308"]
+    assert sorted(one.path for one in ended) == [
+        "data",
+        "data",
+        "spec.listeners[0].tls.certificateRefs",
+        "spec.servers[0].tls.credentialName",
+    ]
+    assert "TUL0308" not in codes(secrets(*GOOD) + both)

@@ -8,7 +8,7 @@ from tests.unit.core.analyze.cases import VIRTUAL_SERVICE, Cases, codes
 
 GOOD = VIRTUAL_SERVICE % ("a", "[{route: [{destination: {host: reviews}}]}]")
 NAMED = "apiVersion: networking.istio.io/v1\nkind: %s\nmetadata: {name: x}\nspec: {}\n"
-POLICY = (NAMED % "Telemetry").replace("networking", "telemetry")
+POLICY = (NAMED % "ProxyConfig").replace("/v1", "/v1beta1")
 
 CASES: Cases = {
     "TUL0501": (POLICY, GOOD),

@@ -13,6 +13,15 @@ metadata: {name: %s}
 spec: {clusterIP: "%s", selector: {app: %s}, ports: [{name: %s, port: 80}]}
 """
 
+SLICE = """---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: reviews-elsewhere, labels: {kubernetes.io/service-name: %s}}
+addressType: IPv4
+ports: [{name: %s, port: 9080}]
+endpoints: [{addresses: [192.0.2.7]}]
+"""
+
 CASES: Cases = {
     "TUL0701": (
         SERVICE % ("a", "240.240.9.9", "reviews", "http") + SERVICE % ("b", "240.240.9.9", "reviews", "http"),
@@ -20,6 +29,8 @@ CASES: Cases = {
     ),
     "TUL0702": (SERVICE % ("a", "", "nobody", "http"), SERVICE % ("a", "", "reviews", "http")),
     "TUL0703": (SERVICE % ("a", "", "reviews", "web"), SERVICE % ("a", "", "reviews", "http-web")),
+    "TUL0704": (SLICE % ("reviewz", "http"), SLICE % ("reviews", "http")),
+    "TUL0705": (SLICE % ("reviews", "web"), SLICE % ("reviews", "http")),
 }
 
 

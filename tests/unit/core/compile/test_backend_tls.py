@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.certificates import Roots
+from tests.support.statuses import condition, written
 from tests.unit.core.compile.mesh import Mesh, bookinfo, obj
 from tulle.api.object import Object
 from tulle.core.compile.destinations import destination
@@ -27,10 +28,11 @@ def config_map(text: str) -> Object:
 
 def policy(name: str = "p", created: str = "2024-01-01T00:00:00Z", section: str = "", **validation: Any) -> Object:
     target = {"group": "", "kind": "Service", "name": "reviews", **({"sectionName": section} if section else {})}
+    options = validation.pop("options", {})
     said = {"hostname": f"{name}.example.com", "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "ca"}]}
     if "wellKnownCACertificates" in validation:
         del said["caCertificateRefs"]
-    spec = {"targetRefs": [target], "validation": {**said, **validation}}
+    spec = {"targetRefs": [target], "validation": {**said, **validation}, "options": options}
     metadata = {"name": name, "creationTimestamp": created}
     return obj({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy", "metadata": metadata, "spec": spec})
 
@@ -56,6 +58,31 @@ def test_a_policy(mesh: Mesh) -> None:
     assert how(mesh).tls == Tls(sni="p.example.com", names=("a.example",), uris=("spiffe://a/b",))
     mesh.delete([policy()])
     assert how(mesh).transport is Transport.MTLS
+
+
+def test_options_of_a_policy(mesh: Mesh) -> None:
+    """Broken: a version would be spoken that somebody ruled out; or an option be believed in that does nothing."""
+    options = {
+        "tulle.dev/tls-min-protocol-version": "TLSV1_3",
+        "gateway.istio.io/tls-cipher-suites": "ECDHE-ECDSA-AES256-GCM-SHA384, ROT13",
+        "gateway.istio.io/tls-terminate-mode": "MUTUAL",
+        "example.com/x": "y",
+    }
+    mesh.apply([policy(options=options)])
+    assert how(mesh).tls == Tls(
+        sni="p.example.com", authorities=PEM, minimum="TLSv1_3", ciphers=("ECDHE-ECDSA-AES256-GCM-SHA384",)
+    )
+    found = {(one.reason, one.path.removeprefix("spec.options")) for one in mesh.problems()}
+    assert found == {
+        ("BadEnum", '["gateway.istio.io/tls-cipher-suites"]'),
+        ("NotYetSupported", '["gateway.istio.io/tls-terminate-mode"]'),
+        ("NotYetSupported", '["example.com/x"]'),
+    }
+    status = written(mesh.pipeline, ("backendtlspolicies.gateway.networking.k8s.io", ("default", "p")))
+    accepted = condition(status["ancestors"][0]["conditions"], "Accepted")
+    assert accepted["status"] == "True"
+    assert 'without: spec.options["gateway.istio.io/tls-cipher-suites"]: found "ROT13"' in accepted["message"]
+    assert "example.com/x" in accepted["message"]
 
 
 @pytest.mark.parametrize("text", ["", "Hello", "-----BEGIN CERTIFICATE-----\nMAAA\n-----END CERTIFICATE-----\n"])

@@ -104,7 +104,7 @@ def test_who_has_the_labels_gets_other_routes(mesh: Mesh) -> None:
     assert shown(mesh.routes("reviews")) == [("", "reviews")]
     assert mesh.pipeline.layers("default/details-v1") == before
     layer = f"callers/default/{labels_digest(CURL)}"
-    assert mesh.pipeline.layers("default/curl") == ("mesh", layer, "workload/default/curl")
+    assert mesh.pipeline.layers("default/curl") == ("unguarded", "mesh", layer, "workload/default/curl")
     table = RouteTableKey(9080, "default", labels=CURL)
     assert table.name in mesh.pipeline.table(layer, type_urls.ROUTE)
     row = mesh.pipeline.flow.get(virtual_host, (table, ("default", "reviews"), 9080))
@@ -119,11 +119,11 @@ def test_labels_that_nobody_asks_for_any_more(mesh: Mesh) -> None:
     """A workload would keep tables that are no longer kept up to date; or its new labels would not count."""
     mesh.apply([rules_by_labels()])
     mesh.apply([entry("curl", "10.0.0.9", {"app": "wget"}, account="curl")])
-    assert mesh.pipeline.layers("default/curl") == ("mesh", "namespace/default", "workload/default/curl")
+    assert mesh.pipeline.layers("default/curl") == ("unguarded", "mesh", "namespace/default", "workload/default/curl")
     mesh.apply([entry("curl", "10.0.0.9", {"app": "curl"}, account="curl")])
     assert "namespace/default" not in mesh.pipeline.layers("default/curl")
     mesh.delete([rules_by_labels()])
-    assert mesh.pipeline.layers("default/curl") == ("mesh", "namespace/default", "workload/default/curl")
+    assert mesh.pipeline.layers("default/curl") == ("unguarded", "mesh", "namespace/default", "workload/default/curl")
 
 
 def test_a_callers_namespace(mesh: Mesh) -> None:

@@ -174,6 +174,50 @@ def test_a_renewed_secret_changes_nothing_but_the_secret(mesh: Mesh) -> None:
     }
 
 
+def shows(name: str, secret_name: str, port: int) -> Object:
+    backend: dict[str, Any] = {"tls": {"backend": {"clientCertificateRef": {"name": secret_name}}}} if secret_name else {}
+    return gateway({"name": "http", "port": port, "protocol": "HTTP"}, name=name, **backend)
+
+
+def test_a_gateway_shows_its_own_certificate_and_nobody_else_does(mesh: Mesh) -> None:
+    """A backend would see the certificate of another Gateway, or a sidecar's route lead to a cluster that it does not have."""
+    policy = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "BackendTLSPolicy",
+        "metadata": {"name": "reviews"},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "reviews"}],
+            "validation": {"hostname": "reviews.example", "wellKnownCACertificates": "System"},
+        },
+    }
+    mesh.apply([obj(policy), shows("gw", "shop", 81), shows("second", "other", 82), shows("third", "", 83)])
+    spec: dict[str, Any] = {
+        "parentRefs": [{"name": name} for name in ("gw", "second", "third")],
+        "rules": [{"backendRefs": [{"name": name, "port": 9080} for name in ("reviews", "ratings")]}],
+    }
+    mesh.apply(
+        [obj({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "r"}, "spec": spec})]
+    )
+
+    def called() -> dict[int, list[str]]:
+        there = {port: mesh.ingress(port=port).routes[0].destinations for port in (81, 82, 83)}
+        return {port: [one.destination.cluster for one in found] for port, found in there.items()}
+
+    shared, plain = (f"outbound|9080||{name}.default.svc.cluster.local" for name in ("reviews", "ratings"))
+    assert called() == {81: [f"{shared}|default/gw", plain], 82: [f"{shared}|default/second", plain], 83: [shared, plain]}
+    own = mesh.pipeline.table("workload/tulle-system/ingress", type_urls.CLUSTER)
+    assert {name for name in own if "|" in name} == {f"{shared}|default/gw", f"{shared}|default/second"}
+    assert {name for name in own if "|" in name} == set(mesh.pipeline.table("workload/tulle-system/ingress", type_urls.ENDPOINT))
+    assert secrets(mesh, "tulle-system/ingress") == {"kubernetes://default/shop", "kubernetes://default/other"}
+    assert secrets(mesh, "default/curl") == set()
+    assert mesh.problems() == []
+    mesh.apply([shows("second", "lost", 82)])
+    assert called()[82] == [shared, plain], "without a certificate that can be shown, none is"
+    assert [(one.reason, one.path) for one in mesh.problems()] == [
+        ("InvalidCertificateRef", "spec.tls.backend.clientCertificateRef")
+    ]
+
+
 def test_the_model_and_what_is_printed_have_no_key(mesh: Mesh) -> None:
     """A dump of the model, an exception or a debug line would have private keys in it."""
     mesh.apply([gateway(https("any"))])
@@ -266,3 +310,77 @@ def test_asked_for_by_name_a_secret_is_the_gateways_alone(mesh: Mesh) -> None:
         assert answer(proxy, name) == ([], [name])
         assert answer(proxy, "*")[0] == []
     assert answer("default/nobody", name) == ([], []), "who is not known is told nothing"
+
+
+def test_http3_is_for_those_who_ask_and_can(mesh: Mesh) -> None:
+    """UDP would be open that nobody asked for, or a client's certificate would not be asked for by way of it."""
+    one = gateway(https("shop", "shop.example"))
+    mesh.apply([one])
+    assert [chain.http3 for chain in chains(mesh)] == [0]
+    asks = one.model_copy(update={"metadata": one.metadata.model_copy(update={"annotations": {"tulle.dev/http3": "true"}})})
+    mesh.apply([asks])
+    assert [chain.http3 for chain in chains(mesh)] == [443]
+    layers = mesh.pipeline.layers("tulle-system/ingress")
+    assert any("udp_0.0.0.0_443" in mesh.pipeline.table(layer, type_urls.LISTENER) for layer in layers)
+    authorities = {"name": "clients", "namespace": "default"}
+    mesh.apply([obj({"apiVersion": "v1", "kind": "ConfigMap", "metadata": authorities, "data": {"ca.crt": ROOTS.pem.decode()}})])
+    validation = {"caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": "clients"}]}
+    checked = gateway(https("shop", "shop.example"), tls={"frontend": {"default": {"validation": validation}}})
+    mesh.apply([checked.model_copy(update={"metadata": asks.metadata})])
+    assert [(chain.http3, chain.tls is not None) for chain in chains(mesh)] == [(0, True)]
+    assert ("QuicNotServed", "spec.listeners[0].tls") in {(one.reason, one.path) for one in mesh.pipeline.problems()}
+
+
+def with_option(name: str, value: str, cert: str = "shop") -> Object:
+    tls = {"certificateRefs": [{"name": cert}], "options": {name: value}}
+    return gateway({**https("shop", "shop.example"), "tls": tls})
+
+
+def test_options_of_a_listener_are_acted_on(mesh: Mesh) -> None:
+    """A version that is not to be spoken would be, or a client would get in that shows no certificate."""
+    mesh.apply([secret("checked", ca_crt=ROOTS.pem)])
+    for name, value, field, found in (
+        ("tulle.dev/tls-min-protocol-version", "TLSV1_3", "minimum", "TLSv1_3"),
+        ("tulle.dev/tls-max-protocol-version", "TLSV1_1", "minimum", "TLSv1_1"),
+        ("tulle.dev/tls-ecdh-curves", "P-256, X25519", "curves", ("P-256", "X25519")),
+        ("gateway.istio.io/tls-cipher-suites", "AES128-SHA", "ciphers", ("AES128-SHA",)),
+        ("gateway.istio.io/tls-terminate-mode", "MUTUAL", "require", True),
+        ("gateway.istio.io/tls-terminate-mode", "OPTIONAL_MUTUAL", "require", False),
+        ("gateway.istio.io/tls-terminate-mode", "ISTIO_MUTUAL", "mesh", True),
+    ):
+        mesh.apply([with_option(name, value, "checked")])
+        (chain,) = chains(mesh)
+        assert chain.tls is not None
+        assert getattr(chain.tls, field) == found
+        assert (chain.tls.authorities is not None) is (value.endswith("MUTUAL") and not chain.tls.mesh)
+        assert not [one for one in mesh.pipeline.problems() if "options" in one.path]
+
+
+def test_an_option_that_cannot_be_honoured_is_said(mesh: Mesh) -> None:
+    """A listener would let everybody in because its authorities are missing, or an unknown option would be believed in."""
+    mesh.apply([with_option("gateway.istio.io/tls-terminate-mode", "MUTUAL")])
+    assert not chains(mesh), "nobody can be checked, so nobody gets in"
+    assert "InvalidCertificateRef" in {one.reason for one in mesh.pipeline.problems()}
+    for name, value, reason in (
+        ("tulle.dev/tls-min-protocol-version", "1.2", "BadEnum"),
+        ("gateway.istio.io/tls-cipher-suites", "RC4-MD5", "BadEnum"),
+        ("example.com/fast", "true", "NotYetSupported"),
+    ):
+        mesh.apply([with_option(name, value)])
+        said = {(one.path, one.reason) for one in mesh.pipeline.problems()}
+        assert (f'spec.listeners[0].tls.options["{name}"]', reason) in said
+        assert chains(mesh), "it is served all the same"
+
+
+def test_http3_gives_way_to_a_udp_route(mesh: Mesh) -> None:
+    """Two listeners would want one port, and which of them got it would be chance."""
+    wish = gateway(https("shop", "shop.example"), {"name": "udp", "port": 443, "protocol": "UDP"})
+    mesh.apply(
+        [wish.model_copy(update={"metadata": wish.metadata.model_copy(update={"annotations": {"tulle.dev/http3": "true"}})})]
+    )
+    assert [chain.http3 for chain in chains(mesh)] == [443]
+    spec = {"parentRefs": [{"name": "gw", "sectionName": "udp"}], "rules": [{"backendRefs": [{"name": "details", "port": 53}]}]}
+    metadata = {"name": "dns"}
+    mesh.apply([obj({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "UDPRoute", "metadata": metadata, "spec": spec})])
+    assert [chain.http3 for chain in chains(mesh)] == [0]
+    assert ("QuicNotServed", "spec.listeners[0].tls") in {(one.reason, one.path) for one in mesh.pipeline.problems()}

@@ -54,7 +54,7 @@ def names(mesh: Mesh, host: str = "*") -> list[str]:
 def test_without_gateways_nothing_is_bound(mesh: Mesh) -> None:
     """An ingress would listen where nobody asked it to."""
     assert ingress(mesh).listeners == ()
-    assert mesh.pipeline.layers("tulle-system/ingress") == ("mesh", "workload/tulle-system/ingress")
+    assert mesh.pipeline.layers("tulle-system/ingress") == ("unguarded", "mesh", "gateways", "workload/tulle-system/ingress")
 
 
 def test_ports_go_through_the_service(mesh: Mesh) -> None:
@@ -148,6 +148,16 @@ def test_bind_addresses(mesh: Mesh) -> None:
     """A server for the loopback only would be open to all."""
     mesh.apply([gateway("gw", server(80, bind="127.0.0.1"))])
     assert ingress(mesh).listeners == (GatewayListener(18080, ingress(mesh).listeners[0].chains, "127.0.0.1"),)
+
+
+def test_tls_is_not_told_within_a_label(mesh: Mesh) -> None:
+    """Envoy would refuse the listener, and every other host of the port with it."""
+    tls = {"mode": "ISTIO_MUTUAL"}
+    both = server(443, "*-eu.shop.example", "*.shop.example", protocol="HTTPS", tls=tls)
+    mesh.apply([gateway("gw", both, server(444, "*-us.shop.example", protocol="HTTPS", tls=tls))])
+    (listener,) = ingress(mesh).listeners
+    assert [chain.names for chain in listener.chains] == [("*.shop.example",)]
+    assert [problem.path for problem in mesh.problems()] == ["spec.servers[0].hosts[0]", "spec.servers[1].hosts[0]"]
 
 
 def test_two_gateway_workloads(mesh: Mesh) -> None:

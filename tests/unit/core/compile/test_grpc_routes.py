@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core.compile.mesh import Mesh, bookinfo, goes, obj, to
+from tests.unit.core.compile.mesh import Mesh, bookinfo, goes, obj, service, to
 from tests.unit.core.compile.test_http_routes import backend, gateway, rule
 from tests.unit.core.compile.test_http_routes import route as http_route
 from tulle.api.object import Object
+from tulle.core.compile.destinations import destination
 from tulle.core.model.route import HeaderEdit, MatchKind, NamedMatch, TextMatch
 
 REVIEWS = {"group": "", "kind": "Service", "name": "reviews", "port": 9080}
@@ -92,3 +93,17 @@ def test_a_backend_that_is_not_there(mesh: Mesh) -> None:
     assert one.abort is not None
     assert (one.abort.status, one.abort.percent) == (500, 50.0)
     assert [problem.reason for problem in mesh.problems()] == ["BackendNotFound"]
+
+
+@pytest.mark.parametrize(("namespace", "spoken"), [("default", True), ("elsewhere", False)])
+def test_an_undeclared_port_that_takes_calls(mesh: Mesh, namespace: str, spoken: bool) -> None:
+    """Calls would be sent in HTTP/1.1 there; or whoever names a Service without a grant would change how all others call it."""
+    undeclared = service("reviews", ports=({"port": 9080},))
+    backend = {"name": "reviews", "namespace": "default", "port": 9080}
+    mesh.apply([undeclared, route(namespace=namespace, rules=[{"backendRefs": [backend]}])])
+    row = mesh.pipeline.flow.get(destination, (("default", "reviews"), 9080, ""))
+    assert row is not None
+    assert (row.http2, row.auto) == (spoken, not spoken)
+    other = mesh.pipeline.flow.get(destination, (("default", "ratings"), 9080, ""))
+    assert other is not None
+    assert not other.http2

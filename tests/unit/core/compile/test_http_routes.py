@@ -146,6 +146,10 @@ def test_timeouts_and_retries(mesh: Mesh) -> None:
     )
     mesh.apply([route(rules=[rule("r")])])
     assert (mesh.routes("reviews")[0].timeout, mesh.routes("reviews")[0].retry) == (0.0, DEFAULT_RETRY)
+    mesh.apply([route(rules=[rule("r", timeouts={"backendRequest": "1s"})])])
+    retry = mesh.routes("reviews")[0].retry
+    assert retry, "a time for one try takes no retries away"
+    assert (retry.per_try_timeout, retry.on, retry.safe) == (1.0, DEFAULT_RETRY.on, ()), "what is slow is not asked three times"
 
 
 def test_a_filter_that_is_not_supported_is_never_skipped(mesh: Mesh) -> None:

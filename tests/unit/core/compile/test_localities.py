@@ -60,7 +60,7 @@ def order(mesh: Mesh, region: str, zone: str, **labels: str) -> dict[str, int]:
 def test_without_a_rule_all_share_one_copy(mesh: Mesh) -> None:
     """Broken: a mesh that asks for nothing would pay for places."""
     assert EDS in mesh.pipeline.table("mesh", type_urls.ENDPOINT)
-    assert mesh.pipeline.layers("default/caller") == ("mesh", "namespace/default", "workload/default/caller")
+    assert mesh.pipeline.layers("default/caller") == ("unguarded", "mesh", "namespace/default", "workload/default/caller")
 
 
 def test_with_a_rule_each_place_has_one(mesh: Mesh) -> None:
@@ -69,8 +69,8 @@ def test_with_a_rule_each_place_has_one(mesh: Mesh) -> None:
     assert EDS not in mesh.pipeline.table("mesh", type_urls.ENDPOINT)
     assert changed["mesh"][type_urls.ENDPOINT] == {EDS: None}
     layers = mesh.pipeline.layers("default/caller")
-    assert layers == ("mesh", "place/eu/north/", "namespace/default", "workload/default/caller")
-    assert mesh.pipeline.layers("default/a")[1] == "place/eu/north/"  # shared
+    assert layers == ("unguarded", "mesh", "place/eu/north/", "namespace/default", "workload/default/caller")
+    assert mesh.pipeline.layers("default/a")[2] == "place/eu/north/"  # shared
     for proxy in ("a", "b", "c", "d", "caller"):
         tables = [mesh.pipeline.table(layer, type_urls.ENDPOINT) for layer in mesh.pipeline.layers(f"default/{proxy}")]
         assert sum(EDS in one for one in tables) == 1
@@ -97,7 +97,7 @@ def test_where_to_fail_over(mesh: Mesh) -> None:
 def test_priority_by_labels(mesh: Mesh) -> None:
     """Broken: a caller's own labels would not decide who is near."""
     mesh.apply([near(failoverPriority=["version", REGION])])
-    assert mesh.pipeline.layers("default/caller")[1] == "place/eu/north/?version=v2"
+    assert mesh.pipeline.layers("default/caller")[2] == "place/eu/north/?version=v2"
     assert order(mesh, "eu", "north", version="v2") == {"b": 0, "d": 1, "a": 2, "c": 2}
     mesh.apply([near(failoverPriority=["version=v1", REGION])])
     assert order(mesh, "us", "east") == {"c": 0, "a": 1, "b": 2, "d": 2}
@@ -128,7 +128,7 @@ def test_who_moves_is_told(mesh: Mesh) -> None:
     """Broken: a workload that moved to another zone would keep its old view."""
     mesh.apply([rule({"outlierDetection": {"consecutive5xxErrors": 1}})])
     mesh.apply([at("caller", "10.0.1.1", "us", "x/y z", "curl")])
-    assert mesh.pipeline.layers("default/caller")[1] == "place/us/x%2Fy%20z/"
+    assert mesh.pipeline.layers("default/caller")[2] == "place/us/x%2Fy%20z/"
     assert EDS in mesh.pipeline.table("place/us/x%2Fy%20z/", type_urls.ENDPOINT)
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.unit.core.compile.mesh import Mesh, bookinfo
+from tests.unit.core.compile.mesh import Mesh, bookinfo, service
 from tests.unit.core.compile.test_http_routes import backend, gateway, route, rule
 from tulle.core.compile.routes import placed
 from tulle.core.model.destination import DestinationKey
+from tulle.core.model.external_auth import ExternalAuth
 from tulle.core.model.route import (
     Cors,
     HeaderEdit,
@@ -101,6 +102,50 @@ def test_cors(mesh: Mesh) -> None:
     assert credentials is not None
     assert credentials.echo
     assert (wide.origins, len(wide.methods)) == ((TextMatch(MatchKind.EXACT, "*"),), 9)
+
+
+def reasons(mesh: Mesh) -> list[str]:
+    return [problem.reason for problem in mesh.problems()]
+
+
+def asks(protocol: str, name: str = "reviews-v2", port: int = 9080, **more: Any) -> dict[str, Any]:
+    ref = {"name": name, "port": port}
+    return of("ExternalAuth", protocol=protocol, backendRef=ref, **{protocol.lower(): {}, **more})
+
+
+@pytest.mark.parametrize(("written", "path"), [("", ""), ("/", ""), ("auth", "/auth"), ("/a//./%2e%2E/../b/", "/a/b")])
+def test_who_is_asked_over_http(mesh: Mesh, written: str, path: str) -> None:
+    """An authorizer would not be told what it is there to judge; or a path would be sent that Envoy refuses as a whole."""
+    http = {"allowedHeaders": ["X-B", "x-a"], "allowedResponseHeaders": ["X-User"], **({"path": written} if written else {})}
+    route = made(mesh, asks("HTTP", http=http, forwardBody={"maxSize": 9}))
+    assert reasons(mesh) == []
+    assert route.auth == ExternalAuth(V2, path=path, shown=("x-a", "x-b"), copied=("x-user",), most_body=9)
+
+
+def test_who_is_asked_over_grpc(mesh: Mesh) -> None:
+    """gRPC would be spoken to a port that is called in HTTP/1, and every request be refused without a word why."""
+    mesh.apply([service("gate", ports=({"port": 9000, "name": "grpc"},))])
+    gate = DestinationKey("gate.default.svc.cluster.local", 9000)
+    assert made(mesh, asks("GRPC", "gate", 9000)).auth == ExternalAuth(gate, grpc=True)
+    closed = made(mesh, asks("GRPC"))
+    assert (closed.auth, closed.status, closed.destinations) == (None, 500, ())
+    assert reasons(mesh) == ["UnsupportedProtocol"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "reason"),
+    [
+        ([asks("HTTP", "nobody")], "BackendNotFound"),
+        ([asks("HTTP", port=1)], "PortNotFound"),
+        ([asks("HTTP"), asks("HTTP", "reviews-v3")], "NotYetSupported"),
+    ],
+)
+def test_nothing_passes_without_the_word_of_an_authorizer(mesh: Mesh, filters: list[dict[str, Any]], reason: str) -> None:
+    """Requests would pass for which nobody was asked, for a mistake in who is to be: of the rule, of one backend, or of both."""
+    whole = made(mesh, *filters)
+    assert (whole.status, whole.destinations, reasons(mesh)) == (500, (), [reason])
+    apart = all_made(mesh, filters=filters[:-1], backendRefs=[backend("reviews-v1", filters=filters[-1:])])
+    assert [(one.status, one.destinations, one.auth) for one in apart] == [(500, (), None)]
 
 
 def test_redirects(mesh: Mesh) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.envoy import validate
 from tests.unit.core.compile.mesh import Mesh, bookinfo, entry, obj, service
+from tulle.core import type_urls
 from tulle.core.compile.destinations import destination
 from tulle.core.compile.endpoints import endpoints
+from tulle.core.compile.names import name
 from tulle.core.compile.outbound import outbound
 from tulle.core.compile.service_entries import RANGE
 from tulle.core.compile.services import service as registered
@@ -178,3 +182,73 @@ def test_rules_name_it_as_a_service(mesh: Mesh) -> None:
     assert (route.timeout, route.destinations[0].destination.cluster) == (3.0, "outbound|80||httpbin.org")
     assert sent(mesh, host="httpbin.org").connect_timeout == 7.0
     assert mesh.said() == []
+
+
+def test_hosts_that_calls_name(mesh: Mesh) -> None:
+    """DYNAMIC_DNS: a caller could choose the port by Host; ports that name no host would lead nowhere."""
+    ports = (
+        {**HTTP, "targetPort": 8080},
+        TLS,
+        {"number": 9000, "name": "tcp", "protocol": "TCP"},
+        {"number": 9001, "name": "any"},
+    )
+    mesh.apply([se(hosts=["*.example.com"], resolution="DYNAMIC_DNS", addresses=["198.51.100.1"], ports=ports)])
+    found = row(mesh, "*.example.com")
+    assert (found.resolution, found.address, [port.number for port in found.ports]) == (Resolution.DYNAMIC, "", [80, 443])
+    (route,) = mesh.routes("*.example.com", namespace="", port=80)
+    assert route.destinations[0].named_at == 8080
+    assert [(one.names, one.named_at) for one in tcp(mesh)] == [(("*.example.com",), 443)]
+    assert sorted(problem.path for problem in mesh.problems()) == [
+        "spec.addresses",
+        "spec.ports[2].protocol",
+        "spec.ports[3].protocol",
+    ]
+
+
+@pytest.mark.parametrize("resolution", ["NONE", "DYNAMIC_DNS"])
+def test_what_a_call_names_has_no_sidecar(mesh: Mesh, resolution: str) -> None:
+    """Inside the mesh, too, such a host may be anything: mutual TLS to it would fail where nothing answers it."""
+    mesh.apply([se(hosts=["*.example.com"], resolution=resolution, location="MESH_INTERNAL")])
+    assert sent(mesh, host="*.example.com").transport is Transport.PLAINTEXT
+
+
+def test_a_gateway_is_known_by_its_identity(mesh: Mesh) -> None:
+    """An egress gateway has no sidecar; with ISTIO_MUTUAL any workload of the mesh could pose as one."""
+    rule = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": "egress"},
+        "spec": {"host": "egress", "trafficPolicy": {"tls": {"mode": "ISTIO_MUTUAL"}}},
+    }
+    gateway = entry("egress-1", "10.0.0.7", {"app": "egress"}, account="egress", node="host", capture="none")
+    mesh.apply([service("egress"), gateway, obj(rule)])
+    found = mesh.pipeline.flow.get(destination, (("default", "egress"), 9080, ""))
+    assert found is not None
+    assert (found.transport, found.identities) == (Transport.MTLS, ("spiffe://cluster.local/ns/default/sa/egress",))
+
+
+def test_udp_is_not_led_astray(mesh: Mesh) -> None:
+    """A name with a virtual IP at which no sidecar answers UDP: what worked without the mesh would fail in it."""
+    udp = {"port": 53, "name": "dns", "protocol": "UDP"}
+    mesh.apply([service("dns", ports=(udp,), address="240.240.4.1"), entry("dns-1", "10.0.0.53", {"app": "dns"})])
+    found = mesh.pipeline.flow.get(name, ("default", "dns"))
+    assert found is not None
+    assert found.addresses == ("10.0.0.53",)
+    assert tcp(mesh) == []
+    mesh.apply([service("dns", ports=(udp, {"port": 53, "name": "tcp-dns"}), address="240.240.4.1")])
+    found = mesh.pipeline.flow.get(name, ("default", "dns"))
+    assert found is not None
+    assert found.addresses == ("240.240.4.1",)
+    assert any("datagrams of workload default/" in said and "nobody answers them at the virtual" in said for said in mesh.said())
+    mesh.apply([se("time", hosts=["time.example.com"], ports=[{"number": 123, "name": "ntp", "protocol": "UDP"}])])
+    assert mesh.pipeline.flow.get(name, ("", "time.example.com")) is None
+
+
+def test_a_wildcard_within_a_label(mesh: Mesh, tmp_path: Path) -> None:
+    """HTTP is told by such a host; a listener for TLS by it would be refused, and with it all that is called at the port."""
+    mesh.apply([se(hosts=["*-eu.example.com"], resolution="NONE", ports=[HTTP, TLS])])
+    assert tcp(mesh) == []
+    assert mesh.routes("*-eu.example.com", namespace="", port=80)
+    assert [(problem.path, problem.reason) for problem in mesh.problems()] == [("spec.hosts[0]", "NotYetSupported")]
+    sent_ = [encoded for url in type_urls.ORDER for encoded in mesh.pipeline.table("namespace/default", url).values()]
+    assert validate([sent_], tmp_path) == ""

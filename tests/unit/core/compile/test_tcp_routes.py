@@ -106,8 +106,8 @@ def test_what_has_no_effect_says_so() -> None:
 def test_only_sidecars_are_told_that_bytes_are_bytes() -> None:
     """Broken: bytes for an undeclared port would be parsed as HTTP, or a TLS server offered words of the mesh."""
     undeclared = service("db", ports=({"port": 7000},), address="240.240.0.7")
-    assert port(mesh(undeclared), 7000).told
-    assert not port(mesh(), 3306).told
+    assert port(mesh(undeclared), 7000).carriage.told
+    assert not port(mesh(), 3306).carriage.told
     kind = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": "db"}}
     policy = {"host": "db", "trafficPolicy": {"tls": {"mode": "SIMPLE", "sni": "db.example"}}}
-    assert not port(mesh(undeclared, obj({**kind, "spec": policy})), 7000).told
+    assert not port(mesh(undeclared, obj({**kind, "spec": policy})), 7000).carriage.told

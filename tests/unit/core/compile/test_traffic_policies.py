@@ -11,8 +11,11 @@ from tests.support.envoy import validate
 from tests.unit.core.compile.mesh import Mesh, bookinfo, obj, service
 from tulle.api.object import Object
 from tulle.core import type_urls
-from tulle.core.compile.destinations import destination
+from tulle.core.compile.callers import ANYBODY
+from tulle.core.compile.destinations import carriage, destination
+from tulle.core.envoy.clusters import encode_cluster
 from tulle.core.model.destination import Destination, Transport
+from tulle.core.model.tcp_route import Carriage, Tunnel
 from tulle.core.model.traffic import (
     Connections,
     Cookie,
@@ -25,6 +28,7 @@ from tulle.core.model.traffic import (
     Upgrade,
     Warmup,
 )
+from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
 
 
 @pytest.fixture
@@ -182,20 +186,29 @@ def test_mutual_tls_of_the_mesh_by_other_names(mesh: Mesh) -> None:
     assert row.identities == ("spiffe://cluster.local/ns/default/sa/only",)
 
 
-def test_bounds_that_only_http_has(mesh: Mesh) -> None:
-    """Broken: somebody would rely on an idle timeout of a database's connections that nobody keeps."""
+def carries(mesh: Mesh, port: int, subset: str = "") -> Carriage | None:
+    return mesh.pipeline.flow.get(carriage, ((("default", "reviews"), port, subset), ANYBODY))
+
+
+def test_how_connections_are_carried(mesh: Mesh) -> None:
+    """Broken: an idle timeout of a database's connections would not be kept, or be kept at a port with settings of its own."""
     ports = ({"port": 9080, "name": "http"}, {"port": 3306, "name": "mysql"}, {"port": 6379, "name": "redis"})
     mesh.apply([service("reviews", ports=ports)])
-    tcp = {"tcp": {"idleTimeout": "1s", "maxConnectionDuration": "9s"}}
+    tcp = {"tcp": {"idleTimeout": "0s", "maxConnectionDuration": "9s"}, "http": {"idleTimeout": "3s"}}
     other = {"port": {"number": 6379}, "connectionPool": {"tcp": {"maxConnections": 1}}}
-    mesh.apply([rule({"connectionPool": tcp, "portLevelSettings": [other]})])
-    assert [(problem.path, problem.message) for problem in mesh.problems()] == [
-        (
-            f"spec.trafficPolicy.connectionPool.tcp.{field}",
-            f"{field} at port 3306, which is not HTTP, is not supported yet; it has no effect",
-        )
-        for field in ("idleTimeout", "maxConnectionDuration")
-    ]
+    tunnel = {"targetHost": "far.example", "targetPort": 443}
+    mesh.apply(
+        [
+            rule(
+                {"connectionPool": tcp, "portLevelSettings": [other], "tunnel": tunnel},
+                v1({"tunnel": {**tunnel, "protocol": "POST"}}),
+            )
+        ]
+    )
+    assert mesh.problems() == []
+    assert carries(mesh, 3306) == Carriage(idle_timeout=0.0, max_duration=9.0, tunnel=Tunnel("far.example", 443))
+    assert carries(mesh, 6379) == Carriage(tunnel=Tunnel("far.example", 443))
+    assert carries(mesh, 3306, "v1") == Carriage(idle_timeout=0.0, max_duration=9.0, tunnel=Tunnel("far.example", 443, post=True))
 
 
 @pytest.mark.parametrize(
@@ -220,3 +233,40 @@ def test_names_that_envoy_refuses(mesh: Mesh, policy: dict[str, Any], field: str
     mesh.apply([rule(policy)])
     assert [problem.path for problem in mesh.problems()] == [f"spec.trafficPolicy.{field}"]
     assert validate([mesh.pipeline.table("mesh", type_urls.CLUSTER).values()], tmp_path) == ""
+
+
+def test_keepalive_is_what_a_socket_can_have(mesh: Mesh) -> None:
+    """Broken: a rule that its API allows would end the control plane's work, or no connection would be made."""
+    alive = {"probes": 4294967295, "time": "2562047h", "interval": "10h"}
+    row = how(mesh, {"connectionPool": {"tcp": {"tcpKeepalive": alive}}})
+    sent = cluster_pb2.Cluster.FromString(encode_cluster(row).value).upstream_connection_options.tcp_keepalive
+    assert [sent.keepalive_probes.value, sent.keepalive_time.value, sent.keepalive_interval.value] == [127, 32767, 32767]
+
+
+def test_tunnels_that_differ_in_one_rule_are_said(mesh: Mesh) -> None:
+    """Broken: connections to one destination would go through the tunnel of another, and nobody be told."""
+    tunnel = {"targetHost": "far.example", "targetPort": 443}
+    shares = [{"destination": {"host": "db", "subset": name}, "weight": 50} for name in ("v1", "v2")]
+    spec = {"hosts": ["db"], "tcp": [{"route": shares}]}
+    route = obj({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": {"name": "db"}, "spec": spec})
+    v2 = {"name": "v2", "labels": {"version": "v2"}}
+
+    def of(policy: dict[str, Any]) -> Object:
+        spec = {"host": "db", "trafficPolicy": policy, "subsets": [v1({"tunnel": tunnel}), v2]}
+        return obj({"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": {"name": "db"}, "spec": spec})
+
+    database = service("db", ports=({"port": 3306, "name": "mysql"},), selector={"app": "reviews"}, address="240.240.0.77")
+    mesh.apply([database, route, of({"connectionPool": {"tcp": {"idleTimeout": "9s"}}})])
+    assert [(one.path, one.reason) for one in mesh.problems()] == [("spec.tcp[0].route", "NotYetSupported")]
+    mesh.apply([of({"tunnel": tunnel})])
+    assert mesh.problems() == []
+
+
+def test_a_tunnel_for_http_is_said_to_do_nothing(mesh: Mesh) -> None:
+    """Broken: somebody would believe that his requests leave by a proxy."""
+    tunnel = {"targetHost": "far.example", "targetPort": 443}
+    mesh.apply([rule({"tunnel": tunnel}, v1({"tunnel": tunnel}))])
+    assert [(problem.path, problem.reason) for problem in mesh.problems()] == [
+        ("spec.subsets[0].trafficPolicy.tunnel", "NoTcpPort"),
+        ("spec.trafficPolicy.tunnel", "NoTcpPort"),
+    ]

@@ -88,7 +88,7 @@ def test_several_matches_are_several_routes(mesh: Mesh) -> None:
     [
         (None, DEFAULT_RETRY),
         ({"attempts": 0}, None),
-        ({"attempts": 5}, Retry(5, DEFAULT_RETRY.on, DEFAULT_RETRY.statuses)),
+        ({"attempts": 5}, Retry(5, DEFAULT_RETRY.on, safe=DEFAULT_RETRY.safe)),
         ({"attempts": 3, "perTryTimeout": "2s", "retryOn": "5xx,reset"}, Retry(3, ("5xx", "reset"), (), 2.0)),
         ({"attempts": 1, "retryOn": "429, 503"}, Retry(1, ("retriable-status-codes",), (429, 503))),
     ],

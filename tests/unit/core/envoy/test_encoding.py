@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tulle.core import type_urls
 from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
 from tulle.core.envoy.endpoints import encode_endpoints
 from tulle.core.envoy.listeners import encode_outbound, encode_workload
 from tulle.core.envoy.routes import encode_host, encode_table
-from tulle.core.model.destination import Destination, DestinationKey, Endpoint, EndpointSet, Transport
+from tulle.core.model.destination import Destination, DestinationKey, Endpoint, EndpointSet, Locality, Transport
 from tulle.core.model.route import (
+    DEFAULT_RETRY,
     MatchKind,
     NamedMatch,
+    Retry,
     Route,
     RouteMatch,
     RouteTableKey,
@@ -119,8 +123,51 @@ def test_shares_of_nothing_are_not_sent_anything() -> None:
         Route(destinations=(WeightedDestination(other, 0),)),
     )
     host = route_components_pb2.VirtualHost.FromString(encode_host(TABLE, VirtualHost("a", ("a",), routes)).value)
-    assert host.routes[0].route.cluster == REVIEWS.cluster
-    assert host.routes[1].direct_response.status == 500
+    safe, unsafe, nothing = host.routes
+    assert [one.route.cluster for one in (safe, unsafe)] == [REVIEWS.cluster] * 2
+    assert nothing.direct_response.status == 500
+
+
+@pytest.mark.parametrize(
+    ("retry", "expected"),
+    [
+        (DEFAULT_RETRY, [("GET|HEAD|OPTIONS", True), ("", False)]),
+        (Retry(1, ("connect-failure",)), [("", False)]),
+        (Retry(1, ("reset",)), [("", True)]),
+        (None, [("", False)]),
+    ],
+)
+def test_what_may_have_been_acted_on_is_repeated_only_of_safe_methods(
+    retry: Retry | None, expected: list[tuple[str, bool]]
+) -> None:
+    """Broken: an order would be given twice when an instance dies, or a reader see the death; or a rule be overruled."""
+    routes = (Route(destinations=(WeightedDestination(REVIEWS),), retry=retry),)
+    host = route_components_pb2.VirtualHost.FromString(encode_host(TABLE, VirtualHost("a", ("a",), routes)).value)
+    found = [
+        (
+            "".join(header.string_match.safe_regex.regex for header in one.match.headers),
+            "reset" in one.route.retry_policy.retry_on.split(","),
+        )
+        for one in host.routes
+    ]
+    assert found == expected
+
+
+def test_weights_beyond_what_envoy_takes_are_in_proportion() -> None:
+    """Broken: weights that an API allows would be refused by Envoy, with everything else that came in the message."""
+    largest = 2**32 - 1
+    places = [Endpoint("10.0.0.1", 80, weight=largest), Endpoint("10.0.0.2", 80, weight=largest), Endpoint("10.0.0.3", 80)]
+    encoded = encode_endpoints(EndpointSet(REVIEWS, tuple(places), ((Locality(), largest),)))
+    (group,) = endpoint_pb2.ClusterLoadAssignment.FromString(encoded.value).endpoints
+    weights = [one.load_balancing_weight.value for one in group.lb_endpoints]
+    assert sum(weights) <= largest
+    assert (weights[0], weights[2]) == (weights[1], 1)
+    assert weights[0] > largest / 2.01
+    assert group.load_balancing_weight.value <= largest
+    shares = tuple(WeightedDestination(DestinationKey(name, 80), 2**31 - 1) for name in ("a", "b", "c"))
+    host = encode_host(TABLE, VirtualHost("a", ("a",), (Route(destinations=shares, retry=None),)))
+    (route,) = route_components_pb2.VirtualHost.FromString(host.value).routes
+    assert sum(one.weight.value for one in route.route.weighted_clusters.clusters) <= largest
 
 
 def test_an_inverted_match_holds_for_an_absent_header() -> None:

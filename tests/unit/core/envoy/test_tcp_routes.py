@@ -15,7 +15,7 @@ from tulle.core.envoy.source import socket
 from tulle.core.envoy.tcp_routes import chains
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import WeightedDestination
-from tulle.core.model.tcp_route import TcpMatch, TcpRoute
+from tulle.core.model.tcp_route import Carriage, TcpMatch, TcpRoute
 from tulle.pb.envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 
 NAMES = ("*", "*.a.example", "b.a.example", "c.a.example", "d.example")
@@ -26,7 +26,10 @@ SOURCES = ("10.0.0.0/8", "10.9.0.0/16")
 def routes_of(*matches: TcpMatch) -> list[TcpRoute]:
     return [
         TcpRoute(
-            name=str(index), match=match, destinations=(WeightedDestination(DestinationKey(str(index), 1)),), told=bool(index % 2)
+            name=str(index),
+            match=match,
+            destinations=(WeightedDestination(DestinationKey(str(index), 1)),),
+            carriage=Carriage(told=bool(index % 2)),
         )
         for index, match in enumerate(matches)
     ]

@@ -44,7 +44,7 @@ from tulle.core.model.route import (
     WeightedDestination,
 )
 from tulle.core.model.service import Protocol, Resolution
-from tulle.core.model.tcp_route import TcpMatch, TcpRoute
+from tulle.core.model.tcp_route import Carriage, TcpMatch, TcpRoute, Tunnel
 from tulle.core.model.traffic import (
     Connections,
     Cookie,
@@ -269,13 +269,21 @@ def changes(one: tuple[WeightedDestination, ...], many: tuple[WeightedDestinatio
     yield Route(status=200, body=b"a" * MOST_BODY, headers=headers)
     yield Route(match=RouteMatch(percent=12.5), destinations=one)
     yield Route(status=503, body=bytes(range(256)))
+    yield Route(destinations=(WeightedDestination(REVIEWS, named_at=8443), *many))
 
 
 def test_envoy_takes_whatever_the_model_can_say(tmp_path: Path) -> None:
     """Broken: some rows of the model would become resources that Envoy refuses, and the proxy would stay on its old ones."""
     tables = routes()
     matches = (TcpMatch(names=("a.example", "*.example")), TcpMatch(sources=("10.0.0.0/8",)), TcpMatch(names=("*",)))
-    half = tuple(TcpRoute(match=match, destinations=(WeightedDestination(REVIEWS),), told=True) for match in matches)
+    half = tuple(
+        TcpRoute(
+            match=match,
+            destinations=(WeightedDestination(REVIEWS),),
+            carriage=Carriage(told=True, idle_timeout=0.0, max_duration=5.0, tunnel=Tunnel("a.example", 443)),
+        )
+        for match in matches
+    )
     services = tuple(
         OutboundTcp("240.240.0.7", 3306 + at, REVIEWS, sniffed, routes)
         for at, (sniffed, routes) in enumerate(product((False, True), ((), half, (*half, TcpRoute()))))
@@ -284,6 +292,7 @@ def test_envoy_takes_whatever_the_model_can_say(tmp_path: Path) -> None:
     unaddressed = (
         OutboundTcp("", 443, REVIEWS, names=("*.example", "a.example")),
         OutboundTcp("", 443, REVIEWS, names=("b.example",)),
+        OutboundTcp("", 443, REVIEWS, names=("*.named.example",), named_at=443),
         OutboundTcp("", 443, REVIEWS),
         OutboundTcp("10.0.0.0/8", 443, REVIEWS, names=("c.example",)),
         OutboundTcp("fd00::/64", 443, REVIEWS),

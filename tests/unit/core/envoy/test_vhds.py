@@ -136,3 +136,10 @@ async def test_a_new_stream_catches_up(tmp_path: Path) -> None:
             await ads.until(lambda heard: any(kind == "VHDS" for kind, _, _ in heard.requests))
             await ads.quiet()
             assert await ask(key, "a") == 202
+
+
+def test_no_name_of_a_port_is_taken_for_the_name_of_a_host() -> None:
+    """Broken: a port named `a/b` would make a table whose hosts no proxy finds, for Envoy splits their names at the first "/"."""
+    keys = [RouteTableKey(443, "default", "default/gw", section=f"{name}~shop~default") for name in ("a/b", "a%2Fb", "a.b")]
+    assert all("/" not in key.name for key in keys)
+    assert len({key.name for key in keys}) == len(keys)

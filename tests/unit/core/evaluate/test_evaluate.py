@@ -8,10 +8,15 @@ from tulle.core.evaluate import Outcome, Passed, Request, choose_host, decide
 from tulle.core.evaluate.expressions import full_match
 from tulle.core.evaluate.request import normalized
 from tulle.core.model.destination import DestinationKey
+from tulle.core.model.external_auth import ExternalAuth
 from tulle.core.model.route import (
     Abort,
+    Cors,
+    HeaderEdit,
+    Headers,
     MatchKind,
     NamedMatch,
+    Redirect,
     Route,
     RouteMatch,
     RouteTableKey,
@@ -113,6 +118,18 @@ def test_routes_are_told_with_those_that_were_passed_over() -> None:
     assert decide(SIDECAR, [VirtualHost("reviews", ("reviews",), rules)], request, 0.75).destination == V2
 
 
+def test_who_would_be_asked_is_told() -> None:
+    """Broken: a request would be said to go where it goes only with an authorizer's word; or a preflight to need that word."""
+    cors = Cors(origins=(TextMatch(MatchKind.EXACT, "http://a"),))
+    rule = Route("guarded", destinations=(WeightedDestination(V1),), cors=cors, auth=ExternalAuth(V2))
+    hosts = [VirtualHost("reviews", ("reviews",), (rule,))]
+    asked = decide(SIDECAR, hosts, Request("reviews"))
+    assert (asked.asks, asked.outcome, asked.destination) == (V2, Outcome.FORWARD, V1)
+    preflight = (("origin", "http://a"), ("access-control-request-method", "PUT"))
+    answered = decide(SIDECAR, hosts, Request("reviews", "OPTIONS", headers=preflight))
+    assert (answered.asks, answered.outcome, answered.status) == (None, Outcome.RESPOND, 200)
+
+
 def test_what_nobody_else_answers() -> None:
     """Broken: the status that the proxy itself gives would be told wrongly."""
     broken = VirtualHost("broken", ("broken",), (Route("broken", status=500, abort=Abort(418)),))
@@ -128,3 +145,28 @@ def test_what_nobody_else_answers() -> None:
     ):
         decision = decide(key, hosts, Request(host))
         assert (decision.outcome, decision.status) == wanted
+
+
+@pytest.mark.parametrize(("route", "status", "grpc"), [(Route(status=503), 503, 14), (Route(status=418), 418, 2)])
+def test_calls_of_grpc_are_answered_in_grpc(route: Route, status: int, grpc: int) -> None:
+    """Broken: a status would be told that no caller ever sees, for a call of gRPC gets 200 with a status of gRPC."""
+    hosts = [VirtualHost("a", ("a",), (route,))]
+    for kind, wanted in (("application/grpc+proto", (200, grpc)), ("application/grpc-web", (status, None))):
+        decision = decide(SIDECAR, hosts, Request("a", "POST", headers=(("content-type", kind),)))
+        assert (decision.status, decision.grpc) == wanted
+    nothing = decide(SIDECAR, [], Request("a", "POST", headers=(("content-type", "application/grpc"),)))
+    assert (nothing.outcome, nothing.status, nothing.grpc) == (Outcome.NO_ROUTE, 200, 12)
+    aborted = [VirtualHost("a", ("a",), (Route(abort=Abort(200, grpc=5)),))]
+    assert decide(SIDECAR, aborted, Request("a")).grpc is None
+
+
+def test_a_route_that_answers_itself_answers_preflights_too() -> None:
+    """Broken: a redirect would be said to let other origins ask, which it does not; or an answer to have headers it lacks."""
+    cors = Cors(origins=(TextMatch(MatchKind.EXACT, "http://a"),))
+    added = Headers(response=HeaderEdit(set=(("x", "y"),)))
+    preflight = Request("a", "OPTIONS", headers=(("origin", "http://a"), ("access-control-request-method", "PUT")))
+    away = decide(SIDECAR, [VirtualHost("a", ("a",), (Route(redirect=Redirect(host="b"), cors=cors),))], preflight)
+    assert (away.outcome, away.status) == (Outcome.REDIRECT, 301)
+    to = Route(destinations=(WeightedDestination(V1),), cors=cors, headers=added)
+    answered = decide(SIDECAR, [VirtualHost("a", ("a",), (to,))], preflight)
+    assert (answered.outcome, answered.status, answered.response) == (Outcome.RESPOND, 200, ())

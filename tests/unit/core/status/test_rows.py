@@ -90,7 +90,7 @@ def test_udp_does_not_conflict_with_tcp(mesh: Mesh) -> None:
     mesh.apply([gateway("gw", "default", listener("web", 53), listener("udp", 53, "UDP"))])
     found = listeners(mesh)
     assert said(found["web"]["conditions"], "Accepted") == "True Accepted"
-    assert said(found["udp"]["conditions"], "Accepted") == "False UnsupportedProtocol"
+    assert said(found["udp"]["conditions"], "Accepted") == "True Accepted"
 
 
 def test_a_port_that_the_proxy_has_for_itself(mesh: Mesh) -> None:
@@ -265,8 +265,8 @@ def test_istio_objects_say_what_analysis_found(mesh: Mesh) -> None:
 
 def test_a_kind_that_is_not_acted_on_is_not_reconciled(mesh: Mesh) -> None:
     """Somebody's policy would be called enforced while nothing enforces it."""
-    raw = {"apiVersion": "telemetry.istio.io/v1", "kind": "Telemetry", "metadata": {"name": "s"}, "spec": {}}
-    kind = next(kind for kind in KINDS if not kind.acted_on and kind.kind == "Telemetry")
+    raw = {"apiVersion": "networking.istio.io/v1beta1", "kind": "ProxyConfig", "metadata": {"name": "s"}, "spec": {}}
+    kind = next(kind for kind in KINDS if not kind.acted_on and kind.kind == "ProxyConfig")
     assert obj(raw)
     mesh.pipeline.commit({(kind.resource, "default", "s"): obj(raw)})
     found = status(mesh, kind.resource, "s")
@@ -339,6 +339,18 @@ def test_who_is_to_blame_for_a_resource(mesh: Mesh) -> None:
     host = "9080.default/reviews.default.svc.cluster.local:9080"
     assert made_by("default/curl", type_urls.VIRTUAL_HOST, host) == ["VirtualService default/vs"]
     assert made_by("default/curl", type_urls.CLUSTER, "no such thing") == []
+    external = {"hosts": ["db.example"], "ports": [{"number": 5432, "name": "pg", "protocol": "TCP"}], "resolution": "DNS"}
+    rule_ = {"host": "db.example", "trafficPolicy": {"loadBalancer": {"simple": "RANDOM"}}}
+    tcp = {"hosts": ["db.example"], "tcp": [{"route": [{"destination": {"host": "db.example"}}]}]}
+    parts = (("ServiceEntry", "db", external), ("DestinationRule", "db", rule_), ("VirtualService", "tcp", tcp))
+    istio = "networking.istio.io/v1"
+    mesh.apply([obj({"apiVersion": istio, "kind": kind, "metadata": {"name": name}, "spec": spec}) for kind, name, spec in parts])
+    cluster = "outbound|5432||db.example"
+    assert made_by("default/curl", type_urls.CLUSTER, cluster) == ["DestinationRule default/db", "ServiceEntry default/db"]
+    (listener_,) = (name for name in mesh.pipeline.table("namespace/default", type_urls.LISTENER) if name.endswith("_5432"))
+    assert made_by("default/curl", type_urls.LISTENER, listener_) == ["ServiceEntry default/db", "VirtualService default/tcp"]
+    endpoints = made_by("default/curl", type_urls.ENDPOINT, "outbound|9080||ratings.default.svc.cluster.local")
+    assert endpoints == ["Service default/ratings", "WorkloadEntry default/ratings-v1"]
 
 
 def test_listeners_have_a_revision(mesh: Mesh) -> None:

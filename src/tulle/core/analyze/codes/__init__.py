@@ -2,12 +2,12 @@
 
 A code never changes its meaning and is never given to another; `tests/unit/core/analyze/codes.txt` holds all that were ever
 given. The hundreds tell the subject: 01 references, 02 routing, 03 TLS and security, 04 gateways, 05 versions and what is not
-supported, 06 documents, 07 workloads.
+supported, 06 documents, 07 workloads, 08 telemetry.
 """
 
 from __future__ import annotations
 
-from tulle.core.analyze.codes import documents, gateways, references, routing, security, versions, workloads
+from tulle.core.analyze.codes import documents, gateways, references, routing, security, telemetry, versions, workloads
 from tulle.core.analyze.codes.code import Code
 from tulle.kit.problem import Problem, Severity
 
@@ -21,6 +21,7 @@ SUBJECTS = {
     "05": "Versions, and what is not supported",
     "06": "Documents",
     "07": "Services and workloads",
+    "08": "Telemetry",
 }
 CODES: tuple[Code, ...] = (
     *references.CODES,
@@ -30,6 +31,7 @@ CODES: tuple[Code, ...] = (
     *versions.CODES,
     *documents.CODES,
     *workloads.CODES,
+    *telemetry.CODES,
 )
 BY_CODE = {code.code: code for code in CODES}
 _BY_REASON: dict[tuple[str, Severity, str], Code] = {

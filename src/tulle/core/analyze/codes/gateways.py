@@ -46,4 +46,12 @@ CODES = (
         "allowedRoutes names a kind of routes that a listener of this protocol cannot take.",
         "name only kinds that it takes, or leave allowedRoutes.kinds out",
     ),
+    warning(
+        "TUL0406",
+        "QuicNotServed",
+        "HTTP/3 is asked for where it cannot be spoken",
+        "HTTP/3 is TLS 1.3 over UDP: it needs a listener of protocol HTTPS whose TLS ends at the gateway. Envoy asks no client "
+        "for a certificate over it, and nobody speaks the PROXY protocol before it.",
+        "serve it by another Gateway, or leave the annotation out",
+    ),
 )

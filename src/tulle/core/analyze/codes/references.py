@@ -145,4 +145,13 @@ CODES = (
         "A VirtualService delegates, over others or at once, to itself. The rule that closes the circle has no effect.",
         "let one of them have the routes",
     ),
+    error(
+        "TUL0119",
+        "NotExported",
+        "The Service is not exported to this namespace",
+        "A route sends to a Service or a host whose exportTo leaves out the route's namespace. Proxies there are not sent it: "
+        "requests are answered 503 (500 for a backend of the Gateway API).",
+        "name the namespace in the ServiceEntry's spec.exportTo, or in the Service's annotation networking.istio.io/exportTo",
+        istio="IST0101",
+    ),
 )

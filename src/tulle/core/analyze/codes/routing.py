@@ -139,4 +139,25 @@ CODES = (
         "The rules under tls and tcp hold on ports that are not declared as HTTP; those under http hold on the others.",
         "write the rules under http, or do not declare the port as HTTP",
     ),
+    warning(
+        "TUL0218",
+        "AddressClash",
+        "An address of a Sidecar's egress listener is asked for twice",
+        "What is called at one address and port is told apart by HTTP's Host or the server name of TLS, and by nothing else.",
+        "give each listener an address or a port of its own, and one host where no name is told",
+    ),
+    warning(
+        "TUL0219",
+        "NothingBehind",
+        "Nothing is behind a listener of a Sidecar",
+        "An egress listener with an address of its own leads to those of its hosts that have its port, or one port alone.",
+        "write the port of a service, and a host that is one",
+    ),
+    warning(
+        "TUL0220",
+        "NoUdpPort",
+        "A UDPRoute for a Service without a UDP port",
+        "A UDPRoute whose parent is a Service is for the UDP ports of that, and it has none.",
+        "name a Service with a port of protocol UDP, or write a TCPRoute",
+    ),
 )

@@ -85,4 +85,51 @@ CODES = (
         "make it with: kubectl create secret tls NAME --cert=FILE --key=FILE",
         istio="IST0161",
     ),
+    warning(
+        "TUL0311",
+        "NotHonoured",
+        "A part of the policy cannot be kept as it is written, and more is denied",
+        "A policy asks of requests what no proxy here can tell of them. What it would allow for that reason is not allowed; what "
+        "it would deny is denied without being asked.",
+        "ask for something else: principals, namespaces, ipBlocks, hosts, ports, methods, paths, request.headers[...], "
+        "request.auth.claims[...]",
+    ),
+    warning(
+        "TUL0312",
+        "NoKeys",
+        "There are no keys that tokens could be checked with",
+        "A RequestAuthentication has no usable key set, and none came from where it says. While there is none its tokens are "
+        "refused; where there was one, that is used on.",
+        "look whether the URL answers this control plane, with RSA keys of 2048 bits and more, P-256, P-384, P-521 or Ed25519",
+    ),
+    error(
+        "TUL0313",
+        "OwnTrustDomain",
+        "The mesh is federated with itself",
+        "A trust domain of federatedTrustDomains is the mesh's own, or one of its aliases. The entry has no effect.",
+        "name the other trust domain, or remove the entry",
+    ),
+    error(
+        "TUL0314",
+        "BadBundle",
+        "The trust bundle cannot be used",
+        "A trustDomainBundle is not the SPIFFE bundle document of its trust domain. Nothing of it is believed.",
+        "take it as the other side prints it: tulle federation bundle",
+    ),
+    warning(
+        "TUL0315",
+        "Unguarded",
+        "Datagrams reach a workload past its policies",
+        "Mutual TLS and AuthorizationPolicies are for TCP. A workload that takes only mutual TLS, or for which a policy says who "
+        "gets in, has a UDP port all the same: what comes there is not encrypted, and nobody is asked who he is.",
+        "let the application check who calls (DTLS, QUIC, keys of its own), keep others away by a firewall, or do without UDP",
+    ),
+    warning(
+        "TUL0316",
+        "StrictIngress",
+        "A Sidecar offers TLS at a port that takes only the mesh's",
+        "The tls of an ingress listener is for callers from outside the mesh. Under a PeerAuthentication with STRICT the port "
+        "takes mutual TLS of the mesh's identities and nothing else, so that nobody can use it.",
+        "make an exception for the port: portLevelMtls with mode PERMISSIVE, in a PeerAuthentication that selects the workload",
+    ),
 )

@@ -28,4 +28,28 @@ CODES = (
         "write appProtocol: http (http2, grpc, tcp, tls, ...)",
         istio="IST0118",
     ),
+    warning(
+        "TUL0704",
+        "NoServiceOfSlice",
+        "The EndpointSlice is of no Service",
+        "The label kubernetes.io/service-name says whose endpoints a slice holds. Without a Service of that name in its "
+        "namespace nobody calls them.",
+        "correct the label, or apply the Service",
+    ),
+    warning(
+        "TUL0705",
+        "NoPortOfSlice",
+        "A port of the EndpointSlice is none of its Service",
+        "Ports of a slice are those of its Service with the same name. One with another name is never called.",
+        "give the port the name that it has in the Service",
+    ),
+    warning(
+        "TUL0706",
+        "CertificateNotRenewed",
+        "A certificate should have been renewed",
+        "Nodes renew certificates at half of their life. One that is past three quarters of it is about to end, and with it all "
+        "that its holder begins.",
+        "look at `tulle certs` and the log of the node: it cannot reach the control plane, or is refused",
+        kinds="WorkloadEntry Node",
+    ),
 )

@@ -1,0 +1,244 @@
+"""`tulle rollout`: a new version of a service gets its traffic step by step, and loses it when its measurements break."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tulle.cli.connection import asked, connect, mesh_option, namespace_option
+from tulle.cli.terminal import table
+
+if TYPE_CHECKING:
+    from tulle.api.kind import Kind
+    from tulle.client.api import ApiClient
+
+F = TypeVar("F", bound=Callable[..., Any])
+Raw = dict[str, Any]
+
+_COMMAND = "tulle.dev/rollout"  # an annotation: what a person asks for, and when
+_MANAGER = "tulle-rollout"
+_HEADER = ["rollout", "service", "strategy", "phase", "candidate", "step", "failed checks", "message"]
+_ROUTES = {
+    "httproute": ("gateway.networking.k8s.io", "HTTPRoute"),
+    "grpcroute": ("gateway.networking.k8s.io", "GRPCRoute"),
+    "virtualservice": ("networking.istio.io", "VirtualService"),
+}
+
+
+@click.group()
+def rollout() -> None:
+    """New versions that get their traffic step by step, and lose it when they fail."""
+
+
+def _wish(function: F) -> F:
+    """What a new rollout is to be."""
+    for option in reversed(
+        (
+            click.argument("name"),
+            click.option("--service", required=True, prompt="Service that callers name", help="The Service that callers name."),
+            click.option(
+                "--route",
+                required=True,
+                prompt="Route that has the weights (KIND/NAME[/RULE])",
+                help="Whose weights are written: KIND/NAME[/RULE], of KIND httproute, grpcroute or virtualservice.",
+            ),
+            click.option(
+                "--stable", required=True, prompt="Version that is there", help="The `version` label that has the traffic."
+            ),
+            click.option("--candidate", required=True, prompt="New version", help="The `version` label that is to get it."),
+            click.option("--step", type=click.IntRange(1, 100), default=10, show_default=True, help="Percent more in each step."),
+            click.option(
+                "--max", "most", type=click.IntRange(1, 100), default=50, show_default=True, help="Percent, before all of it."
+            ),
+            click.option("--interval", default="1m", show_default=True, help="How long a step takes at least."),
+            click.option("--threshold", type=int, default=5, show_default=True, help="Failed checks before it goes back."),
+            click.option(
+                "--success",
+                type=click.FloatRange(0, 100),
+                default=99.0,
+                show_default=True,
+                help="Least success rate, in percent.",
+            ),
+            click.option("--latency", type=float, default=None, help="Most that 99 of 100 requests may take, in ms."),
+            namespace_option,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@rollout.command()
+@_wish
+def init(**wish: Any) -> int:
+    """Print a Rollout to be changed and applied; asks for what is not given.
+
+    \b
+    tulle rollout init reviews > rollout.yaml
+    """
+    from tulle.cli.document import dump
+
+    click.echo(dump(_document(**wish), "yaml"), nl=False)
+    return 0
+
+
+@rollout.command()
+@_wish
+@mesh_option
+def create(kubeconfig: str | None, **wish: Any) -> int:
+    """Begin to roll a version out.
+
+    \b
+    tulle rollout create reviews --service reviews --route virtualservice/reviews --stable v2 --candidate v3
+    """
+    body = _document(**wish)
+    asked(connect(kubeconfig, lambda api: api.create(body, field_manager=_MANAGER)))
+    click.echo(f"rollout/{body['metadata']['name']} created; see how it goes with: tulle rollout status -w")
+    return 0
+
+
+def _document(
+    name: str,
+    service: str,
+    route: str,
+    stable: str,
+    candidate: str,
+    step: int,
+    most: int,
+    interval: str,
+    threshold: int,
+    success: float,
+    latency: float | None,
+    namespace: str,
+) -> Raw:
+    kind, _slash, rest = route.partition("/")
+    named, _slash, rule = rest.partition("/")
+    if kind.lower() not in _ROUTES or not named:
+        raise click.UsageError(f"--route: found {route!r}; needed KIND/NAME, of KIND {', '.join(_ROUTES)}")
+    group, word = _ROUTES[kind.lower()]
+    metrics: list[Raw] = [{"name": "request-success-rate", "thresholdRange": {"min": success}}]
+    if latency is not None:
+        metrics.append({"name": "request-duration", "thresholdRange": {"max": latency}})
+    return {
+        "apiVersion": "tulle.dev/v1alpha1",
+        "kind": "Rollout",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "targetRef": {"kind": "Service", "name": service},
+            "stable": {"version": stable},
+            "candidate": {"version": candidate},
+            "routeRef": {"group": group, "kind": word, "name": named} | ({"sectionName": rule} if rule else {}),
+            "strategy": "Canary",
+            "analysis": {
+                "interval": interval,
+                "threshold": threshold,
+                "stepWeight": step,
+                "maxWeight": most,
+                "metrics": metrics,
+            },
+        },
+    }
+
+
+@rollout.command()
+@click.argument("name", required=False)
+@click.option("-w", "--watch", is_flag=True, help="Go on, and show every change.")
+@namespace_option
+@mesh_option
+def status(name: str | None, watch: bool, namespace: str, kubeconfig: str | None) -> int:
+    """Show how far rollouts are, and why. With NAME, exit status 1 where it has gone back to the stable version."""
+
+    async def ask(api: ApiClient) -> int:
+        kind = _kind()
+        found = [await api.get(kind, name, namespace)] if name else (await api.list(kind, namespace))["items"]
+        click.echo(table(_HEADER, [_row(one) for one in found]) if found else "no rollouts", err=not found)
+        if watch:
+            since = max((int(one["metadata"]["resourceVersion"]) for one in found), default=0)
+            shown = {one["metadata"]["name"]: _row(one) for one in found}
+            async for event in api.watch(kind, namespace, since=str(since) if since else ""):
+                one = event["object"]
+                row = _row(one) if event["type"] in ("ADDED", "MODIFIED") else []
+                if row and name in (None, row[0]) and shown.get(row[0]) != row:
+                    click.echo("  ".join(row))
+                    shown[row[0]] = row
+                    found = [one]
+                if name and row and row[0] == name and (one.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+                    break
+        return int(bool(name) and (found[0].get("status") or {}).get("phase") == "Failed")
+
+    return asked(connect(kubeconfig, ask))
+
+
+def _row(one: Raw) -> list[str]:
+    spec, said = one["spec"], one.get("status") or {}
+    refused = [condition["message"] for condition in said.get("conditions") or () if condition["status"] == "False"]
+    weight = said.get("weight")
+    return [
+        one["metadata"]["name"],
+        spec["targetRef"]["name"],
+        spec.get("strategy", "Canary"),
+        "Refused" if refused else said.get("phase", "-"),
+        "-" if weight is None else f"{weight}%",
+        str(said.get("step", 0) + 1),
+        f"{said.get('failedChecks', 0)} of {spec['analysis'].get('threshold', 5)}",
+        "; ".join(refused) or said.get("message", ""),
+    ]
+
+
+def _command(word: str, help_text: str) -> None:
+    @rollout.command(word, help=help_text)
+    @click.argument("name")
+    @namespace_option
+    @mesh_option
+    def command(name: str, namespace: str, kubeconfig: str | None) -> int:
+        patch: Raw = {}
+        if word != "pause":
+            patch["metadata"] = {"annotations": {_COMMAND: f"{word} {time.time():.3f}"}}
+        if word in ("pause", "resume"):
+            patch["spec"] = {"suspend": word == "pause"}
+        asked(connect(kubeconfig, lambda api: api.patch(_kind(), name, patch, namespace, field_manager=_MANAGER)))
+        click.echo(f"rollout/{name}: {_SAID[word]}")
+        return 0
+
+
+_SAID = {
+    "promote": "all of the traffic goes to the candidate",
+    "abort": "all of the traffic goes to the stable version",
+    "pause": "all of the traffic goes to the stable version until it is resumed",
+    "resume": "begins anew",
+}
+_command("promote", "Give the candidate all of the traffic now, whatever its measurements say.")
+_command("abort", "Give the stable version all of the traffic again, for good.")
+_command("pause", "Give the stable version all of the traffic again, until it is resumed.")
+_command("resume", "Begin the steps anew: after a pause, an abort, a failure, or weights that somebody else has written.")
+
+
+@rollout.command()
+@click.argument("name")
+@namespace_option
+@mesh_option
+def history(name: str, namespace: str, kubeconfig: str | None) -> int:
+    """Show what happened to a rollout in the last hour, the newest last."""
+
+    async def ask(api: ApiClient) -> list[Raw]:
+        from tulle.api.registry import kind_for
+
+        kind = kind_for("", "Event")
+        assert kind is not None
+        said = f"involvedObject.kind=Rollout,involvedObject.name={name}"
+        return list((await api.list(kind, namespace, field_selector=said))["items"])
+
+    found = sorted(asked(connect(kubeconfig, ask)), key=lambda one: one["lastTimestamp"])
+    rows = [[one["lastTimestamp"], one["reason"], str(one.get("count", 1)), one["message"]] for one in found]
+    click.echo(table(["time", "what", "times", "why"], rows) if rows else "nothing is known of it", err=not rows)
+    return 0 if rows else 1
+
+
+def _kind() -> Kind:
+    from tulle.api.registry import kind_for
+
+    kind = kind_for("tulle.dev", "Rollout")
+    assert kind is not None
+    return kind

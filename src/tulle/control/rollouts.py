@@ -1,0 +1,241 @@
+"""Roll-outs: looks at each Rollout twice a second, and does what `core.rollout` decides.
+
+    Rollout, route, instances, Tally ──▶ `decide` ──▶ status ──▶ the route's weights
+                                            └──▶ Events
+
+A controller: it runs on one control plane at a time and keeps nothing that must survive. What is decided is in the object's
+status before it is done; whoever leads next reads it there and does what is missing. Of a route only weights are written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+
+from tulle.api.own import Rollout
+from tulle.api.registry import kind_for, kind_of_resource
+from tulle.control.apiserver.errors import Denial
+from tulle.control.apiserver.objects import Objects
+from tulle.control.apiserver.table import timestamp
+from tulle.control.apiserver.target import Target, Writing
+from tulle.control.events import Events
+from tulle.control.telemetry.tally import Tallies, Versions
+from tulle.core.compile.rollout_versions import Asked, version_instances, version_side
+from tulle.core.pipeline import Pipeline
+from tulle.core.rollout.decide import Seen, State, decide
+from tulle.core.rollout.plan import plan, unsupported
+from tulle.core.rollout.record import state_of, status_of
+from tulle.core.rollout.steering import Side, Sides, found, steered
+from tulle.kit.errors import TulleError
+from tulle.ports import Stored
+
+log = structlog.get_logger("tulle.rollouts")
+
+Raw = dict[str, Any]
+Place = tuple[str, str]  # namespace, name
+
+RESOURCE = "rollouts.tulle.dev"
+FINALIZER = "tulle.dev/rollout"
+# What a person asks for: `promote`, `abort` or `resume`, and when.
+COMMAND = "tulle.dev/rollout"
+MANAGER = "tulle-rollouts"
+_WRITING = Writing(MANAGER)
+_TICK = 0.5  # seconds
+
+
+class Rollouts:
+    """`run` until cancelled. `now`: seconds since the epoch."""
+
+    def __init__(self, objects: Objects, pipeline: Pipeline, events: Events, tallies: Tallies, now: Callable[[], float]) -> None:
+        self.objects, self.pipeline, self.events, self.tallies, self.now = objects, pipeline, events, tallies, now
+        self._read: dict[Place, tuple[int, Rollout]] = {}
+        self._failing: set[Place] = set()
+
+    async def run(self) -> None:
+        """Look at all of them, again and again."""
+        while True:
+            await self.once()
+            await asyncio.sleep(_TICK)
+
+    async def once(self) -> None:
+        """Look at all of them."""
+        try:
+            stored, _revision = await self.objects.store.list(RESOURCE)
+        except TulleError as error:
+            log.warning("rollouts could not be read; trying again", why=str(error))
+            return
+        places = {(one.key.namespace, one.key.name) for one in stored}
+        self.tallies.keep(places)
+        self._read = {place: read for place, read in self._read.items() if place in places}
+        taken: dict[tuple[str, str], str] = {}
+        for one in sorted(stored, key=lambda one: (one.body["metadata"].get("creationTimestamp", ""), one.key.name)):
+            place = one.key.namespace, one.key.name
+            try:
+                await self._one(place, one, taken)
+                self._failing.discard(place)
+            except (Denial, TulleError) as error:
+                if place not in self._failing:
+                    log.warning(
+                        "a rollout waits: something could not be read or written", rollout="/".join(place), why=str(error)
+                    )
+                self._failing.add(place)
+
+    def _decoded(self, place: Place, stored: Stored) -> Rollout:
+        read = self._read.get(place)
+        if read is None or read[0] != stored.revision:
+            read = self._read[place] = stored.revision, Rollout.model_validate(stored.body)
+        return read[1]
+
+    async def _one(self, place: Place, stored: Stored, taken: dict[tuple[str, str], str]) -> None:
+        one = self._decoded(place, stored)
+        metadata = stored.body["metadata"]
+        deleted = bool(metadata.get("deletionTimestamp"))
+        marked = FINALIZER in (metadata.get("finalizers") or ())
+        if deleted and not marked:
+            return
+        refused = "; ".join(unsupported(one.spec))
+        if not deleted and (other := taken.setdefault((place[0], one.spec.target_ref.name), place[1])) != place[1]:
+            refused = f"spec.targetRef: found Service {one.spec.target_ref.name}, which Rollout {other} rolls out; needed another"
+        if not marked:
+            await self._mark(place, there=True)
+        before, wanted = state_of(one.status), plan(one.spec)
+        route = await self._route(place, one)
+        command = str((metadata.get("annotations") or {}).get(COMMAND, ""))
+        seen = msgspec.structs.replace(self._seen(place, one, route, before), deleted=deleted, refused=refused, command=command)
+        decision = decide(wanted, before, seen, self.now())
+        if (decision.state.checked, decision.state.identity) != (before.checked, before.identity):
+            self.tallies.forget(place)
+        await self._write(place, stored, decision.state, refused)
+        for note in decision.notes:
+            log.info("rollout", rollout="/".join(place), reason=note.reason, message=note.message)
+            await self.events.record(stored.body, "Warning" if note.bad else "Normal", note.reason, note.message)
+        if route is not None and decision.state.identity:
+            await self._steer(one, decision.state, route)
+        if decision.over:
+            await self._mark(place, there=False)
+
+    async def _route(self, place: Place, one: Rollout) -> Route | None:
+        """The route that is steered; None where it is not there."""
+        ref = one.spec.route_ref
+        kind = kind_for(ref.group, ref.kind)
+        assert kind is not None
+        target = Target(kind, kind.versions[0], place[0], ref.name)
+        stored = await self.objects.store.get(target.key)
+        if stored is None:
+            return None
+        names = None if kind.kind == "VirtualService" else _backends(stored.body, place[0])
+        asked = [
+            Asked(place[0], one.spec.target_ref.name, version.version or "", version.service or "", names)
+            for version in (one.spec.stable, one.spec.candidate)
+        ]
+        get = self.pipeline.flow.get
+        return Route(target, stored.body, asked[1], Sides(*(get(version_side, one) or _NOBODY for one in asked)))
+
+    def _seen(self, place: Place, one: Rollout, route: Route | None, state: State) -> Seen:
+        """What is seen of the route, the instances and the traffic."""
+        ref = one.spec.route_ref
+        if route is None:
+            return Seen(None, f"spec.routeRef: {ref.kind} {place[0]}/{ref.name} is not there")
+        share = found(route.body, route.sides, *_rules(one, state))
+        tally = self.tallies.of(place, _versions(place[0], one, route.sides))
+        return Seen(
+            weight=share.weight,
+            trouble=share.trouble,
+            healthy=self.pipeline.flow.get(version_instances, route.candidate),
+            stable=tally.traffic(candidate=False),
+            candidate=tally.traffic(candidate=True),
+            heard=self.tallies.heard,
+        )
+
+    async def _write(self, place: Place, stored: Stored, state: State, refused: str) -> None:
+        """The status, where it is another than the one that stands."""
+        metadata = stored.body["metadata"]
+        generation, now = int(metadata.get("generation") or 0), timestamp(self.now())
+
+        def change(live: Raw) -> Raw:
+            standing: Raw = next(iter((live.get("status") or {}).get("conditions") or ()), {})
+            condition = {
+                "type": "Accepted",
+                "status": "False" if refused else "True",
+                "reason": "Invalid" if refused else "Accepted",
+                "message": refused,
+                "observedGeneration": generation,
+                "lastTransitionTime": now,
+            }
+            if standing.get("status") == condition["status"]:
+                condition["lastTransitionTime"] = standing["lastTransitionTime"]
+            wanted = status_of(state, generation, condition)
+            # Another object of the name, or a new wish: the next look is for that.
+            current = (live["metadata"].get("uid"), live["metadata"].get("generation")) == (metadata.get("uid"), generation)
+            return {**live, "status": wanted} if current and live.get("status") != wanted else live
+
+        if change(stored.body) is not stored.body:
+            await self.objects.patch(_itself(place, "status"), change, _WRITING)
+
+    async def _mark(self, place: Place, *, there: bool) -> None:
+        """The finalizer, which holds the object back until its traffic is the stable version's."""
+
+        def change(live: Raw) -> Raw:
+            marks = [mark for mark in live["metadata"].get("finalizers") or () if mark != FINALIZER]
+            return {**live, "metadata": {**live["metadata"], "finalizers": [*marks, FINALIZER] if there else marks}}
+
+        await self.objects.patch(_itself(place), change, _WRITING)
+
+    async def _steer(self, one: Rollout, state: State, route: Route) -> None:
+        """Give the candidate the weight that it is to have, where it has what it had before."""
+        section, everywhere = _rules(one, state)
+        weight = found(route.body, route.sides, section, everywhere=everywhere).weight
+        if weight in (None, state.weight) or state.phase == "Succeeded" or not (everywhere or weight == state.was):
+            return
+
+        def change(live: Raw) -> Raw:
+            if found(live, route.sides, section, everywhere=everywhere).weight != weight:
+                return live  # another was faster: the next look sees it
+            return steered(live, route.sides, state.weight, section)
+
+        await self.objects.patch(route.target, change, _WRITING)
+
+
+class Route(NamedTuple):
+    """The route that is steered, and how it names both versions; `candidate` asks for the instances of that."""
+
+    target: Target
+    body: Raw
+    candidate: Asked
+    sides: Sides
+
+
+_NOBODY = Side(())
+
+
+def _itself(place: Place, subresource: str = "") -> Target:
+    kind = kind_of_resource(RESOURCE)
+    assert kind is not None
+    return Target(kind, kind.versions[0], *place, subresource)
+
+
+def _rules(one: Rollout, state: State) -> tuple[str, bool]:
+    """The name of the rule that is steered ("": all), and whether all must have the weight: at the end of an A/B test."""
+    if one.spec.strategy == "ABTest" and state.phase in ("Finalising", "Succeeded"):
+        return "", True
+    return one.spec.route_ref.section_name or "", False
+
+
+def _backends(route: Raw, namespace: str) -> tuple[str, ...]:
+    """The Services of the namespace that a route of the Gateway API names."""
+    refs = [ref for rule in (route.get("spec") or {}).get("rules") or () for ref in rule.get("backendRefs") or ()]
+    return tuple(sorted({str(ref.get("name")) for ref in refs if (ref.get("namespace") or namespace) == namespace}))
+
+
+def _versions(namespace: str, one: Rollout, sides: Sides) -> Versions:
+    """How calls to both versions are told apart."""
+    stable, candidate = one.spec.stable, one.spec.candidate
+    first, second = (frozenset("/".join(key) for key in side.services) for side in (sides.stable, sides.candidate))
+    if stable.version and candidate.version:
+        target = f"{namespace}/{one.spec.target_ref.name}"
+        return Versions(first | {target}, second | {target}, stable.version, candidate.version)
+    return Versions(first, second)

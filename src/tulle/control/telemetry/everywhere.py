@@ -1,0 +1,73 @@
+"""What all control planes were told of calls: nodes report to the one that they are connected to, and people ask any.
+
+api.py ──▶ everywhere.py ──▶ window.py
+                └──/telemetry/counted──▶ everywhere.py of the others
+"""
+
+from __future__ import annotations
+
+from operator import add
+
+import msgspec
+
+from tulle.control.telemetry.others import Others, nobody
+from tulle.control.telemetry.window import Window
+from tulle.core.model.calls import Count, Edge, added
+
+PATH = "/telemetry/counted"
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The calls from `start` `until` a time (None: now); and how many came between each of `times` and the next."""
+
+    start: float
+    until: float | None = None
+    times: tuple[float, ...] = ()
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """The calls, as far as they are known: since `begins`. `dropped`: of more kinds than there is room for."""
+
+    begins: float
+    calls: tuple[tuple[Edge, Count], ...] = ()
+    series: tuple[tuple[Edge, tuple[int, ...]], ...] = ()
+    dropped: int = 0
+
+
+class Found(msgspec.Struct):
+    """The same, of all control planes."""
+
+    begins: float
+    calls: dict[Edge, Count]
+    series: dict[Edge, tuple[int, ...]]
+    dropped: int
+
+
+class Everywhere:
+    """`window` is what this control plane was told; `others` asks the rest. One that does not answer is left out."""
+
+    def __init__(self, window: Window, others: Others = nobody) -> None:
+        self._window, self._others = window, others
+
+    def here(self, asked: Asked) -> Counted:
+        """What this one knows."""
+        window = self._window
+        series = window.series(asked.times) if asked.times else {}
+        calls = window.between(asked.start, asked.until)
+        return Counted(max(window.begins, asked.start), tuple(calls.items()), tuple(series.items()), window.dropped)
+
+    async def found(self, asked: Asked) -> Found:
+        """What all know. Where one was started later than another, all of it is known since the earlier one was."""
+        own = self.here(asked)
+        found = Found(own.begins, dict(own.calls), dict(own.series), own.dropped)
+        for answer in await self._others(PATH, {"asked": msgspec.json.encode(asked).decode()}):
+            told = msgspec.convert(answer, Counted)
+            found.begins = min(found.begins, told.begins)
+            found.dropped += told.dropped
+            for edge, count in told.calls:
+                there = found.calls.get(edge)
+                found.calls[edge] = count if there is None else added(there, count)
+            for edge, values in told.series:
+                before = found.series.get(edge)
+                found.series[edge] = values if before is None else tuple(map(add, before, values))
+        return found

@@ -1,0 +1,96 @@
+"""The traffic of two versions since somebody last asked for it anew: what roll-outs judge. Pure; fed with nodes' reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from tulle.core.model.calls import Count, Edge, added, failed
+from tulle.core.rollout.judge import Traffic
+
+_SIDES = ("source", "destination")
+
+
+class Versions(msgspec.Struct, frozen=True):
+    """How both versions are told apart: by `namespace/name` of Services, and by the version that these must have ("": any)."""
+
+    stable: frozenset[str]
+    candidate: frozenset[str]
+    stable_version: str = ""
+    candidate_version: str = ""
+
+    def candidates(self, edge: Edge) -> bool | None:
+        """Whether a call was one to the candidate; None where it was to neither."""
+        name, _dot, rest = edge.service.partition(".")
+        service = f"{rest.partition('.')[0]}/{name}"
+        for is_candidate, services, version in (
+            (False, self.stable, self.stable_version),
+            (True, self.candidate, self.candidate_version),
+        ):
+            if service in services and version in ("", edge.destination_version):
+                return is_candidate
+        return None
+
+
+class Tally:
+    """What was counted for one roll-out."""
+
+    def __init__(self, versions: Versions) -> None:
+        self.versions = versions
+        self._counts: dict[tuple[bool, str, bool], Count] = {}
+
+    def add(self, rows: Iterable[tuple[Edge, Count]]) -> None:
+        """Calls that proxies have told of."""
+        for edge, count in rows:
+            if edge.reporter in _SIDES and (candidate := self.versions.candidates(edge)) is not None:
+                key = candidate, edge.reporter, failed(edge)
+                self._counts[key] = added(self._counts.get(key, Count()), count)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._counts = {}
+
+    def traffic(self, *, candidate: bool) -> Traffic:
+        """As callers' proxies saw it, who know also of what did not arrive; as the called's did where no caller's told."""
+        for side in _SIDES:
+            good = self._counts.get((candidate, side, False), Count())
+            bad = self._counts.get((candidate, side, True), Count())
+            both = added(good, bad)
+            if both.calls:
+                return Traffic(both.calls, bad.calls, both.buckets)
+        return Traffic()
+
+
+class Tallies:
+    """Those of all roll-outs; `heard` is when any node reported last (seconds since the epoch)."""
+
+    def __init__(self) -> None:
+        self.heard = 0.0
+        self._by: dict[object, Tally] = {}
+
+    def of(self, key: object, versions: Versions) -> Tally:
+        """The one of a roll-out, which begins where there is none, or one that told other versions apart."""
+        found = self._by.get(key)
+        if found is None or found.versions != versions:
+            found = self._by[key] = Tally(versions)
+        return found
+
+    def forget(self, key: object) -> None:
+        """That of a roll-out begins anew."""
+        if key in self._by:
+            self._by[key].forget()
+
+    def keep(self, keys: Iterable[object]) -> None:
+        """Drop the others."""
+        wanted = set(keys)
+        for key in [key for key in self._by if key not in wanted]:
+            del self._by[key]
+
+    def add(self, now: float, rows: Iterable[tuple[Edge, Count]]) -> None:
+        """A node's report."""
+        self.heard = now
+        if self._by:
+            rows = tuple(rows)
+            for tally in self._by.values():
+                tally.add(rows)

@@ -1,0 +1,1 @@
+"""Recorded calls folded into shapes, within bounds. Pure: `paths.py`, `folding.py`, and `shares.py` (how much is recorded)."""

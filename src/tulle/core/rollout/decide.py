@@ -1,0 +1,202 @@
+"""A rollout as it stands, and what is seen of it now → as it stands then. Pure: the playbook of `control/rollouts.py`.
+
+    Waiting ─▶ Progressing ─▶ (Promoting ─▶) Finalising ─▶ Succeeded
+                    └─▶ Failed, Paused: all of the traffic is the stable version's
+
+What it decides is written down (in the object's status) before it is done, so that whoever goes on after a crash does the same:
+`weight` is what the candidate is to have, `was` what it had before. A weight that is neither is somebody else's doing: it is
+left as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from tulle.core.rollout.judge import Traffic, judge
+from tulle.core.rollout.plan import WHOLE, Plan
+
+Phase = Literal["Waiting", "Progressing", "Promoting", "Finalising", "Succeeded", "Failed", "Paused", "Terminating"]
+ACTIVE = ("Progressing", "Promoting")
+PROMOTE, ABORT, RESUME = "promote", "abort", "resume"
+_SILENT = 3.0  # times the interval, and
+_PATIENCE = 30.0  # seconds at least, without a word of any proxy: that is a loss of telemetry
+
+
+class State(msgspec.Struct, frozen=True):
+    """How far a rollout is. Times are seconds since the epoch; `checked` is when the last check was, or the last change."""
+
+    identity: str = ""
+    phase: Phase = "Waiting"
+    weight: int = 0
+    was: int = 0
+    step: int = 0
+    rounds: int = 0
+    failed: int = 0
+    started: float = 0.0
+    checked: float = 0.0
+    answered: str = ""
+    message: str = ""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What is seen now. `weight`: what the route gives the candidate (None: `trouble` says why that is not known).
+
+    `refused` says why it cannot be done at all. `healthy`: instances of the candidate that take traffic (None: not known).
+    Traffic is that since `State.checked`; `heard` is when a proxy last told of any. `command` is what a person asked for, with
+    the time that makes it another than the last one.
+    """
+
+    weight: int | None
+    trouble: str = ""
+    healthy: int | None = None
+    stable: Traffic = Traffic()
+    candidate: Traffic = Traffic()
+    heard: float = 0.0
+    deleted: bool = False
+    refused: str = ""
+    command: str = ""
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What is worth an Event."""
+
+    reason: str
+    message: str
+    bad: bool = False
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """How it stands now. `over`: a deleted rollout may go."""
+
+    state: State
+    notes: tuple[Note, ...] = ()
+    over: bool = False
+
+
+def decide(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
+    """What follows from what is seen."""
+    if now < state.checked:  # the clock went back: nothing is hurried by it
+        state = msgspec.structs.replace(state, checked=now, started=min(state.started, now))
+    if seen.weight == state.weight != state.was:
+        state = msgspec.structs.replace(state, was=state.weight)
+    if seen.deleted:
+        return _deleted(state, seen, now)
+    if seen.refused:
+        return _back(state, "Failed", seen.refused, now) if state.phase in ACTIVE else Decision(state)
+    if seen.weight is None:
+        return Decision(_said(state, seen.trouble))
+    if state.identity != plan.identity:
+        return _anew(plan, state, seen, now)
+    if seen.command not in ("", state.answered):
+        return _told(plan, state, seen, now)
+    if plan.suspend and state.phase not in ("Paused", "Succeeded", "Failed"):
+        return _back(state, "Paused", "it is suspended", now)
+    if state.phase == "Paused":
+        return Decision(state) if plan.suspend or state.message.startswith(_FOREIGN) else _anew(plan, state, seen, now)
+    if state.phase == "Finalising" and seen.weight == state.weight:
+        message = f"{plan.identity.partition(' by ')[0]}: all of the traffic is the candidate's"
+        return _moved(state, now, Note("Succeeded", message), phase="Succeeded", message=message)
+    if state.phase in ("Succeeded", "Failed", "Finalising"):
+        return Decision(state)
+    if seen.weight not in (state.weight, state.was):
+        message = (
+            f"{_FOREIGN}: the candidate has {seen.weight}% where {state.weight}% was written; `tulle rollout resume` goes on"
+        )
+        return _moved(state, now, Note("Paused", message, bad=True), phase="Paused", message=message)
+    return _going(plan, state, seen, now)
+
+
+_FOREIGN = "somebody else changed the weights"
+
+
+def _going(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
+    if state.phase == "Waiting":
+        if seen.healthy == 0:
+            return Decision(_said(state, "waits for an instance of the candidate"))
+        return _step(plan, state, 0, now)
+    if seen.healthy == 0:
+        return _back(state, "Failed", "the candidate has no healthy instance", now)
+    if plan.deadline is not None and now - state.started > plan.deadline:
+        return _back(state, "Failed", f"it is not through after {plan.deadline:g} s", now)
+    if plan.checks and now - max(seen.heard, state.checked) > max(_PATIENCE, _SILENT * plan.interval):
+        return _back(state, "Failed", "telemetry has vanished: no proxy has told of any request", now)
+    if now - state.checked < plan.interval:
+        return Decision(state)
+    verdicts = [judge(check, seen.stable, seen.candidate) for check in plan.checks]
+    bad = [one.sentence for one in verdicts if one.good is False]
+    if bad:
+        failed = state.failed + 1
+        message = "; ".join(bad)
+        if failed >= plan.threshold:
+            return _back(msgspec.structs.replace(state, failed=failed), "Failed", message, now)
+        note = Note("CheckFailed", f"{message} ({failed} of {plan.threshold})", bad=True)
+        return _moved(state, now, note, failed=failed, message=note.message)
+    unknown = [one.sentence for one in verdicts if one.good is None]
+    if unknown:
+        return Decision(_said(state, "; ".join(unknown)))
+    if state.rounds + 1 < plan.rounds:
+        message = f"check {state.rounds + 1} of {plan.rounds} passed"
+        return _moved(state, now, None, rounds=state.rounds + 1, message=message)
+    return _step(plan, state, state.step + 1, now)
+
+
+def _step(plan: Plan, state: State, step: int, now: float) -> Decision:
+    """The weight of a step, or all of the traffic after the last."""
+    if step >= len(plan.weights):
+        message = "all of the traffic goes to the candidate"
+        return _moved(state, now, Note("Promoted", message), phase="Finalising", weight=WHOLE, step=step, message=message)
+    phase: Phase = "Progressing" if step < plan.promoted else "Promoting"
+    message = f"step {step + 1} of {len(plan.weights)}: the candidate gets {plan.weights[step]}%"
+    return _moved(state, now, Note(phase, message), phase=phase, weight=plan.weights[step], step=step, rounds=0, message=message)
+
+
+def _anew(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
+    """From the start: the stable version has all of the traffic until an instance of the candidate is there."""
+    if plan.suspend:
+        began = State(plan.identity, "Paused", 0, seen.weight or 0, started=now, checked=now, answered=seen.command)
+        return Decision(_said(began, "it is suspended"), (Note("Paused", "it is suspended"),))
+    began = State(plan.identity, "Waiting", 0, seen.weight or 0, started=now, checked=now, answered=seen.command)
+    return Decision(_said(began, "begins"), (Note("Started", f"{plan.identity}: begins"),))
+
+
+def _told(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
+    """What a person asked for."""
+    state = msgspec.structs.replace(state, answered=seen.command)
+    word = seen.command.partition(" ")[0]
+    if word == RESUME and state.phase in ("Paused", "Failed"):
+        return _anew(plan, state, seen, now)
+    if word == PROMOTE and state.phase not in ("Succeeded", "Finalising"):
+        state = msgspec.structs.replace(state, was=seen.weight or 0)
+        return _step(plan, state, len(plan.weights), now)
+    if word == ABORT and state.phase != "Failed":
+        state = msgspec.structs.replace(state, was=seen.weight or 0)
+        return _back(state, "Failed", "somebody asked for it", now)
+    return Decision(state)
+
+
+def _back(state: State, phase: Phase, why: str, now: float) -> Decision:
+    """All of the traffic is the stable version's again, at once."""
+    message = f"{why}: all of the traffic goes to the stable version"
+    reason = "Paused" if phase == "Paused" else "RolledBack"
+    return _moved(state, now, Note(reason, message, bad=phase == "Failed"), phase=phase, weight=0, message=message)
+
+
+def _deleted(state: State, seen: Seen, now: float) -> Decision:
+    """What has not succeeded leaves nothing on the candidate."""
+    kept = not state.identity or state.phase in ("Succeeded", "Finalising") or seen.weight not in (state.weight, state.was)
+    if kept or seen.weight == 0:
+        return Decision(state, over=True)
+    if state.phase == "Terminating":
+        return Decision(state)
+    return _moved(state, now, None, phase="Terminating", weight=0, message="deleted: the traffic goes to the stable version")
+
+
+def _moved(state: State, now: float, note: Note | None, **changes: object) -> Decision:
+    """The state with something else, checked now. `was` stays: it is what the route has until the new weight is there."""
+    return Decision(msgspec.structs.replace(state, checked=now, **changes), () if note is None else (note,))
+
+
+def _said(state: State, message: str) -> State:
+    return msgspec.structs.replace(state, message=message)

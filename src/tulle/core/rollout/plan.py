@@ -1,0 +1,110 @@
+"""A Rollout's spec → what is to be done step by step. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from tulle.api.own.rollout import Analysis, Metric, RolloutSpec
+from tulle.api.values import seconds
+
+WHOLE = 100  # percent
+_INTERVAL = 60.0  # seconds
+
+
+class Check(msgspec.Struct, frozen=True):
+    """What must hold of a measurement: bounds of its value, and (`confidence` percent, 0: none) that the candidate is not worse
+    than the stable version by more than `tolerance` percent.
+    """
+
+    name: Literal["request-success-rate", "request-duration"]
+    least: float | None = None
+    most: float | None = None
+    confidence: float = 0.0
+    tolerance: float = 0.0
+    requests: int = 10  # that the candidate (and with `confidence` the stable version) must have had
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is to be done. `identity` is another where another change is rolled out, or by another route.
+
+    `weights`: the candidate's share (percent) in each step, before all of the traffic; the first `promoted` of them are the
+    analysis, the others the promotion. `rounds`: how many checks a step takes. Times are seconds.
+    """
+
+    identity: str
+    strategy: Literal["Canary", "BlueGreen", "ABTest"]
+    weights: tuple[int, ...]
+    promoted: int
+    rounds: int
+    interval: float
+    threshold: int
+    checks: tuple[Check, ...] = ()
+    deadline: float | None = None
+    suspend: bool = False
+
+
+def plan(spec: RolloutSpec) -> Plan:
+    """What a Rollout asks for, as far as `unsupported` has nothing to say."""
+    analysis = spec.analysis
+    steps = _steps(analysis) if spec.strategy == "Canary" else (0,) if spec.strategy == "BlueGreen" else (WHOLE,)
+    promotion: tuple[int, ...] = ()
+    if spec.strategy == "Canary" and analysis.step_weight_promotion:
+        promotion = tuple(range(steps[-1] + analysis.step_weight_promotion, WHOLE, analysis.step_weight_promotion))
+    route = spec.route_ref
+    who = (spec.stable.version or spec.stable.service, spec.candidate.version or spec.candidate.service)
+    identity = f"{who[0]} to {who[1]} by {route.kind} {route.name}" + (f" {route.section_name}" if route.section_name else "")
+    return Plan(
+        identity=identity,
+        strategy=spec.strategy,
+        weights=() if spec.skip_analysis else (*steps, *promotion),
+        promoted=len(steps),
+        rounds=analysis.iterations or 1,
+        interval=seconds(analysis.interval) if analysis.interval else _INTERVAL,
+        threshold=analysis.threshold,
+        checks=tuple(_check(metric) for metric in analysis.metrics if metric.query is None),
+        deadline=None if spec.progress_deadline is None else seconds(spec.progress_deadline),
+        suspend=spec.suspend,
+    )
+
+
+def _steps(analysis: Analysis) -> tuple[int, ...]:
+    if analysis.step_weights is not None:
+        return tuple(analysis.step_weights)
+    step, most = analysis.step_weight or WHOLE, WHOLE if analysis.max_weight is None else analysis.max_weight
+    return (*range(step, most, step), most)
+
+
+def _check(metric: Metric) -> Check:
+    bounds, compare = metric.threshold_range, metric.compare
+    name: Literal["request-success-rate", "request-duration"] = (
+        "request-success-rate" if metric.name == "request-success-rate" else "request-duration"
+    )
+    found = Check(name, bounds.min if bounds else None, bounds.max if bounds else None)
+    if compare is None:
+        return found
+    return msgspec.structs.replace(
+        found, confidence=compare.confidence, tolerance=compare.tolerance, requests=compare.min_requests
+    )
+
+
+def unsupported(spec: RolloutSpec) -> Iterator[str]:
+    """What a Rollout asks for that is not done yet, field by field: it does not begin then."""
+    analysis = spec.analysis
+    said = {
+        "spec.analysis.webhooks": analysis.webhooks,
+        "spec.analysis.mirror": analysis.mirror,
+        "spec.analysis.sessionAffinity": analysis.session_affinity,
+        "spec.alerts": spec.alerts,
+    }
+    yield from (f"{path}: found it; not supported yet" for path, value in said.items() if value)
+    for index, metric in enumerate(analysis.metrics):
+        if metric.query is not None:
+            yield f"spec.analysis.metrics[{index}].query: found it; not supported yet"
+    if analysis.match and spec.route_ref.section_name is None:
+        yield (
+            "spec.analysis.match: found it without spec.routeRef.sectionName; needed the name of the rule with these matches, "
+            "for only weights are written"
+        )

@@ -1,0 +1,71 @@
+"""Tells the control plane what this node's proxies have counted, every few seconds; what cannot be told is told the next time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from tulle.client.api import ApiClient
+from tulle.core.model.calls import Count, Edge, Report
+from tulle.kit.errors import TulleError, Unavailable
+from tulle.node.metrics.endpoint import read
+from tulle.node.metrics.observed import Counts, news, observed
+
+if TYPE_CHECKING:
+    from tulle.node.workload import Workload
+
+log = structlog.get_logger("tulle.node")
+
+PATH = "/tulle/v1/telemetry/report"
+
+
+class Reporter:
+    """`workloads` gives those of now, `api` the client; every `interval` seconds."""
+
+    def __init__(
+        self, node: str, workloads: Callable[[], Iterable[Workload]], api: Callable[[], Awaitable[ApiClient]], interval: float
+    ) -> None:
+        self._node, self._workloads, self._api, self._interval = node, workloads, api, interval
+        self._told: dict[str, Counts] = {}
+        self._silent = False
+
+    async def run(self) -> None:
+        """Report until cancelled."""
+        # What was counted before this agent came has been told by the last one.
+        self._told = {workload: counts for workload, counts in (await self._look()).items() if counts}
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.once()
+
+    async def once(self) -> None:
+        """One report; where nothing was counted it says just that: silence is a loss."""
+        found = await self._look()
+        rows: list[tuple[Edge, Count]] = []
+        for workload, counts in found.items():
+            rows += news(self._told.get(workload, {}), counts)
+        try:
+            body = msgspec.to_builtins(Report(self._node, tuple(rows)))
+            await (await self._api()).request("POST", PATH, body=body)
+        except TulleError as error:
+            if not self._silent:
+                log.warning("what proxies have counted was not told; it will be", error=error.message)
+            self._silent = True
+            return
+        self._silent = False
+        self._told = found
+
+    async def _look(self) -> dict[str, Counts]:
+        found: dict[str, Counts] = {}
+        for workload in tuple(self._workloads()):
+            if workload.envoy is None or not workload.envoy.answers:
+                continue
+            try:
+                found[workload.id] = observed(await read(workload.envoy.admin), workload.described())
+            except Unavailable:
+                if workload.id in self._told:
+                    found[workload.id] = self._told[workload.id]
+        return found

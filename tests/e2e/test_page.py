@@ -1,0 +1,312 @@
+"""The page in a real browser, of a real mesh: what it shows against what the mesh was made to do. Pictures are in build/page."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.mesh import ROOT, TULLE, Mesh, fetch
+from tests.support.serving import program
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+pytestmark = pytest.mark.timeout(900)  # a browser beside a whole mesh, on whatever machine
+
+PICTURES = ROOT / "build" / "page"
+VIEWS = ("overview", "graph", "services", "workloads", "config", "traces", "proxies", "certificates", "mesh")
+SCRIPT = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>\'"`${1}{{1}}'
+DETAILS = "service/default/reviews", "workload/default/reviews-v1", "object/WorkloadEntry/default/reviews-v1"
+
+SPLIT = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews, namespace: default}
+spec:
+  hosts: [reviews]
+  http:
+    - route:
+        - {destination: {host: reviews, subset: v1}, weight: 70}
+        - {destination: {host: reviews, subset: v3}, weight: 30}
+"""
+BROKEN = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: ratings, namespace: default}
+spec:
+  hosts: [ratings]
+  http: [{fault: {abort: {httpStatus: 503, percentage: {value: 100}}}, route: [{destination: {host: ratings}}]}]
+"""
+SUBSETS = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews, namespace: default}
+spec:
+  host: reviews
+  subsets: [{name: v1, labels: {version: v1}}, {name: v3, labels: {version: v3}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def address(mesh: Mesh) -> Iterator[str]:
+    """What `tulle dashboard` opens."""
+    with subprocess.Popen([*TULLE, "dashboard", "--no-open"], env=mesh.env, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        yield child.stdout.readline().strip()
+        child.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    driver = pytest.importorskip("playwright.sync_api")
+    path = program("chromium-headless-shell")
+    with driver.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """The page as `tulle dashboard` opens it; nothing may go wrong in its console, and nothing that was slipped in may run."""
+    yield from opened(browser, address)
+
+
+def opened(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 720}, **options)
+    found = context.new_page()
+    found.set_default_timeout(60_000)
+    wrong: list[str] = []
+
+    def said(message: ConsoleMessage) -> None:
+        # What the test itself provokes (401, 403, 409, 422) the browser reports as failed loads.
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            wrong.append(message.text)
+
+    found.on("console", said)
+    found.on("pageerror", lambda error: wrong.append(str(error)))
+    for attempt in range(5):
+        try:
+            found.goto(address)
+            break
+        except Exception as error:  # workloads come and go, and with them networks of this host
+            if "ERR_NETWORK_CHANGED" not in str(error) or attempt == 4:
+                raise
+    yield found
+    assert found.evaluate("window.harmed") is None
+    assert found.locator("main img[src=x], main script").count() == 0
+    assert wrong == []
+    context.close()
+
+
+def goto(page: Page, path: str) -> None:
+    """Another view, once it has loaded."""
+    page.evaluate("path => { location.hash = `#/${path}` }", path)
+    page.locator("main h1").first.wait_for()
+    page.wait_for_function("() => !document.querySelector('.waiting')")
+
+
+def picture(page: Page, name: str) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=PICTURES / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def traffic(mesh: Mesh) -> Iterator[None]:
+    """Requests from outside, as long as the tests run."""
+    done = threading.Event()
+
+    def call() -> None:
+        while not done.wait(0.2):
+            fetch(f"{mesh.base}/productpage", 4, parallel=2)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    yield
+    done.set()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def made(mesh: Mesh, traffic: None) -> Iterator[None]:
+    """`ratings` is broken, `reviews` is split 70 to 30."""
+    for text in (SUBSETS, SPLIT, BROKEN):
+        mesh.tulle("apply", "-f", "-", stdin=text)
+    mesh.synced()
+    yield
+    for text in (SPLIT, BROKEN, SUBSETS):
+        mesh.tulle("delete", "-f", "-", stdin=text)
+    mesh.synced()
+
+
+def until(page: Page, look: Callable[[], bool], what: str) -> None:
+    """Wait until the page shows something that depends on figures: they come with the nodes' reports."""
+    for _ in range(240):
+        if look():
+            return
+        page.wait_for_timeout(250)
+    raise AssertionError(f"the page never showed {what}:\n{page.locator('main').inner_text()[:3000]}")
+
+
+def test_a_broken_service_is_red(page: Page, made: None) -> None:
+    """Broken: somebody in an incident would look at a page that says that all is well."""
+    goto(page, "overview?t=30")
+    row = page.get_by_role("region", name="Services", exact=True).locator("tbody tr").first
+    until(page, lambda: "default/ratings" in row.inner_text() and "failing" in row.inner_text(), "ratings as failing, first")
+    assert "default/reviews" in page.get_by_role("region", name="Services", exact=True).inner_text()
+    assert "VirtualService default/ratings" in page.locator(".changes").inner_text()
+    picture(page, "overview")
+    goto(page, "graph?t=30")
+    page.locator('[data-node="default/ratings"].failing').wait_for()
+    page.locator('[data-node="default/productpage"].healthy').wait_for()
+    picture(page, "graph")
+    goto(page, "service/default/ratings?t=60")
+    page.get_by_role("button", name="Why GET").first.click()
+    page.locator(".caution", has_text="VirtualService default/ratings").wait_for()
+    picture(page, "why")
+
+
+def test_a_split_is_seen(page: Page, mesh: Mesh, made: None) -> None:
+    """Broken: who shifts traffic could not see what part of it really goes where."""
+    goto(page, "graph?t=20&level=version&label=share")
+    to = '[data-link="default/productpage@v1 default/reviews@{}"]'
+
+    def share(version: str) -> float:
+        label = page.locator(to.format(version)).locator("text")
+        return float((label.text_content() or "0").strip("%")) if label.count() else 0.0
+
+    until(page, lambda: 50 <= share("v1") <= 88 and 12 <= share("v3") <= 50, "70% to v1 and 30% to v3")
+    picture(page, "graph-split")
+    page.locator('[data-node="default/reviews@v1"]').click()
+    assert "default/productpage@v1" in page.get_by_role("complementary", name="Details").inner_text()
+    picture(page, "graph-side")
+    goto(page, "service/default/reviews?t=20")
+    text = page.locator("main").inner_text()
+    assert "VirtualService default/reviews" in text
+    assert "reviews-v1" in text
+    picture(page, "service")
+    # The commands that stand below the views say the same.
+    assert "default/reviews.http[0]" in mesh.tulle("routes", "reviews", "-t", "1m").out
+    assert "default/reviews v3" in mesh.tulle("graph", "--level", "version", "-t", "1m").out
+    found = json.loads(mesh.tulle("graph", "--level", "version", "-o", "json").out)
+    assert {"default/reviews@v1", "default/reviews@v3"} <= {node["id"] for node in found["nodes"]}
+    assert mesh.tulle("graph", "-o", "dot").out.startswith("digraph mesh {")
+    assert mesh.tulle("graph", "-o", "mermaid").out.startswith("flowchart LR")
+    assert "default/reviews-v1" in mesh.tulle("top", "--by", "workload").out
+
+
+def test_every_view_for_everybody(browser: Browser, address: str, made: None) -> None:
+    """Broken: somebody who uses a screen reader, a phone or the dark could not use the page."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for scheme, size in (("light", (1280, 720)), ("dark", (390, 844))):
+        for page in opened(browser, address, color_scheme=scheme):
+            page.set_viewport_size({"width": size[0], "height": size[1]})
+            for view in (*VIEWS, *DETAILS):
+                goto(page, f"{view}?t=300")
+                serious = [one for one in axe.run(page).response["violations"] if one["impact"] in ("serious", "critical")]
+                assert serious == [], f"{view}: {json.dumps(serious, indent=1)[:3000]}"
+                assert page.evaluate("document.documentElement.scrollWidth") <= size[0], f"{view} is too wide"
+                picture(page, f"{scheme}-{view.replace('/', '-')}")
+
+
+def test_keys_alone(page: Page, made: None) -> None:
+    """Broken: without a mouse nobody could get anywhere."""
+    goto(page, "graph?t=300")
+    page.locator('[data-node="default/ratings"]').focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("complementary", name="Details").wait_for()
+    page.get_by_role("button", name="Close").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("complementary", name="Details").wait_for(state="detached")
+    page.get_by_role("link", name="Proxies").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Proxies", level=1).wait_for()
+
+
+def test_change_an_object(page: Page, mesh: Mesh, made: None) -> None:
+    """Broken: what is typed would be written unjudged, or over what another has written; or there would be no way back."""
+    goto(page, "object/VirtualService/default/reviews")
+    page.get_by_role("tab", name="Edit").click()
+    area = page.get_by_label("YAML", exact=True)
+    before = area.input_value()
+    area.fill(before.replace("weight: 70", "weight: seventy"))
+    page.get_by_role("alert").wait_for()
+    assert "weight" in page.get_by_role("alert").inner_text()
+    picture(page, "edit-wrong")
+    assert page.get_by_role("button", name="See what changes").is_disabled()
+    area.fill(before.replace("weight: 70", "weight: 60").replace("weight: 30", "weight: 40"))
+    page.get_by_text("It would be taken.").wait_for()
+    page.get_by_role("button", name="See what changes").click()
+    assert page.locator(".diff .added").all_inner_texts() == ["+       weight: 60", "+       weight: 40"]
+    picture(page, "edit-difference")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("tab", name="YAML", selected=True).wait_for()
+    weights = "jsonpath={.spec.http[0].route[*].weight}"
+    assert mesh.kubectl("get", "virtualservice", "reviews", "-o", weights).out == "60 40"
+    page.get_by_role("tab", name="History").click()
+    page.locator("main details summary").first.click()
+    page.get_by_role("button", name="Back to before this change…").first.click()
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_text("It is as it was before this change.").wait_for()
+    picture(page, "history")
+    assert mesh.kubectl("get", "virtualservice", "reviews", "-o", weights).out == "70 30"
+
+
+def test_with_a_token_and_few_rights(browser: Browser, mesh: Mesh) -> None:
+    """Broken: somebody without a kubeconfig could not log in; or who may only look would see more than that."""
+    token = mesh.tulle("apitoken", "create", "--user", "vera", "--group", "tulle:viewers").out.split()[0]
+    for page in opened(browser, f"https://127.0.0.1:{mesh.api_port}/ui/", ignore_https_errors=True):
+        page.get_by_label("Token").fill(SCRIPT)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("alert").wait_for()
+        picture(page, "login")
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("heading", name="Overview", level=1).wait_for()
+        page.get_by_text("You may not see the history.").wait_for()
+        page.get_by_text("● live").wait_for()
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_label("Token").wait_for()
+
+
+def test_names_are_not_taken_for_html(page: Page, mesh: Mesh) -> None:
+    """Broken: a header, a path, a label or a caller's address could run in the browser of an administrator."""
+    where = {"name": "harm", "namespace": "default", "annotations": {"note": SCRIPT}}
+    match = [{"uri": {"prefix": f"/{SCRIPT}"}, "headers": {"x-harm": {"exact": SCRIPT}}}]
+    route = {"match": match, "route": [{"destination": {"host": "ratings"}}], "name": SCRIPT}
+    harm = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": where}
+    mesh.tulle("apply", "-f", "-", stdin=json.dumps({**harm, "spec": {"hosts": ["ratings"], "http": [route]}}), check=False)
+    edge = [
+        "source",
+        f"default/{SCRIPT}",
+        SCRIPT,
+        SCRIPT,
+        "default/harmed",
+        "harmed",
+        SCRIPT,
+        f"{SCRIPT}.default.svc.cluster.local",
+    ]
+    report = {"node": "x", "rows": [[[*edge, "http", "200", "", "", "", False, "", SCRIPT], [5, 5.0, [0, 5]]]]}
+    page.evaluate(
+        """report => fetch("/tulle/v1/telemetry/report", {method: "POST", body: JSON.stringify(report),
+            headers: {Authorization: `Bearer ${sessionStorage.getItem("tulle.token")}`, "Content-Type": "application/json"}})""",
+        report,
+    )
+    try:
+        for view in ("overview", "graph?level=workload", "graph?level=service", "service/default/ratings", "config"):
+            goto(page, view)
+        goto(page, "graph?level=workload&label=p99")
+        until(page, lambda: "<img src=x" in page.locator("main").inner_text(), "the name as text")
+        goto(page, f"service/{SCRIPT.replace('/', '%2F').replace('?', '%3F')}")
+        goto(page, "object/VirtualService/default/harm")
+        assert "<img src=x" in page.locator("pre").inner_text()
+        page.get_by_role("tab", name="History").click()
+        page.locator("main details summary").first.click()
+    finally:
+        mesh.kubectl("delete", "virtualservice", "harm", "--ignore-not-found")
