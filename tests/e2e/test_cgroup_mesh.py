@@ -120,5 +120,5 @@ def test_a_killed_agent_costs_no_request(host: Mesh) -> None:
             until("some traffic without an agent", lambda: sum(running.seen.values()) > 100)
         until("an agent again", lambda: envoy_of(host, "default/reviews-v1") == envoy, 60)
         host.synced()
-    assert running.failures == 0, running.seen
+    assert running.failures == 0, running.words
     assert "Shakespeare" in host.inside("curl", "-sS", "http://details:9080/details/0").out

@@ -27,17 +27,24 @@ from tulle.node.netns import NetnsNetwork
 
 
 class Load:
-    """Requests through the ingress in the background until the end of the block; `failures` are what was not a 200."""
+    """Requests through the ingress in the background until the end of the block; `failures` are what was not a 200.
+
+    `seen` counts statuses, `words` say what each failure was.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.seen: Counter[int] = Counter()
+        self.words: list[str] = []
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
         while not self.over.is_set():
-            self.seen.update(reply.status for reply in fetch(self.url, 20, parallel=5))
+            replies = fetch(self.url, 20, parallel=5)
+            self.seen.update(reply.status for reply in replies)
+            wrong = (reply for reply in replies if reply.status != 200)
+            self.words += [f"{time.strftime('%X')} {one.status} after {one.seconds:.3f} s: {one.body[:200]}" for one in wrong]
 
     @property
     def failures(self) -> int:
@@ -100,7 +107,7 @@ def test_control_plane_killed(own_mesh: Mesh) -> None:
         with supervisor_stopped(mesh):
             os.kill(pid_of(mesh, "tulle control-plane"), signal.SIGKILL)
             until("some traffic without a control plane", lambda: sum(running.seen.values()) > 200)
-            assert running.failures == 0, running.seen
+            assert running.failures == 0, running.words
             envoy = envoy_of(mesh, "default/details-v1")
             os.kill(envoy, signal.SIGKILL)
             until("a new Envoy from the cache", lambda: envoy_of(mesh, "default/details-v1") not in (0, envoy))
@@ -115,7 +122,7 @@ def test_control_plane_killed(own_mesh: Mesh) -> None:
         mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/virtual-service-reviews-v3.yaml"))
         bodies = {str("red" in reply.body) for reply in fetch(f"{mesh.base}/api/v1/products/0/reviews", 50)}
         assert bodies == {"True"}, "a change after the outage arrives"
-    assert running.failures == 0, running.seen
+    assert running.failures == 0, running.words
     echo.terminate()
     assert echo.wait(30) == 128 + signal.SIGTERM
 
@@ -145,7 +152,7 @@ def test_node_agent_killed(own_mesh: Mesh) -> None:
         mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/destination-rule-all.yaml"))
         mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/virtual-service-reviews-v3.yaml"))
         until("the change", lambda: "red" in fetch(f"{mesh.base}/api/v1/products/0/reviews")[0].body)
-    assert running.failures == 0, running.seen
+    assert running.failures == 0, running.words
 
 
 def test_200_changes_of_the_split_under_load(mesh: Mesh) -> None:
@@ -168,7 +175,7 @@ def test_200_changes_of_the_split_under_load(mesh: Mesh) -> None:
 
             asyncio.run(change())
         assert sum(running.seen.values()) > 200, running.seen
-        assert running.failures == 0, running.seen
+        assert running.failures == 0, running.words
     finally:
         mesh.tulle("delete", "virtualservice", "reviews")
         mesh.delete("tulle", rules)
@@ -187,7 +194,7 @@ def test_a_workload_that_is_rolled_loses_no_request(mesh: Mesh) -> None:
 
             until("a new reviews-v2", replaced)
             until("all versions again", lambda: "black" in fetch(f"{mesh.base}/api/v1/products/0/reviews")[0].body)
-    assert running.failures == 0, running.seen
+    assert running.failures == 0, running.words
 
 
 @pytest.mark.parametrize("victim", ["tulle control-plane", "tulle node", "demo_supervisor", "everything"])
