@@ -1,0 +1,124 @@
+"""Rate limits: how much of what a proxy lets through, for whom, and what the rest sees.
+
+A rule is counted in one of three ways (`Counting`). LOCAL: each proxy has the whole limit. SHARED: each proxy has a share of it,
+and the shares of all its `members` are 1 together. EXACT: a service counts, which proxies ask for each request.
+
+Names that proxies, the service and those who read figures agree upon:
+
+- `Limit.id` is `NAMESPACE/OBJECT/RULE`, where RULE is the rule's name, or its place (`0`, `1`) where it has none.
+- Envoy counts under `Limit.stat_prefix`: `PREFIX.http_local_rate_limit.{enabled,ok,rate_limited,enforced}` where it counts itself
+  (`rate_limited`: over the limit, `enforced`: refused, so that in shadow mode only the first grows), and
+  `PREFIX.ratelimit.{ok,over_limit,error,failure_mode_allowed}` (under the cluster of the service) where the service does.
+- The service is asked in the domain `DOMAIN` for descriptors `(RULE_ENTRY, Limit.id)` and, where the rule has a key that the
+  request has too, `(KEY_ENTRY, the key's value)` after it. A request that lacks the key has the first entry alone.
+- Envoy finds the service behind the cluster `LIMITER`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from tulle.core.model.authorization import Clause
+
+DOMAIN = "tulle"
+RULE_ENTRY, KEY_ENTRY = "rule", "key"
+LIMITER = "limiter"  # a cluster
+
+# What one request takes out of a bucket, in the units in which shared limits are counted: a proxy with the share w pays 1/w of
+# it. So a share can change while the bucket stays as it is.
+ONE = 1000
+
+
+class Counting(StrEnum):
+    """Who counts what a rule limits."""
+
+    LOCAL = "local"
+    SHARED = "shared"
+    EXACT = "exact"
+
+
+class Unit(StrEnum):
+    """What is counted. CONNECTIONS are those that begin, BYTES those of connections, both ways."""
+
+    REQUESTS = "Requests"
+    BYTES = "Bytes"
+    CONNECTIONS = "Connections"
+    CONCURRENT = "ConcurrentConnections"
+
+
+class KeyKind(StrEnum):
+    """What tells the buckets of a rule apart."""
+
+    IDENTITY = "Identity"
+    SOURCE_IP = "SourceIP"
+    HEADER = "Header"
+    CLAIM = "Claim"
+    ROUTE = "Route"
+
+
+class LimitKey(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Each value has a bucket of its own. `name` is the header's, or the way to a claim.
+
+    Requests without a value share one bucket more; with `skip` they are not counted.
+    """
+
+    kind: KeyKind
+    name: tuple[str, ...] = ()
+    skip: bool = False
+
+
+class Override(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Another limit for some values of the key."""
+
+    values: tuple[str, ...]
+    limit: int
+    burst: int = 0
+
+
+class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the refused see; `headers`: how much there is, and when to come again."""
+
+    status: int = 429
+    headers: bool = True
+    body: str = ""
+    content_type: str = "text/plain"
+
+
+class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`limit` units in each `window` (seconds), and up to `limit + burst` at once, for each value of `key`.
+
+    It is for what one of `matches` is true of; without any for everything. `denies`: what cannot be counted is refused.
+    `shadow`: counted, and never refused.
+    """
+
+    id: str
+    limit: int
+    window: float = 1.0
+    burst: int = 0
+    unit: Unit = Unit.REQUESTS
+    counting: Counting = Counting.LOCAL
+    matches: tuple[Clause, ...] = ()
+    key: LimitKey | None = None
+    overrides: tuple[Override, ...] = ()
+    denies: bool = False
+    refusal: Refusal = Refusal()
+    shadow: bool = False
+
+    @property
+    def stat_prefix(self) -> str:
+        """How the names of what Envoy counts for it begin."""
+        return f"ratelimit.{self.id}"
+
+
+class SharedLimit(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A limit that proxies share: `members` are the ids of those that enforce it, sorted."""
+
+    limit: Limit
+    members: tuple[str, ...] = ()
+
+
+def cost(share: float) -> int:
+    """What a request takes out of the bucket of a proxy that has such a share of a limit, in `ONE`ths."""
+    return max(ONE, round(ONE / max(share, 1e-6)))
