@@ -1,7 +1,8 @@
 """Folds what Envoys tell of calls into shapes, tells the control plane, and sets how much the Envoys tell.
 
-Every second: how many came → how much is to come (`core/recorded/shares.py`) → each Envoy's runtime. The control plane hears of
-shapes with every report, and of a call that failed within seconds: somebody may be asking why.
+Every second, and at once where more came than is wanted: how many came → how much is to come (`core/recorded/shares.py`) → each
+Envoy's runtime. The control plane hears of shapes with every report, and of a call that failed within seconds: somebody may be
+asking why.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ log = structlog.get_logger("tulle.node")
 PATH = "/tulle/v1/telemetry/recorded"
 BUDGET = 50.0  # calls a second
 _TICK = 1.0  # seconds
+_FLOOD = 2  # times the budget: when so much came since the last look, the next is not waited for
 _SHAPES = 500  # between two reports: what fits into one, with its examples
 _FAILURES = 50  # that wait to be told one by one; of more the last ones
 _PAUSE = 3.0  # seconds between two reports of failures: in a storm of these nobody asks about each
@@ -54,7 +56,9 @@ class Recorder:
         self._failures: deque[tuple[Shape, Example]] = deque(maxlen=_FAILURES)
         self._dropped = 0
         self._shares = Shares() if budget > 0 else Shares(failures=0.0, sampled=0.0)
+        self._since, self._before = 0.0, self._shares  # when the shares were told (seconds since the epoch), and those until then
         self._came = [0, 0]  # since the last tick: failures, others
+        self._flooded = asyncio.Event()
         self._told: dict[int, tuple[float, float]] = {}  # the shares, by pid of Envoy
 
     def handler(self, own: Callable[[], Who]) -> grpc.GenericRpcHandler:
@@ -64,20 +68,21 @@ class Recorder:
     def take(self, data: bytes, own: Who) -> None:
         """A batch of calls that the proxy of `own` tells of."""
         found = [(failed(said[0]), said) for said in map(intake.said, intake.read(data))]
-        if not found:
-            return
-        failures = sum(one[0] for one in found)
-        self._came[0] += failures
-        self._came[1] += len(found) - failures
+        # Calls that began before Envoys were told of other shares say nothing of how many there are now.
+        since = [is_failure for is_failure, (_said, began) in found if began >= self._since]
+        self._came[0] += sum(since)
+        self._came[1] += len(since) - sum(since)
+        if sum(self._came) > _FLOOD * self._budget:
+            self._flooded.set()
         room = self._bucket.take(len(found))
         self._dropped += len(found) - room
+        failures = sum(one[0] for one in found)
         first = min(failures, room)
-        shares = {
-            True: self._shares.failures * first / max(failures, 1),
-            False: self._shares.sampled * (room - first) / max(len(found) - failures, 1),
-        }
+        looked_at = {True: first / max(failures, 1), False: (room - first) / max(len(found) - failures, 1)}
         for is_failure, (said, began) in intake.chosen(found, room):
-            call = entry(said, began, own, self._templates, max(shares[is_failure], LEAST))
+            then = self._shares if began >= self._since else self._before
+            share = (then.failures if is_failure else then.sampled) * looked_at[is_failure]
+            call = entry(said, began, own, self._templates, max(share, LEAST))
             under = self._fold.add(call.shape, one(call.example))
             if call.failed and under is not None:
                 self._failures.append((call.shape, call.example))
@@ -86,34 +91,39 @@ class Recorder:
         """Until cancelled. `workloads` gives those of now, `api` the client."""
         last = due = told = time.monotonic()
         while True:
-            await asyncio.sleep(_TICK)
+            # Quiet traffic is recorded whole, so load that begins would be, for a second, if only the clock were asked.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await self._flooded.wait()
             now = time.monotonic()
-            self._tick(now - last)
-            last = now
-            await self._set(workloads())
+            shares = self._next(now - last)
+            await self._tell(workloads(), shares)
+            last = time.monotonic()
             if now >= due and (self._failures or now >= told + self._interval):
                 told = now
                 due = now + (_PAUSE if await self.once(api) else _AGAIN)
 
-    def _tick(self, seconds: float) -> None:
-        if self._budget > 0:
-            new = decide(self._shares, self._came[0], self._came[1], max(seconds, 0.1), self._budget)
-            if not differs(self._shares, new):  # Envoys go on with what they were told
-                new = msgspec.structs.replace(new, failures=self._shares.failures, sampled=self._shares.sampled)
-            self._shares = new
-        self._came = [0, 0]
+    def _next(self, seconds: float) -> Shares:
+        """The shares after what came in so many seconds."""
+        if self._budget <= 0:
+            return self._shares
+        new = decide(self._shares, self._came[0], self._came[1], max(seconds, 0.1), self._budget)
+        if differs(self._shares, new):
+            return new
+        # Envoys go on with what they were told.
+        return msgspec.structs.replace(new, failures=self._shares.failures, sampled=self._shares.sampled)
 
-    async def _set(self, workloads: Iterable[Workload]) -> None:
-        """Tell each Envoy how much it is to tell, where it has not been told."""
+    async def _tell(self, workloads: Iterable[Workload], shares: Shares) -> None:
+        """Tell each Envoy how much it is to tell, where it has not been told; begin to count anew."""
         there: dict[int, tuple[float, float]] = {}
+        now = (shares.failures, shares.sampled)
+        query = "&".join(f"{key}={round(share * MILLION)}" for key, share in zip((FAILURES, SAMPLED), now, strict=True))
         for workload in tuple(workloads):
             envoy = workload.envoy
             if envoy is None or not envoy.answers or envoy.process is None:
                 continue
             before = self._told.get(envoy.process.pid)
-            now = (self._shares.failures, self._shares.sampled)
             if before != now:
-                query = "&".join(f"{key}={round(share * MILLION)}" for key, share in zip((FAILURES, SAMPLED), now, strict=True))
                 with contextlib.suppress(Unavailable, TimeoutError):  # it starts, or ends: the next look is in a second
                     async with asyncio.timeout(_TICK):
                         await envoy.admin.post(f"/runtime_modify?{query}")
@@ -121,6 +131,11 @@ class Recorder:
             if before is not None:
                 there[envoy.process.pid] = before
         self._told = there
+        if now != (self._shares.failures, self._shares.sampled):
+            self._since, self._before = time.time(), self._shares
+        self._shares = shares
+        self._came = [0, 0]
+        self._flooded.clear()
 
     def told(self) -> RecordedReport:
         """What is to be told now; it is forgotten here."""
