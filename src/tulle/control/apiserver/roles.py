@@ -152,6 +152,7 @@ def cluster_roles(kinds: Sequence[Kind]) -> dict[str, list[Rule]]:
                 "/tulle/v1/telemetry/report",
                 "/tulle/v1/telemetry/spans",
                 "/tulle/v1/telemetry/recorded",
+                "/tulle/v1/telemetry/limits",
                 "/tulle/v1/looks/*",
             ),
         ],

@@ -15,7 +15,7 @@ All take `seconds` (how far back; 600) and `namespace` ("": all); the first two 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -67,6 +67,10 @@ class Telemetry:
         for name in ("figures", "graph", "inventory", "security"):
             app.router.add_get(f"/telemetry/{name}", getattr(self, name))
         app.router.add_get(PATH, self.here)
+
+    async def calls(self, seconds: float) -> Mapping[Edge, Count]:
+        """What was counted in the last seconds, by all control planes."""
+        return (await self._everywhere.found(Asked(self._clock() - seconds))).calls
 
     async def report(self, request: web.Request) -> web.Response:
         """What a node's proxies have counted since its last report."""

@@ -1,0 +1,1 @@
+"""Rate limits that proxies have together: their shares, and exact counting."""

@@ -1,0 +1,105 @@
+"""How a limit that all replicas have together is split over their proxies. Pure.
+
+    what each proxy let through and refused in a while ──▶ Demand ──▶ `reweighted` ──▶ shares ──▶ `split` over who is there now
+
+A share is a part of the limit, more than 0 and at most 1; those of a rule are never more than 1 together. A proxy gets what
+comes to it, in proportion where that is too much altogether; what nobody uses is spread evenly; and a part of all (`FLOOR`)
+always is, so that whoever had nothing to do is not without a share when something comes. Proxies take up new shares one after
+the other: meanwhile, some tenths of a second, the sum in force is at most that of the larger of each proxy's old and new share.
+
+No bucket is thrown away for a new share: it is what a request takes out of a bucket of the whole limit (`model/rate_limit.py`).
+So what is in a bucket is worth more or less from one moment to the next, and nobody is given anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+# What is always split evenly, of the whole: the most by which a limit may be missed when all that comes, comes to one proxy.
+FLOOR = 0.05
+# The same where each key has a bucket of its own and not all of them find room in the limit: the demand of all keys together says
+# little of one, and a small client may come by another proxy than the large ones.
+KEYED_FLOOR = 0.2
+# How much of what was seen last counts for what is expected: after two looks nine tenths of a change are known.
+_NEW = 0.7
+# Changes below this part of a share are noise, for which no proxy is told anything.
+_NOISE = 0.05
+_SILENT = 5.0  # seconds without a word after which a proxy's demand is not known any more
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """What came to a proxy for a rule, in a second, let through or not; `at` (s, any clock that does not go back): told last."""
+
+    rate: float
+    at: float
+
+
+def expected(before: Demand | None, count: int, seconds: float, now: float) -> Demand:
+    """The demand, after so many came in so many seconds until `now`."""
+    seen = max(0, count) / max(seconds, 0.1)
+    if before is None or now - before.at > _SILENT:
+        return Demand(seen, now)
+    return Demand(before.rate + _NEW * (seen - before.rate), now)
+
+
+def faded(before: Demand | None, now: float) -> Demand:
+    """The demand where nothing came since it was told last."""
+    rate = 0.0 if before is None else before.rate * (1.0 - _NEW) ** max(0.0, now - before.at)
+    return Demand(rate, now)
+
+
+def even(members: Iterable[str]) -> dict[str, float]:
+    """The same for each."""
+    there = sorted(set(members))
+    return {one: 1 / len(there) for one in there}
+
+
+def split(members: Iterable[str], given: Mapping[str, float]) -> dict[str, float]:
+    """The shares of those who are there now, where `given` was made for those who were: who is new has his even part at once."""
+    there = sorted(set(members))
+    known = {one: given[one] for one in there if given.get(one, 0.0) > 0.0}
+    if not known:
+        return even(there)
+    part = 1 / len(there)
+    rest = part * len(known) / sum(known.values())
+    return {one: known[one] * rest if one in known else part for one in there}
+
+
+def reweighted(
+    before: Mapping[str, float], demands: Mapping[str, Demand], rate: float, now: float, *, keyed: bool = False
+) -> dict[str, float]:
+    """The shares for what is asked of whom; `before` has those of all who are there, and is the answer where little changed.
+
+    `rate`: what the limit lets through in a second. Who has said nothing for a while keeps the share that it had, for it may be
+    there all the same, and without a control plane.
+    """
+    heard = {one: found.rate for one in before if (found := demands.get(one)) is not None and now - found.at <= _SILENT}
+    silent = sum(share for one, share in before.items() if one not in heard)
+    left = 1.0 - silent
+    if not heard or left <= 0.0:
+        return dict(before)
+    total, most = sum(heard.values()), rate * left
+    spare = max(0.0, 1.0 - total / most) if most > 0 else 0.0
+    floor = _floor(total, most, keyed)
+    part = 1 / len(heard)
+    after = dict(before)
+    for one, came in heard.items():
+        wanted = (1.0 - spare) * came / total if total > 0 else 0.0
+        after[one] = left * (floor * part + (1.0 - floor) * (wanted + spare * part if total > 0 else part))
+    return after if differs(before, after) else dict(before)
+
+
+def _floor(total: float, most: float, keyed: bool) -> float:
+    """What is split evenly: more of it where keys compete, without a jump at the limit."""
+    if not keyed or most <= 0:
+        return FLOOR
+    return FLOOR + (KEYED_FLOOR - FLOOR) * min(1.0, max(0.0, total / most - 1.0))
+
+
+def differs(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether it is worth telling the proxies."""
+    return one.keys() != other.keys() or any(
+        abs(other[who] - share) > _NOISE * max(share, 1 / len(one)) for who, share in one.items()
+    )
