@@ -18,6 +18,8 @@ APART = {"HTTPRoute": ("VirtualService",), "DestinationRule": ("BackendTLSPolicy
 MEANINGLESS: dict[tuple[str, str], str] = {
     ("DestinationRule", "tunnel.protocol"): "has an effect; the schema does not say its words, so no other is found",
     ("DestinationRule", "zoneAwareLbSetting.minClusterSize"): "counts where there are more instances: see test_zones.py",
+    ("RateLimit", "targetRefs.[].group"): "says only which kind of that name is meant",
+    ("RateLimit", "targetRefs.[].kind"): "has an effect; no other object is found by chance",
     ("Sidecar", "port.name"): "a listener's name is for people",
     ("Telemetry", "tracing.[].enableIstioTags"): "of spans for collectors: tests/golden/telemetry-traces",
     ("MeshConfig", "opentelemetry.service"): "a Telemetry has to name the provider: tests/golden/telemetry-traces",

@@ -71,6 +71,13 @@ OBJECTS: dict[str, dict[str, Any]] = {
             "tracing": [{"randomSamplingPercentage": 1}],
         },
     },
+    "RateLimit": {
+        "apiVersion": "tulle.dev/v1alpha1",
+        "spec": {
+            "targetRefs": [{"kind": "Service", "name": "reviews"}],
+            "rules": [{"limit": 10, "key": {"type": "Header", "header": "x-a"}, "overrides": [{"values": ["a"], "limit": 20}]}],
+        },
+    },
     "MeshConfig": {"apiVersion": "tulle.dev/v1alpha1", "spec": {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}},
     "VirtualService": {
         "apiVersion": ISTIO,
@@ -332,6 +339,16 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             "workloadSelector": {"labels": {"app": "reviews"}},
         },
     ],
+    "RateLimit": [
+        {"targetRefs": [{"kind": "Service", "name": "reviews"}], "rules": [{"limit": 10, **rule}]}
+        for rule in (
+            {"match": [{"methods": ["GET"], "path": {"value": "/a"}}], "scope": "global"},
+            {"match": [{"headers": [{"name": "x-a", "value": "a"}], "sources": [{"service": "reviews"}]}]},
+            {"match": [{"claims": [{"name": "iss", "values": ["a"]}]}], "key": {"type": "Claim", "claim": "sub"}},
+            {"scope": "global", "precision": "exact", "onFailure": "deny", "key": {"type": "Identity"}},
+        )
+    ]
+    + [{"selector": {"matchLabels": {"app": "reviews"}}, "rules": [{"limit": 10}]}],
     "MeshConfig": [
         {"extensionProviders": [{"name": "a", kind: {"service": "gate.default", "port": 9000, **more}}]}
         for kind, more in (

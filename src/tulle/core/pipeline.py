@@ -19,6 +19,7 @@ from tulle.core.analyze.inputs import feed
 from tulle.core.compile import Settings
 from tulle.core.compile.caller_rules import destination_apart
 from tulle.core.compile.client_certificates import own_destination, own_endpoints
+from tulle.core.compile.counters import costs, exact_limits, limited, shared_limits, shares
 from tulle.core.compile.destinations import destination, gateway_destination
 from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.federation import Federated, federated, trust_domains
@@ -47,10 +48,12 @@ from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
 from tulle.core.envoy.datagrams import encode_outbound_udp
 from tulle.core.envoy.endpoints import encode_endpoints
 from tulle.core.envoy.listeners import encode_outbound, encode_outbound_six, encode_workload
+from tulle.core.envoy.rate_limits import encode_costs, encode_limited
 from tulle.core.envoy.routes import encode_host, encode_table
 from tulle.core.envoy.secrets import encode_bundle, encode_certificate, encode_roots
 from tulle.core.flow import Fetch, Flow, Table
 from tulle.core.flow.tables import Batch
+from tulle.core.model.rate_limit import Limit, SharedLimit
 from tulle.core.model.workload import Workload
 from tulle.core.status.makers import makers
 from tulle.core.status.statuses import Statuses
@@ -134,6 +137,8 @@ _ENCODED: Mapping[Table[Any, Any], Table[Any, Resources]] = {
         (roots, lambda _key, row: (encode_roots(row),)),
         (authorization, lambda _key, row: encode_authorization(row)),
         (unguarded, lambda _key, row: encode_authorization(row)),
+        (limited, lambda _key, row: encode_limited(row)),
+        (costs, lambda _key, row: encode_costs(row)),
         (workload, lambda _key, row: (*encode_workload_clusters(row), *encode_workload(row))),
     )
 }
@@ -235,6 +240,21 @@ class Pipeline:
     def take_revoked(self, found: Revoked) -> Published:
         """Take in who has lost an identity. The revision stays."""
         self.flow.commit({given_revoked: {"": found}})
+        return Published(revision=self._revision, changed=self._publish())
+
+    @property
+    def shared_limits(self) -> tuple[SharedLimit, ...]:
+        """The limits of which proxies have shares."""
+        return self.flow.get(shared_limits, None) or ()
+
+    @property
+    def exact_limits(self) -> tuple[Limit, ...]:
+        """The limits that a service counts."""
+        return self.flow.get(exact_limits, None) or ()
+
+    def take_shares(self, given: Mapping[tuple[str, str], float | None]) -> Published:
+        """Take in shares by (limit's id, proxy's id), above 0 and at most 1 (None: an even one again). The revision stays."""
+        self.flow.commit({shares: dict(given)})
         return Published(revision=self._revision, changed=self._publish())
 
     def layers(self, proxy: str) -> tuple[str, ...]:

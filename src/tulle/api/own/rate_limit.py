@@ -13,6 +13,7 @@ from tulle.api.own.status import RateLimitStatus
 from tulle.api.regex import regex_fault
 from tulle.api.rules import distinct, exactly_one
 from tulle.api.values import (
+    HEADER_VALUE,
     Defaulted,
     DnsLabel,
     Duration,
@@ -37,6 +38,11 @@ TARGETS = {
     (GATEWAY_API, "HTTPRoute"),
     (GATEWAY_API, "GRPCRoute"),
 }
+
+# The statuses of refusals that Envoy can answer with.
+STATUSES = frozenset(
+    {*range(400, 418), *range(421, 425), 426, 428, 429, 431, *range(500, 509), 510, 511},
+)
 
 Limit = Annotated[int, Field(ge=1, le=2**32 - 1, json_schema_extra={"format": "int64"})]
 
@@ -150,13 +156,22 @@ class Override(Schema):
     burst: UInt32 | None = None
 
 
-class Refusal(Schema):
+class Refusal(Ruled):
     """What the refused see (gRPC: RESOURCE_EXHAUSTED). `headers`: RateLimit-Limit, -Remaining, -Reset and Retry-After."""
 
     status_code: Defaulted[Annotated[int, Field(ge=400, le=599, json_schema_extra={"format": "int32"})]] = 429
     headers: bool = True
     body: Annotated[str, Field(max_length=4096)] = ""
-    content_type: Annotated[str, Field(min_length=1, max_length=256)] = "text/plain"
+    content_type: Annotated[str, Field(pattern=HEADER_VALUE, min_length=1, max_length=256)] = "text/plain"
+
+    def faults(self) -> Iterator[Fault]:
+        """A status that proxies can answer with, and a body that they can say."""
+        if self.status_code not in STATUSES:
+            yield Fault(
+                ("statusCode",), f"found {self.status_code}; needed one that HTTP knows, such as 429 or 503", "OutOfRange"
+            )
+        if not self.body.isprintable():
+            yield Fault(("body",), "found a line break or a character that is not printed; needed one line of text")
 
 
 class Rule(Ruled):
@@ -231,6 +246,10 @@ class RateLimitSpec(Ruled):
         refs = self.target_refs or ()
         yield from distinct(refs, lambda ref: (ref.group, ref.kind, ref.name, ref.section_name), ("targetRefs",), "name")
         yield from distinct(self.rules, lambda rule: rule.name, ("rules",), "name")
+        for index, rule in enumerate(self.rules):
+            if rule.name is not None and rule.name.isdigit() and rule.name != str(index):
+                message = f'found "{rule.name}", which is what a rule without a name is called; needed another'
+                yield Fault(("rules", index, "name"), message, "Duplicate")
 
 
 class RateLimit(Object):

@@ -27,7 +27,6 @@ KINDS: tuple[Kind, ...] = (
         short_names=("rl",),
         categories=("tulle",),
         columns=(TARGETS, LIMITS, condition("Accepted", "Accepted")),
-        acted_on=False,
     ),
     Kind(
         OWN,

@@ -38,6 +38,7 @@ ANALYZERS: Mapping[str, tuple[Analyzer, ...]] = {
         policies.request_authentication_for_nobody,
         policies.request_authentication_targets,
     ),
+    "ratelimits.tulle.dev": (policies.rate_limit_for_nobody, policies.rate_limit_targets),
     "telemetries.telemetry.istio.io": (
         policies.telemetry_for_nobody,
         policies.telemetry_targets,

@@ -19,9 +19,12 @@ from tulle.core.compile.objects import (
     destination_rules,
     gateway_classes,
     gateways,
+    grpc_routes,
+    http_routes,
     istio_gateways,
     mesh_configs,
     peer_authentications,
+    rate_limits,
     request_authentications,
     selects,
     service_entries,
@@ -88,6 +91,7 @@ authorization_policy_for_nobody = selecting(authorization_policies, _match_label
 peer_authentication_for_nobody = selecting(peer_authentications, _match_labels)
 request_authentication_for_nobody = selecting(request_authentications, _match_labels, mesh_wide=True)
 telemetry_for_nobody = selecting(telemetries, _match_labels)
+rate_limit_for_nobody = selecting(rate_limits, _match_labels)
 proxy_config_for_nobody = selecting(proxy_configs, _match_labels)
 sidecar_for_nobody = selecting(sidecars, _workload_selector)
 service_entry_for_nobody = selecting(service_entries, _workload_selector)
@@ -150,10 +154,13 @@ _TARGETS: Mapping[tuple[str, str], Input[Key, Any]] = {
     ("networking.istio.io", "Gateway"): istio_gateways,
     ("gateway.networking.k8s.io", "Gateway"): gateways,
     ("gateway.networking.k8s.io", "GatewayClass"): gateway_classes,
+    ("gateway.networking.k8s.io", "HTTPRoute"): http_routes,
+    ("gateway.networking.k8s.io", "GRPCRoute"): grpc_routes,
 }
 authorization_policy_targets = targeting(authorization_policies)
 request_authentication_targets = targeting(request_authentications)
 telemetry_targets = targeting(telemetries)
+rate_limit_targets = targeting(rate_limits)
 backend_tls_targets = targeting(backend_tls_policies)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from tulle.core.compile.caller_rules import destination_apart, own_source, places_apart, secrets_apart, sources_apart
 from tulle.core.compile.callers import GATEWAY, Source, caller_labels, callers_apart
 from tulle.core.compile.client_certificates import own_destination, own_endpoints, own_places, own_secrets
+from tulle.core.compile.counters import costs, limited
 from tulle.core.compile.destinations import Place, destination, gateway_destination, places
 from tulle.core.compile.egress import egress_tables
 from tulle.core.compile.endpoints import endpoints
@@ -366,6 +367,8 @@ def _workload(fetch: Fetch, key: Key) -> tuple[Part, ...]:
         parts.append((route_table, where))
         parts += ((gateway_virtual_host, (where, host)) for host in fetch(gateway_hosts, where) or ())
     parts += ((authorization, (key, guard)) for guard in (row.guards if row else ()) if asks(fetch, key, guard))
+    for one in row.counters if row else ():
+        parts += ((limited, (key, one.name)), *(((costs, (key, one.name)),) if one.shared else ()))
     narrow, hidden = fetch(scope, key), fetch(hidden_from, key[0]) or frozenset()
     for place in (fetch(places_of_own, key) or ()) if narrow or hidden else ():
         if narrow or place[0] in hidden:

@@ -45,7 +45,7 @@ from tulle.api.istio.virtual_service import HTTPMatchRequest, L4MatchAttributes,
 from tulle.api.kubernetes import ConfigMap, Namespace, Secret, Service
 from tulle.api.lease import Lease
 from tulle.api.object import Object
-from tulle.api.own import MeshConfig
+from tulle.api.own import MeshConfig, RateLimit
 from tulle.core.compile.certificates import Certificates, certificates_in
 from tulle.core.compile.claims import Claim, claim
 from tulle.core.compile.hostname import Key, entry_key, meanings
@@ -218,6 +218,14 @@ def _guarded(key: Key, row: AuthorizationPolicy | RequestAuthentication | Teleme
         yield (key[0], *chosen) if chosen else (key[0],)
 
 
+def _limited(key: Key, row: RateLimit) -> Iterator[Hashable]:
+    """What a RateLimit is for, as `_guarded` has it."""
+    yield from ((one.group, one.kind, key[0], one.name) for one in row.spec.target_refs or ())
+    if row.spec.selector is not None:
+        chosen = chosen_label(row.spec.selector.match_labels)
+        yield (key[0], *chosen) if chosen else (key[0],)
+
+
 def _set_parent(key: Key, row: ListenerSet) -> list[Hashable]:
     parent = row.spec.parent_ref
     is_gateway_ = (parent.group, parent.kind) == (GROUP_NAME, "Gateway")
@@ -315,6 +323,7 @@ authorization_policies: Input[Key, AuthorizationPolicy] = Input(
 request_authentications: Input[Key, RequestAuthentication] = Input(
     "request_authentications", namespace=lambda key, _row: [key[0]], target=_guarded
 )
+rate_limits: Input[Key, RateLimit] = Input("rate_limits", target=_limited)
 telemetries: Input[Key, Telemetry] = Input("telemetries", namespace=lambda key, _row: [key[0]], target=_guarded)
 gateways: Input[Key, Gateway] = Input(
     "gateways",
@@ -360,6 +369,7 @@ INPUTS: Mapping[str, Input[Key, Any]] = {
     "workloadgroups.networking.istio.io": workload_groups,
     "sidecars.networking.istio.io": sidecars,
     "meshconfigs.tulle.dev": mesh_configs,
+    "ratelimits.tulle.dev": rate_limits,
     "gateways.networking.istio.io": istio_gateways,
     "peerauthentications.security.istio.io": peer_authentications,
     "authorizationpolicies.security.istio.io": authorization_policies,

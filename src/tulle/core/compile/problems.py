@@ -26,6 +26,7 @@ from tulle.core.compile.mistakes import error, meant, no_service, sorted_problem
 from tulle.core.compile.mtls import peer_authentication_problems
 from tulle.core.compile.objects import MESH, ROUTES, gateway_key, gateways, in_mesh, istio_gateways, virtual_services
 from tulle.core.compile.parents import attachments_of
+from tulle.core.compile.rate_limit_problems import rate_limit_problems
 from tulle.core.compile.service_entries import service_entry_problems
 from tulle.core.compile.services import called as meant_by
 from tulle.core.compile.services import service, service_problems
@@ -209,6 +210,7 @@ BY_RESOURCE: Mapping[str, Table[Key, tuple[Problem, ...]]] = {
     "serviceentries.networking.istio.io": service_entry_problems,
     "sidecars.networking.istio.io": sidecar_problems,
     "meshconfigs.tulle.dev": mesh_config_problems,
+    "ratelimits.tulle.dev": rate_limit_problems,
     "workloadentries.networking.istio.io": workload_entry_problems,
     "virtualservices.networking.istio.io": virtual_service_problems,
     "backendtlspolicies.gateway.networking.k8s.io": backend_tls_policy_problems,

@@ -8,6 +8,7 @@ import msgspec
 
 from tulle.api.istio.sidecar import IngressListener
 from tulle.core.compile.callers import Source, caller_labels
+from tulle.core.compile.counters import counted_listeners, counter
 from tulle.core.compile.egress import RESERVED, own_egress
 from tulle.core.compile.endpoints import Instance, identity_of, instance
 from tulle.core.compile.federation import believed
@@ -79,7 +80,7 @@ def workload(fetch: Fetch, key: Key) -> Workload | None:
 def _listeners(fetch: Fetch, key: Key) -> tuple[GatewayListener, ...]:
     """What a gateway binds."""
     found: tuple[GatewayListener, ...] | None = fetch(gateway_listeners, key)
-    return told_listeners(fetch, key, guarded_listeners(fetch, key, found or ()))
+    return told_listeners(fetch, key, guarded_listeners(fetch, key, counted_listeners(fetch, key, found or ())))
 
 
 def _udp(fetch: Fetch, key: Key) -> tuple[UdpListener, ...]:
@@ -115,6 +116,8 @@ def inbound(fetch: Fetch, key: Key) -> tuple[InboundPort, ...]:
         mode, before = said.of(number, app_port), fetch(guard, (key, str(number))) or OPEN
         told = telemetry_at(fetch, key, str(number)).server
         found = InboundPort(number, app_port, protocol, mode, before, service=called.get(number, ""), telemetry=told)
+        if protocol.may_be_http:
+            found = msgspec.structs.replace(found, counter=counter(fetch, key, str(number)))
         if (pool := inbound_pool(sidecar, number)) is None:
             return found
         carriage = Carriage(idle_timeout=pool.tcp_idle_timeout, max_duration=pool.connections.max_duration)

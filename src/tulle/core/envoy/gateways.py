@@ -103,7 +103,11 @@ def _filters(
         return [*authorization.tcp_filters(chain.guard), *tcp_filters(chain.destinations, chain.carriage, chain.telemetry)]
     edge, limits = workload.edge, workload.limits
     guard, told = chain.guard, chain.telemetry
-    return [http.gateway(prefix, chain.table.name, edge, limits, guard, chain.http3, by_quic=by_quic, telemetry=told)]
+    return [
+        http.gateway(
+            prefix, chain.table.name, edge, limits, guard, chain.http3, by_quic=by_quic, telemetry=told, counter=chain.counter
+        )
+    ]
 
 
 def _guarded(made: Iterable[listener_components_pb2.FilterChain], guard: Guard) -> Iterator[listener_components_pb2.FilterChain]:

@@ -13,6 +13,7 @@ from tulle.core.envoy import access_log, b3, calls
 from tulle.core.envoy.authorization import http_filters
 from tulle.core.envoy.ext_authz import OF_ROUTES
 from tulle.core.envoy.finding import NAMED_HOST
+from tulle.core.envoy.rate_limits import REFUSED, counting_filters
 from tulle.core.envoy.refusals import REFUSALS
 from tulle.core.envoy.route_actions import LOST, PREVIOUS_HOSTS, UNREACHED
 from tulle.core.envoy.route_filters import CORS, FAULT, HEADERS, SESSION
@@ -24,6 +25,7 @@ from tulle.core.envoy.telemetry import GRPC_STATS, Called, counts_messages, of_r
 from tulle.core.envoy.tracing import gives_b3, trace
 from tulle.core.model.authorization import OPEN, OPEN_TO_STRANGERS, Guard
 from tulle.core.model.edge import Edge, Limits, Paths
+from tulle.core.model.rate_limit import Counter
 from tulle.core.model.telemetry import STANDARD, Telemetry
 from tulle.pb import pack
 from tulle.pb.envoy.config.accesslog.v3 import accesslog_pb2
@@ -159,8 +161,9 @@ def inbound(
     guard: Guard = OPEN,
     called: Called = _NOTHING,
     telemetry: Telemetry = STANDARD,
+    counter: Counter | None = None,
 ) -> listener_components_pb2.Filter:
-    """What `guard` lets pass goes to the application that is `called`, with the caller's identity in XFCC."""
+    """What `guard` and `counter` let pass goes to the application that is `called`, with the caller's identity in XFCC."""
     manager = _manager(stat_prefix, limits)
     route = route_components_pb2.Route(name="default", match=route_components_pb2.RouteMatch(prefix="/"))
     route.route.cluster = cluster
@@ -182,7 +185,9 @@ def inbound(
     manager.access_log.append(REFUSALS)
     if guard.headers:
         manager.common_http_protocol_options.headers_with_underscores_action = _DROP
-    manager.http_filters.extend([*http_filters(guard), *_last(telemetry, inbound=True)])
+    if counter:
+        manager.local_reply_config.mappers.append(REFUSED)
+    manager.http_filters.extend([*http_filters(guard), *counting_filters(counter), *_last(telemetry, inbound=True)])
     return _filter(manager, telemetry, called)
 
 
@@ -196,6 +201,7 @@ def gateway(
     *,
     by_quic: bool = False,
     telemetry: Telemetry = STANDARD,
+    counter: Counter | None = None,
 ) -> listener_components_pb2.Filter:
     """As `outbound`, for callers whose word is not taken: not for their address, nor for `x-envoy-*`, nor for XFCC.
 
@@ -233,7 +239,9 @@ def gateway(
     manager.common_http_protocol_options.headers_with_underscores_action = _DROP
     manager.access_log.append(REFUSALS)
     manager.early_header_mutation_extensions.append(_NOT_THEIRS)
-    before = tuple(http_filters(guard))
+    before = (*http_filters(guard), *counting_filters(counter))
+    if counter:
+        manager.local_reply_config.mappers.append(REFUSED)
     if limits.body:
         # What was upgraded is no request that could ever be whole.
         manager.upgrade_configs[0].filters.extend([*before, *_ROUTED, *_last(telemetry)])

@@ -137,7 +137,7 @@ def _filters(workload: Workload, port: InboundPort, cluster: str, *, plaintext: 
     """
     called, guard = Called(port.service, plaintext), port.guard.outside if plaintext else port.guard
     raw = [*tcp_filters(guard), tcp(cluster, port.carriage, called, port.telemetry)]
-    spoken = [http.inbound(f"inbound_{_ANY}_{port.port}", cluster, workload.limits, guard, called, port.telemetry)]
+    spoken = [http.inbound(f"inbound_{_ANY}_{port.port}", cluster, workload.limits, guard, called, port.telemetry, port.counter)]
     return raw, spoken, spoken if port.protocol.is_http else raw
 
 

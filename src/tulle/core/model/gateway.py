@@ -6,6 +6,7 @@ import msgspec
 
 from tulle.core.model.authorization import OPEN_TO_STRANGERS, Guard
 from tulle.core.model.destination import DestinationKey
+from tulle.core.model.rate_limit import Counter
 from tulle.core.model.route import RouteTableKey, WeightedDestination
 from tulle.core.model.tcp_route import PLAIN, Carriage, TcpRoute
 from tulle.core.model.telemetry import STANDARD, Telemetry
@@ -82,6 +83,7 @@ class GatewayChain(msgspec.Struct, frozen=True, omit_defaults=True):
     guard: Guard = OPEN_TO_STRANGERS
     http3: int = 0
     telemetry: Telemetry = STANDARD
+    counter: Counter | None = None  # of requests, by limits of the Gateway
 
 
 class GatewayListener(msgspec.Struct, frozen=True, omit_defaults=True):

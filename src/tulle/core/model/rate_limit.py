@@ -10,7 +10,8 @@ Names that proxies, the service and those who read figures agree upon:
   (`rate_limited`: over the limit, `enforced`: refused, so that in shadow mode only the first grows), and
   `PREFIX.ratelimit.{ok,over_limit,error,failure_mode_allowed}` (under the cluster of the service) where the service does.
 - The service is asked in the domain `DOMAIN` for descriptors `(RULE_ENTRY, Limit.id)` and, where the rule has a key that the
-  request has too, `(KEY_ENTRY, the key's value)` after it. A request that lacks the key has the first entry alone.
+  request has too, `(KEY_ENTRY, the key's value)` after it (`ADDRESS_ENTRY` where that is an address: Envoy's name). A request
+  that lacks the key has the first entry alone.
 - Envoy finds the service behind the cluster `LIMITER`.
 """
 
@@ -23,12 +24,13 @@ import msgspec
 from tulle.core.model.authorization import Clause
 
 DOMAIN = "tulle"
-RULE_ENTRY, KEY_ENTRY = "rule", "key"
+RULE_ENTRY, KEY_ENTRY, ADDRESS_ENTRY = "rule", "key", "remote_address"
 LIMITER = "limiter"  # a cluster
 
 # What one request takes out of a bucket, in the units in which shared limits are counted: a proxy with the share w pays 1/w of
 # it. So a share can change while the bucket stays as it is.
 ONE = 1000
+MOST = 2**32 - 1  # what a bucket of Envoy's holds
 
 
 class Counting(StrEnum):
@@ -107,9 +109,54 @@ class Limit(msgspec.Struct, frozen=True, omit_defaults=True):
     shadow: bool = False
 
     @property
+    def sizes(self) -> tuple[Limit | Override, ...]:
+        """What a bucket of it can be like."""
+        return (self, *self.overrides)
+
+    @property
+    def object(self) -> tuple[str, str]:
+        """Namespace and name of the RateLimit."""
+        namespace, name, _rule = self.id.split("/")
+        return namespace, name
+
+    @property
     def stat_prefix(self) -> str:
         """How the names of what Envoy counts for it begin."""
         return f"ratelimit.{self.id}"
+
+
+class Counter(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """Requests are counted here: the rules are a resource named after the place `name`, what a request costs is another one,
+    where a limit is `shared`.
+    """
+
+    name: str
+    shared: bool = False
+
+    @property
+    def resource(self) -> str:
+        """The name of the resource with the rules."""
+        return f"limits~{self.name}"
+
+    @property
+    def costs(self) -> str:
+        """The name of the resource with what a request takes from each shared limit."""
+        return f"limit-costs~{self.name}"
+
+
+class Limited(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The limits of a place, in their order. `members` is how many proxies share each, by its id."""
+
+    counter: Counter
+    limits: tuple[Limit, ...]
+    members: dict[str, int] = {}
+
+
+class Costs(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a request takes from each shared limit of a place, by the limit's id."""
+
+    counter: Counter
+    costs: dict[str, int]
 
 
 class SharedLimit(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -119,6 +166,20 @@ class SharedLimit(msgspec.Struct, frozen=True, omit_defaults=True):
     members: tuple[str, ...] = ()
 
 
-def cost(share: float) -> int:
-    """What a request takes out of the bucket of a proxy that has such a share of a limit, in `ONE`ths."""
-    return max(ONE, round(ONE / max(share, 1e-6)))
+def room(said: Limit | Override, members: int) -> int:
+    """How many requests the bucket of a shared limit holds: at least so many that the smallest share lets one through."""
+    return max(said.limit + said.burst, members)
+
+
+def unit(limit: Limit, members: int) -> int:
+    """What a request takes from a shared limit of which one proxy has everything; less than `ONE` where numbers would not fit."""
+    most = max(room(said, members) for said in limit.sizes)
+    return max(1, min(ONE, MOST // most))
+
+
+def cost(limit: Limit, members: int, share: float) -> int:
+    """What a request takes from the bucket of a proxy that has such a share of a limit: never more than a full bucket has."""
+    one = unit(limit, members)
+    # With a smaller share nothing would ever pass.
+    least = min(room(said, members) for said in limit.sizes)
+    return max(one, min(round(one / max(share, 1e-9)), one * least))

@@ -11,6 +11,7 @@ from tulle.core.model.destination import DestinationKey
 from tulle.core.model.edge import ENVOYS_LIMITS, NOBODY_IN_FRONT, Edge, Limits
 from tulle.core.model.gateway import GatewayListener, SecretRef, ServerTls, UdpListener
 from tulle.core.model.handshake import USUAL, Handshake
+from tulle.core.model.rate_limit import Counter
 from tulle.core.model.route import RouteTableKey
 from tulle.core.model.service import Protocol
 from tulle.core.model.tcp_route import PLAIN, Carriage, TcpRoute
@@ -65,6 +66,7 @@ class InboundPort(msgspec.Struct, frozen=True, omit_defaults=True):
     tls: ServerTls | None = None
     service: str = ""
     telemetry: Telemetry = STANDARD
+    counter: Counter | None = None
 
 
 class ProxyPorts(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -179,6 +181,12 @@ class Workload(msgspec.Struct, frozen=True, omit_defaults=True):
         mutual = (guard for guard, mode, _tls in places if mode is not MtlsMode.DISABLE)
         others = (guard.outside for guard, mode, tls in places if mode is not MtlsMode.STRICT or tls)
         return tuple(dict.fromkeys((*mutual, *others)))
+
+    @property
+    def counters(self) -> tuple[Counter, ...]:
+        """Where its proxy counts requests, each once."""
+        chains = (chain.counter for listener in self.listeners for chain in listener.chains)
+        return tuple(dict.fromkeys(one for one in (*chains, *(port.counter for port in self.inbound)) if one))
 
     @property
     def secrets(self) -> tuple[SecretRef, ...]:

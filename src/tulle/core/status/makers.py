@@ -6,6 +6,7 @@ from typing import Any
 
 from tulle.core.compile.caller_rules import destination_apart
 from tulle.core.compile.client_certificates import own_destination
+from tulle.core.compile.counters import limited
 from tulle.core.compile.destination_rules import rules_for, rules_of
 from tulle.core.compile.destinations import destination
 from tulle.core.compile.endpoints import endpoints, selected
@@ -27,11 +28,20 @@ from tulle.core.compile.mesh_udp import (
     outbound_udp_six,
     udp_called,
 )
-from tulle.core.compile.objects import destination_rules, gateways, istio_gateways, telemetries, udp_routes, workload_entries
+from tulle.core.compile.objects import (
+    destination_rules,
+    gateways,
+    istio_gateways,
+    rate_limits,
+    telemetries,
+    udp_routes,
+    workload_entries,
+)
 from tulle.core.compile.outbound import outbound, outbound_apart, outbound_six, outbound_six_told, outbound_told
 from tulle.core.compile.services import service
 from tulle.core.compile.workloads import workload
 from tulle.core.flow import Flow, Table
+from tulle.core.model.rate_limit import Limited
 from tulle.core.model.route import RouteTableKey, VirtualHost
 from tulle.core.model.workload import Outbound
 from tulle.kit.problem import Ref
@@ -50,6 +60,10 @@ def makers(flow: Flow, rows: Table[Any, Any], key: Any, resource: str) -> set[Re
         udp = (one for one in flow.get(udp_bound, key) or () if resource == f"udp_{ANY_ADDRESS}_{one.port}")
         found = {ref for one in at for ref in _gateway(flow, one.istio, one.gateway)}
         return found | {ref for one in udp for ref in _gateway(flow, False, one.gateway)}
+    if rows is limited:
+        counted: Limited | None = flow.get(limited, key)
+        objects = (flow.get(rate_limits, one.object) for one in (counted.limits if counted else ()))
+        return {one.ref for one in objects if one}
     if rows is gateway_secret:
         return {Ref(kind, namespace, name) for kind, namespace, name in key[1].objects}
     if rows is own_destination:

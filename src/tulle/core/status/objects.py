@@ -13,6 +13,7 @@ from tulle.core.status.gateway_classes import gateway_class_status
 from tulle.core.status.gateways import gateway_status
 from tulle.core.status.istio import istio_status
 from tulle.core.status.listener_sets import listener_set_status
+from tulle.core.status.rate_limits import RESOURCE, rate_limit_status
 from tulle.core.status.routes import route_status
 from tulle.core.status.rows import Status
 
@@ -37,6 +38,7 @@ BY_RESOURCE: Mapping[str, _Make] = {
     f"gateways.{GATEWAY_API}": lambda fetch, key: fetch(gateway_status, key),
     f"listenersets.{GATEWAY_API}": lambda fetch, key: fetch(listener_set_status, key),
     f"backendtlspolicies.{GATEWAY_API}": lambda fetch, key: fetch(backend_tls_policy_status, key),
+    RESOURCE: lambda fetch, key: fetch(rate_limit_status, key),
     **{resource: _route(kind) for resource, kind in _ROUTES.items()},
     **{resource: _istio(resource) for resource in _ISTIO},
 }

@@ -13,6 +13,7 @@ import tulle
 from tests.unit.core.analyze import (
     test_documents,
     test_gateways,
+    test_limits,
     test_references,
     test_routing,
     test_security,
@@ -35,6 +36,7 @@ MODULES = (
     test_documents,
     test_workloads,
     test_telemetry,
+    test_limits,
 )
 # Where problems are made, and the argument that is the reason.
 WHERE = ("api", "core/compile", "core/analyze", "cli/files.py")

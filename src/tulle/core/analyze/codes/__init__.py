@@ -2,12 +2,12 @@
 
 A code never changes its meaning and is never given to another; `tests/unit/core/analyze/codes.txt` holds all that were ever
 given. The hundreds tell the subject: 01 references, 02 routing, 03 TLS and security, 04 gateways, 05 versions and what is not
-supported, 06 documents, 07 workloads, 08 telemetry.
+supported, 06 documents, 07 workloads, 08 telemetry, 09 rate limits.
 """
 
 from __future__ import annotations
 
-from tulle.core.analyze.codes import documents, gateways, references, routing, security, telemetry, versions, workloads
+from tulle.core.analyze.codes import documents, gateways, limits, references, routing, security, telemetry, versions, workloads
 from tulle.core.analyze.codes.code import Code
 from tulle.kit.problem import Problem, Severity
 
@@ -22,6 +22,7 @@ SUBJECTS = {
     "06": "Documents",
     "07": "Services and workloads",
     "08": "Telemetry",
+    "09": "Rate limits",
 }
 CODES: tuple[Code, ...] = (
     *references.CODES,
@@ -32,6 +33,7 @@ CODES: tuple[Code, ...] = (
     *documents.CODES,
     *workloads.CODES,
     *telemetry.CODES,
+    *limits.CODES,
 )
 BY_CODE = {code.code: code for code in CODES}
 _BY_REASON: dict[tuple[str, Severity, str], Code] = {

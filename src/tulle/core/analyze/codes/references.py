@@ -104,7 +104,7 @@ CODES = (
         "TUL0113",
         "TargetNotFound",
         "What the policy is for does not exist",
-        "A targetRef names a Gateway, a Service or a ServiceEntry that is not in the policy's namespace. The policy has "
+        "A targetRef names a Gateway, a Service, a ServiceEntry or a route that is not in the policy's namespace. The policy has "
         "no effect.",
         "correct the name, or move the policy into the namespace of its target",
     ),

@@ -1,0 +1,196 @@
+"""Where limits stand: for each workload, which of them at which of its ports or gateway sections; and who shares each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from tulle.core.compile.endpoints import instance
+from tulle.core.compile.gateways import Served, served
+from tulle.core.compile.guards import place_name
+from tulle.core.compile.hostname import Key
+from tulle.core.compile.objects import rate_limits, selects, workload_entries
+from tulle.core.compile.places import places
+from tulle.core.compile.rate_limits import GATEWAY, SERVICE, any_limits, is_for, limits_of
+from tulle.core.compile.services import service
+from tulle.core.compile.workload_notes import labels_of
+from tulle.core.compile.workload_services import services_of
+from tulle.core.flow import Fetch, Input, table
+from tulle.core.model.authorization import Attribute, Compare, Fact, Term
+from tulle.core.model.gateway import GatewayChain, GatewayListener
+from tulle.core.model.rate_limit import Costs, Counter, Counting, Limit, Limited, SharedLimit, Unit, cost
+
+# What of a limit (by its id) a proxy (by its id) was given; above 0, and at most 1.
+shares: Input[tuple[str, str], float] = Input("shares")
+
+EVERYWHERE = ""
+
+
+@table
+def limits_at(fetch: Fetch, key: Key) -> dict[str, tuple[Limit, ...]]:
+    """The limits of a workload by the name of the place: a port, a section of a gateway there, or `EVERYWHERE`."""
+    if not fetch(any_limits, None) or fetch(workload_entries, key) is None:
+        return {}
+    found: dict[str, dict[str, Limit]] = {}
+    for name, limit in (*_selected(fetch, key), *_called(fetch, key), *_gateways(fetch, key)):
+        before = found.setdefault(name, {}).get(limit.id)
+        found[name][limit.id] = limit if before is None else _either(before, limit)
+    return {name: tuple(limits.values()) for name, limits in found.items()}
+
+
+def _selected(fetch: Fetch, key: Key) -> Iterator[tuple[str, Limit]]:
+    """Of RateLimits that select the workload."""
+    entry = fetch(workload_entries, key)
+    labels = labels_of(entry) if entry else {}
+    for index in ((key[0],), *((key[0], label, value) for label, value in sorted(labels.items()))):
+        for one in fetch.keys(rate_limits, "target", index):
+            row = fetch(rate_limits, one)
+            if row and row.spec.selector and selects(row.spec.selector.match_labels, labels):
+                yield from ((EVERYWHERE, limit) for limit in fetch(limits_of, one) or ())
+
+
+def _called(fetch: Fetch, key: Key) -> Iterator[tuple[str, Limit]]:
+    """Of those for the Services that call the workload, at the ports that these call."""
+    here = fetch(instance, key)
+    for one in fetch(services_of, key) or () if here else ():
+        row = fetch(service, one)
+        assert here is not None
+        for index in fetch.keys(rate_limits, "target", (*SERVICE, *one)) if row and not row.entry else ():
+            limited = fetch(rate_limits, index)
+            refs = [ref for ref in (limited.spec.target_refs or () if limited else ()) if is_for(ref, SERVICE, one[1])]
+            for port in row.ports if row else ():
+                if any(ref.section_name in (None, port.name) for ref in refs):
+                    yield from ((str(here.port(port)), limit) for limit in fetch(limits_of, index) or ())
+
+
+def _gateways(fetch: Fetch, key: Key) -> Iterator[tuple[str, Limit]]:
+    """Of those for the Gateways of the Gateway API that the workload serves, or for listeners of these."""
+    found = fetch(served, key) or Served()
+    for one in (*found.bound, *(it.bound for it in found.tcp)):
+        if one.istio:
+            continue
+        place = place_name(one.port, one.section if one in found.bound else "")
+        listener = (fetch(places, one.gateway) or ())[one.index]
+        for index in fetch.keys(rate_limits, "target", (*GATEWAY, *one.gateway)):
+            row = fetch(rate_limits, index)
+            for ref in row.spec.target_refs or () if row else ():
+                if not is_for(ref, GATEWAY, one.gateway[1]) or (ref.section_name and ref.section_name != listener.listener.name):
+                    continue
+                host = listener.listener.hostname if ref.section_name else None
+                yield from ((place, _of_host(limit, host)) for limit in fetch(limits_of, index) or ())
+
+
+def _of_host(limit: Limit, host: str | None) -> Limit:
+    """A limit of what is for a host alone: other listeners may share the port."""
+    if not host or limit.unit is not Unit.REQUESTS:
+        return limit
+    stem = host.removeprefix("*").replace(".", r"\.")
+    pattern = f"{'.+' if host.startswith('*') else ''}{stem}(?::[0-9]+)?"
+    term = Term((Fact(Attribute.HEADER, f"(?i){pattern}", Compare.REGEX, (":authority",)),))
+    return msgspec.structs.replace(limit, matches=tuple((term, *one) for one in limit.matches or ((),)))
+
+
+def _either(one: Limit, other: Limit) -> Limit:
+    """A limit that came to a place twice: for what either is for."""
+    if not one.matches or not other.matches:
+        return msgspec.structs.replace(one, matches=())
+    return msgspec.structs.replace(one, matches=tuple(dict.fromkeys((*one.matches, *other.matches))))
+
+
+def requests_at(fetch: Fetch, key: Key, place: str) -> tuple[Limit, ...]:
+    """The limits of requests at a place of a workload."""
+    found = fetch(limits_at, key) or {}
+    here = {limit.id: limit for limit in (*found.get(EVERYWHERE, ()), *found.get(place, ()))}
+    return tuple(limit for limit in here.values() if limit.unit is Unit.REQUESTS)
+
+
+def counter(fetch: Fetch, key: Key, place: str) -> Counter | None:
+    """What counts requests at a place of a workload; None where nothing does."""
+    limits = requests_at(fetch, key, place)
+    return Counter(place, any(one.counting is Counting.SHARED for one in limits)) if limits else None
+
+
+@table
+def limited(fetch: Fetch, key: tuple[Key, str]) -> Limited | None:
+    """The limits of requests at a (workload, place)."""
+    found = counter(fetch, *key)
+    if found is None:
+        return None
+    limits = requests_at(fetch, *key)
+    return Limited(found, limits, {one.id: len(_members(fetch, one)) for one in limits if one.counting is Counting.SHARED})
+
+
+@table
+def costs(fetch: Fetch, key: tuple[Key, str]) -> Costs | None:
+    """What a request takes from each shared limit at a (workload, place)."""
+    found = counter(fetch, *key)
+    if found is None or not found.shared:
+        return None
+    proxy = "/".join(key[0])
+    made: dict[str, int] = {}
+    for one in requests_at(fetch, *key):
+        if one.counting is Counting.SHARED:
+            members = len(_members(fetch, one))
+            made[one.id] = cost(one, members, fetch(shares, (one.id, proxy)) or 1 / members)
+    return Costs(found, made)
+
+
+def _members(fetch: Fetch, limit: Limit) -> tuple[str, ...]:
+    found: tuple[str, ...] | None = fetch(members_of, limit.id)
+    return found or ("",)
+
+
+@table
+def members_of(fetch: Fetch, limit: str) -> tuple[str, ...]:
+    """The proxies that share a limit."""
+    return (fetch(sharing, None) or {}).get(limit, ())
+
+
+@table
+def sharing(fetch: Fetch, _key: None) -> dict[str, tuple[str, ...]]:
+    """The proxies that share each limit."""
+    found: dict[str, list[str]] = {}
+    for role in ("sidecar", "gateway") if fetch(any_limits, None) else ():
+        for key in fetch.keys(workload_entries, "role", role):
+            for limit in fetch(shared_by, key) or ():
+                found.setdefault(limit, []).append("/".join(key))
+    return {limit: tuple(sorted(proxies)) for limit, proxies in found.items()}
+
+
+@table
+def shared_by(fetch: Fetch, key: Key) -> tuple[str, ...]:
+    """The limits of which a workload's proxy has a share."""
+    found = fetch(limits_at, key) or {}
+    return tuple(sorted({one.id for limits in found.values() for one in limits if one.counting is Counting.SHARED}))
+
+
+@table
+def shared_limits(fetch: Fetch, _key: None) -> tuple[SharedLimit, ...]:
+    """All limits that proxies share, with these."""
+    found = [one for one in _all(fetch) if one.counting is Counting.SHARED]
+    return tuple(SharedLimit(one, proxies) for one in found if (proxies := fetch(members_of, one.id)))
+
+
+@table
+def exact_limits(fetch: Fetch, _key: None) -> tuple[Limit, ...]:
+    """All limits that the service counts."""
+    return tuple(one for one in _all(fetch) if one.counting is Counting.EXACT)
+
+
+def _all(fetch: Fetch) -> Iterator[Limit]:
+    for key in fetch.keys(rate_limits):
+        yield from fetch(limits_of, key) or ()
+
+
+def counted_listeners(fetch: Fetch, key: Key, listeners: Iterable[GatewayListener]) -> Iterator[GatewayListener]:
+    """The listeners of a gateway workload with what counts in each chain."""
+    for listener in listeners:
+        chains = tuple(_chain(fetch, key, listener.port, chain) for chain in listener.chains)
+        yield msgspec.structs.replace(listener, chains=chains)
+
+
+def _chain(fetch: Fetch, key: Key, port: int, chain: GatewayChain) -> GatewayChain:
+    if chain.table is None:
+        return chain
+    return msgspec.structs.replace(chain, counter=counter(fetch, key, place_name(port, chain.table.section)))

@@ -1,0 +1,137 @@
+"""RateLimit in real traffic: who is let through, counted; what the refused see; a change under load."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.mesh import Mesh, fetch
+
+RATINGS = "http://ratings:9080/ratings/0"
+REVIEWS = "http://reviews:9080/reviews/0"
+
+
+class Limits:
+    """RateLimits of one test."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.applied: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def apply(self, target: dict[str, Any], *rules: dict[str, Any], name: str = "limit", namespace: str = "default") -> None:
+        """A RateLimit, once every proxy has it."""
+        metadata = {"name": name, "namespace": namespace}
+        spec = {"targetRefs": [target], "rules": list(rules)}
+        one = {"apiVersion": "tulle.dev/v1alpha1", "kind": "RateLimit", "metadata": metadata, "spec": spec}
+        self.mesh.kubectl("apply", "-f", "-", stdin=json.dumps(one))
+        self.applied[namespace, name] = one
+        self.mesh.synced()
+
+    def service(self, name: str, *rules: dict[str, Any]) -> None:
+        self.apply({"kind": "Service", "name": name}, *rules)
+
+    def asks(self, url: str, count: int, *flags: str) -> Counter[str]:
+        """How often each status was the answer to so many requests of `curl`, one after the other."""
+        said = ["-s", "-o", "/dev/null", "-w", "%{http_code}\n", *flags, f"{url}?[1-{count}]"]
+        return Counter(self.mesh.inside("curl", *said, check=False).out.split())
+
+    def head(self, url: str, *flags: str) -> str:
+        """An answer, with its headers in small letters."""
+        return self.mesh.inside("curl", "-si", *flags, url).out.replace("\r", "").lower()
+
+
+@pytest.fixture
+def limits(mesh: Mesh) -> Iterator[Limits]:
+    made = Limits(mesh)
+    yield made
+    for namespace, name in made.applied:
+        mesh.kubectl("delete", "ratelimit", name, "-n", namespace, "--ignore-not-found")
+    mesh.synced()
+
+
+def test_each_client_has_its_own(limits: Limits) -> None:
+    """Broken: one client would use up what is there for all; the refused would not learn when to come again; gold is not gold."""
+    rule = {"limit": 5, "window": "1h", "key": {"type": "Header", "header": "X-Client"}}
+    refusal = {"body": '{"error": "slower"}', "contentType": "application/json"}
+    limits.service("ratings", {**rule, "overrides": [{"values": ["gold"], "limit": 20}], "refusal": refusal})
+    assert limits.asks(RATINGS, 8, "-H", "X-Client: a") == {"200": 5, "429": 3}
+    assert limits.asks(RATINGS, 5, "-H", "X-Client: b") == {"200": 5}
+    assert limits.asks(RATINGS, 21, "-H", "X-Client: gold") == {"200": 20, "429": 1}
+    assert limits.asks(RATINGS, 6) == {"200": 5, "429": 1}
+    refused = limits.head(RATINGS, "-H", "X-Client: a")
+    assert refused.startswith("http/1.1 429")
+    assert "retry-after: " in refused
+    assert "ratelimit-limit: 5\n" in refused
+    assert "ratelimit-remaining: 0\n" in refused
+    assert "content-type: application/json\n" in refused
+    assert refused.endswith('\n\n{"error": "slower"}')
+    assert "tulle-" not in refused
+    grpc = limits.head(RATINGS, "-H", "X-Client: a", "-H", "content-type: application/grpc")
+    assert "grpc-status: 8\n" in grpc
+
+
+def test_who_calls_and_what(limits: Limits) -> None:
+    """Broken: a limit of writes, or of one caller, would be one of everything; identities would not tell callers apart."""
+    mine = {"sources": [{"namespace": "default"}], "path": {"value": "/ratings"}, "methods": ["GET"]}
+    limits.service(
+        "ratings",
+        {
+            "name": "others",
+            "limit": 1,
+            "window": "1h",
+            "match": [{"sources": [{"service": "productpage"}]}, {"methods": ["PUT"]}],
+        },
+        {"name": "mine", "limit": 3, "window": "1h", "match": [mine], "key": {"type": "Identity", "absent": "Skip"}},
+        {"name": "tried", "limit": 1, "window": "1h", "shadow": True},
+    )
+    assert limits.asks(RATINGS, 5) == {"200": 3, "429": 2}
+    assert limits.asks("http://ratings:9080/health", 5) == {"200": 5}
+    assert limits.asks(RATINGS, 2, "-X", "PUT")["429"] == 1
+
+
+def test_a_limit_changes_under_load(limits: Limits) -> None:
+    """Broken: a limit that is made, raised or dropped would cost requests that it allows, or connections."""
+    everything: Counter[str] = Counter()
+    ends = threading.Event()
+
+    def load() -> None:
+        while not ends.is_set():
+            everything.update(limits.asks(RATINGS, 200))
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        for rate in (1_000_000, 2_000_000, 3_000_000):
+            limits.service("ratings", {"limit": rate})
+        assert set(everything) <= {"200"}, everything
+        limits.service("ratings", {"limit": 1, "window": "1h"})
+        end = time.monotonic() + 30
+        while not everything["429"]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    finally:
+        ends.set()
+        thread.join()
+    assert set(everything) == {"200", "429"}, everything
+
+
+def test_replicas_share_a_limit(limits: Limits) -> None:
+    """Broken: three replicas would let through three times what the limit says, or a third."""
+    limits.service("reviews", {"limit": 60, "window": "1h", "scope": "global"})
+    seen = limits.asks(REVIEWS, 300)
+    assert set(seen) == {"200", "429"}
+    assert abs(seen["200"] - 60) <= 3, seen  # 5%
+
+
+def test_at_the_gateway(limits: Limits, mesh: Mesh) -> None:
+    """Broken: what comes from outside would have no limit, or one that ends with the connection."""
+    gateway = {"kind": "Gateway", "group": "gateway.networking.k8s.io", "name": "demo"}
+    limits.apply(gateway, {"limit": 6, "window": "1h", "key": {"type": "SourceIP"}})
+    seen = Counter(reply.status for reply in fetch(f"{mesh.base}/productpage", 20))
+    assert seen == {200: 6, 429: 14}
