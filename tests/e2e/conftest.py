@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
 from tests.support.gateways import Gateways
 from tests.support.mesh import Mesh
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Beside a failure: what the programs of each mesh said last. Such a test may fail where nobody can look at the machine."""
+    report = yield
+    if report.failed:
+        said = {**Mesh.last_words, **{one.home: one.logs() for one in Mesh.running}}
+        report.sections += [(f"logs of the mesh in {home}", words) for home, words in said.items() if words]
+    Mesh.last_words.clear()
+    return report
 
 
 @pytest.fixture(scope="session")

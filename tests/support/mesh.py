@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 
@@ -99,6 +99,9 @@ def run(argv: list[str], env: Mapping[str, str], *, stdin: str | None = None, ti
 class Mesh:
     """One demo in folders and on ports of its own."""
 
+    last_words: ClassVar[dict[Path, str]] = {}  # of meshes that have been removed, by home, until a test's report takes them
+    running: ClassVar[list[Mesh]] = []
+
     def __init__(self, *, capture: str = "auto", user: str | None = None, settings: Mapping[str, str] | None = None) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="tl-"))
         self.home.chmod(0o755)
@@ -120,6 +123,7 @@ class Mesh:
             **(settings or {}),
         }
         self.kubeconfig = self.home / "state" / "demo" / "kubeconfig"
+        self.running.append(self)
 
     @staticmethod
     def _python_for(become: list[str]) -> list[str]:
@@ -149,6 +153,9 @@ class Mesh:
     def remove(self) -> None:
         """Down, and the folders too."""
         refused = self.refused()
+        self.last_words[self.home] = self.logs()
+        if self in self.running:
+            self.running.remove(self)
         self.down()
         shutil.rmtree(self.home, ignore_errors=True)
         assert refused == []

@@ -65,7 +65,7 @@ def outside(certificate: Path) -> Iterator[Outside]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     plain, secure = (ThreadingHTTPServer((ANYWHERE, 0), _Told) for _ in range(2))
-    # The handshake is the handler's, in a thread of its own: one that never ends may not keep the next caller from being accepted.
+    # The handshake is the handler's, in a thread of its own: one that never ends keeps no other caller from being accepted.
     secure.socket = context.wrap_socket(secure.socket, server_side=True, do_handshake_on_connect=False)
     with ExitStack() as stack:
         servers = (plain, secure, _Server((ANYWHERE, 0), _Echo))
