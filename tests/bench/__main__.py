@@ -1,6 +1,7 @@
 """`make bench`: measures, prints one table with the figures that were to be reached beside those that were, and writes JSON.
 
-`python -m tests.bench [latency] [handshakes] [scale] [routes] [policies] [api] [ca] [calls] [--rounds 9]`; without names, all.
+`python -m tests.bench [latency] [handshakes] [scale] [routes] [policies] [api] [ca] [calls] [watching]
+[page] [--rounds 9]`; without names, all.
 `--against REVISION` compares this build with an older one, and measures nothing else unless it is named too. Never a test:
 figures are reported, not asserted.
 """
@@ -18,11 +19,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import against, api, ca, calls, latency, policed, policies, routes, scale
+from tests.bench import against, api, ca, calls, latency, policed, policies, routes, scale, watching
 from tests.bench.scene import Taken
 
 OUT = Path("build/bench.json")
-EVERYTHING = ["latency", "handshakes", "scale", "routes", "policies", "api", "ca", "calls"]
+EVERYTHING = ["latency", "handshakes", "scale", "routes", "policies", "api", "ca", "calls", "watching", "page"]
 
 
 def main() -> None:
@@ -80,6 +81,16 @@ def main() -> None:
         recorded = calls.measure(arguments.rounds, arguments.seconds)
         found["calls"] = msgspec.to_builtins(recorded)
         _calls(table, recorded)
+    if "watching" in what and not os.geteuid():
+        watched = watching.measure(arguments.rounds, arguments.seconds)
+        found["watching"] = msgspec.to_builtins(watched)
+        _watching(table, watched)
+    if "page" in what:
+        from tests.bench import page  # a browser and its driver, which nothing else needs
+
+        seen = asyncio.run(page.measure())
+        found["page"] = msgspec.to_builtins(seen)
+        _page(table, seen.painted, seen.filled, seen.moving, seen.zooming)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(found, indent=2) + "\n")
     console.print(table)
@@ -113,6 +124,24 @@ def _calls(table: Table, recorded: calls.Calls) -> None:
         goal = "agent below 3% of a core" if name == "on" else ""
         table.add_row(f"recording {name}", f"{_figures(row)}; {recorded.agent[name]:.2f}% of a core", goal)
     table.add_row("on / off", f"{_times(recorded.ratios)}; {recorded.recorded} calls recorded", "")
+    table.add_section()
+
+
+def _watching(table: Table, watched: watching.Watching) -> None:
+    table.add_row(f"[bold]{watched.rate} requests/s, seen[/]", "[dim]p50, p90, p99; CPU a 1,000 requests[/]", "")
+    for name, row in watched.rows.items():
+        table.add_row(name, _figures(row), "")
+    goals = {"logs / off": "p99 at most x1.10, CPU at most x1.15"}
+    for name, ratio in watched.ratios.items():
+        table.add_row(name, _times(ratio), goals.get(name, ""))
+    table.add_section()
+
+
+def _page(table: Table, painted: float, filled: float, moving: float, zooming: float) -> None:
+    table.add_row("[bold]The page in Chromium[/]", "", "")
+    table.add_row("first paint, 500 services", f"{painted:.2f} s", "< 1 s")
+    table.add_row("all of them there", f"{filled:.2f} s", "")
+    table.add_row("300 nodes and 1,000 links, moved and zoomed", f"{moving:.0f} and {zooming:.0f} frames a second", "> 30")
     table.add_section()
 
 

@@ -55,6 +55,42 @@ def test_two_control_planes_are_one(running: Several) -> None:
     assert a.kubectl("--context", "tulle-b", "get", "vs", "echo").returncode == 0
 
 
+def test_what_is_seen_is_whole_wherever_one_asks(running: Several) -> None:
+    """Broken: who asks the other control plane would see a mesh without calls, since nodes tell only one of them."""
+    for _ in range(5):
+        assert running.call("/tcp") == "200"
+    planes = (running.a, running.b)
+
+    def seen() -> list[tuple[object, ...]]:
+        found: list[tuple[object, ...]] = []
+        for plane in planes:
+            figures = plane.ask("/tulle/v1/telemetry/figures?by=edge&seconds=600&namespace=default")["rows"]
+            graph = plane.ask("/tulle/v1/telemetry/graph?level=workload&seconds=600&namespace=default")["links"]
+            calls = plane.ask("/tulle/v1/telemetry/recorded?seconds=600")["rows"]
+            traces = plane.ask("/tulle/v1/telemetry/traces?seconds=600")["traces"]
+            uses = plane.ask("/tulle/v1/telemetry/proxies")["proxies"]
+            found.append(
+                (
+                    [(row["key"], row["figures"]["calls"]) for row in figures],
+                    [(one["source"], one["target"], one["figures"]["calls"]) for one in graph],
+                    sorted((shape[0], shape[7], record[0][0]) for shape, record in calls),
+                    sorted(one["trace"] for one in traces),
+                    [one["proxy"] for one in uses],
+                )
+            )
+        return found
+
+    def whole() -> bool:
+        one, other = seen()
+        return one == other and all(one)
+
+    until("both show the same calls, records, traces and proxies", whole)
+    here = [plane.ask("/tulle/v1/telemetry/recorded?here=true&seconds=600")["rows"] for plane in planes]
+    assert sorted(map(bool, here)) == [False, True], "only one of them was told"
+    assert "default/echo" in running.a.tulle("stat").stdout
+    assert running.a.tulle("calls", "--to", "echo").stdout == running.b.tulle("calls", "--to", "echo").stdout != ""
+
+
 def test_a_member_of_etcd_dies(running: Several) -> None:
     """The leader of etcd itself goes: changes go on after a moment, traffic does not notice."""
     with running.load() as seen:

@@ -134,6 +134,9 @@ def test_messages_of_a_stream(mesh: Mesh, tmp_path: Path) -> None:
             for name, count in (("istio_request_messages_total", 3), ("istio_response_messages_total", 6)):
                 ((_row, value),) = until(mesh, "streams", name, **wanted)
                 assert value == count
+                went = {"reporter": "source", "destination_service": "streams.default.svc.cluster.local"}
+                ((row, value),) = until(mesh, "curl", name, **went)
+                assert (value, row["source_workload"]) == (count, "curl")
             ((row, _value),) = until(mesh, "streams", "istio_requests_total", **wanted)
             assert row["grpc_response_status"] == "0"
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import threading
@@ -14,7 +15,7 @@ from tests.support.mesh import ROOT, TULLE, Mesh, fetch
 from tests.support.serving import program
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from playwright.sync_api import Browser, CDPSession, ConsoleMessage, Page, Route
 
 pytestmark = pytest.mark.timeout(900)  # a browser beside a whole mesh, on whatever machine
 
@@ -41,6 +42,14 @@ metadata: {name: ratings, namespace: default}
 spec:
   hosts: [ratings]
   http: [{fault: {abort: {httpStatus: 503, percentage: {value: 100}}}, route: [{destination: {host: ratings}}]}]
+"""
+LOGS = """
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: page-logs, namespace: default}
+spec:
+  selector: {matchLabels: {app: reviews}}
+  accessLogging: [{providers: [{name: envoy}]}]
 """
 SUBSETS = """
 apiVersion: networking.istio.io/v1
@@ -201,6 +210,41 @@ def test_a_split_is_seen(page: Page, mesh: Mesh, made: None) -> None:
     assert "default/reviews-v1" in mesh.tulle("top", "--by", "workload").out
 
 
+def test_what_a_proxy_runs_with_takes_and_writes(page: Page, mesh: Mesh, made: None) -> None:
+    """Broken: who looks for a fault on the page would have to log in to the node for what the proxy has and writes."""
+    goto(page, "proxies")
+    row = page.locator("tbody tr", has_text="default/reviews-v1")
+    until(page, lambda: " MB" in row.inner_text() and "%" in row.inner_text(), "memory and CPU of a proxy")
+    picture(page, "proxies")
+    mesh.tulle("apply", "-f", "-", stdin=LOGS)
+    try:
+        mesh.synced()
+        goto(page, "workload/default/reviews-v1?t=60")
+        page.get_by_role("button", name="Show what it runs with").click()
+        page.get_by_role("tab", name="Clusters").click()
+        page.get_by_label("Filter by name").fill("ratings")
+        cluster = page.locator(".resources details", has_text="outbound|9080||ratings.default.svc.cluster.local").first
+        cluster.locator("summary").click()
+        assert '"type": "EDS"' in cluster.locator("pre").inner_text()
+        picture(page, "envoy")
+        # The log comes to be with its first line.
+        page.get_by_role("button", name="Show the last lines").click()
+
+        def lines() -> bool:
+            if "GET /reviews" in page.locator("main").inner_text():
+                return True
+            page.get_by_role("button", name="Ask again").last.click()
+            page.wait_for_timeout(500)
+            return False
+
+        until(page, lines, "lines of the access log")
+        picture(page, "logs")
+        assert "tulle logs default/reviews-v1" in page.locator("main").inner_text()
+    finally:
+        mesh.tulle("delete", "-f", "-", stdin=LOGS)
+        mesh.synced()
+
+
 def test_every_view_for_everybody(browser: Browser, address: str, made: None) -> None:
     """Broken: somebody who uses a screen reader, a phone or the dark could not use the page."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
@@ -213,6 +257,41 @@ def test_every_view_for_everybody(browser: Browser, address: str, made: None) ->
                 assert serious == [], f"{view}: {json.dumps(serious, indent=1)[:3000]}"
                 assert page.evaluate("document.documentElement.scrollWidth") <= size[0], f"{view} is too wide"
                 picture(page, f"{scheme}-{view.replace('/', '-')}")
+
+
+# Time in the browser goes a hundred times as fast, so that some hundred reports of nodes, 15 seconds apart, are over within one.
+HURRY = "const usual = setTimeout; window.setTimeout = (act, after, ...more) => usual(act, (after ?? 0) / 100, ...more);"
+
+
+@pytest.mark.parametrize("view", ["overview", "graph"])
+def test_open_for_a_day(browser: Browser, address: str, made: None, view: str) -> None:
+    """Broken: a page that hangs on a wall would take more memory with every report, until the browser ends it."""
+    reports = itertools.count(1)
+    came = 0
+
+    def live(route: Route) -> None:
+        nonlocal came
+        came = next(reports)
+        state = {"revision": 1, "reported": came, "proxies": 1, "synced": 1}
+        route.fulfill(content_type="text/event-stream", body=f"data: {json.dumps(state)}\n\n")
+
+    def held(page: Page, session: CDPSession, after: int) -> tuple[float, float]:
+        until(page, lambda: came >= after, f"{after} reports")
+        session.send("HeapProfiler.collectGarbage")
+        told = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+        return told["JSHeapUsedSize"], told["Nodes"]
+
+    for page in opened(browser, address):
+        page.add_init_script(HURRY)
+        page.route("**/tulle/v1/telemetry/live*", live)
+        goto(page, f"{view}?t=60")
+        page.reload()
+        page.locator("main h1").first.wait_for()
+        session = page.context.new_cdp_session(page)
+        session.send("Performance.enable")
+        (heap, nodes), (later, more) = held(page, session, 60), held(page, session, 360)
+        assert later < heap + (1 << 20), f"{heap / 1e6:.1f} MB grew to {later / 1e6:.1f} in 300 reports"
+        assert more < 1.2 * nodes + 200, f"{nodes:.0f} nodes grew to {more:.0f}"
 
 
 def test_keys_alone(page: Page, made: None) -> None:

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import msgspec
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
 from tests.support.mesh import Mesh, run
 from tests.support.prometheus import Prometheus
+from tulle.client.api import ApiClient
+from tulle.control.telemetry.api import Telemetry
+from tulle.control.telemetry.everywhere import Everywhere
+from tulle.control.telemetry.prometheus import Access, FromPrometheus
+from tulle.control.telemetry.prometheus import Prometheus as Asker
+from tulle.control.telemetry.window import Window
+from tulle.core.inventory import Inventory
 
-# A workload whose metrics a Telemetry changes.
+# A workload whose metrics a Telemetry changes, and a route that nobody takes but who asks for it.
 OBJECTS = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: ratings, namespace: default}
+spec:
+  hosts: [ratings]
+  http:
+  - name: side
+    match: [{headers: {x-side: {exact: "yes"}}}]
+    route: [{destination: {host: ratings}}]
+  - route: [{destination: {host: ratings}}]
+---
 apiVersion: telemetry.istio.io/v1
 kind: Telemetry
 metadata: {name: ratings, namespace: default}
@@ -126,6 +149,52 @@ def test_what_a_telemetry_changes(prometheus: Prometheus) -> None:
     first = prometheus.rows(f'sum(istio_request_bytes_count{{reporter="destination",{own}}})')
     prometheus.until(f'sum(rate(istio_requests_total{{reporter="destination",{own},request_method="GET"}}[10s])) > 0')
     assert prometheus.rows(f'sum(istio_request_bytes_count{{reporter="destination",{own}}})') == first, "it counts no more"
+
+
+SIDES: dict[str, Callable[[Any], bool]] = {
+    "figures?by=edge&": lambda row: row["key"].get("source") == "default/curl",
+    "figures?by=route&": lambda row: "side" in row["key"].get("route", ""),
+    "graph?level=version&": lambda row: row.get("source") == "default/curl",
+}
+
+
+def test_the_same_answers(mesh: Mesh, prometheus: Prometheus) -> None:
+    """Broken: `tulle stat`, `routes`, `edges`, `graph` and the page would show other figures with --prometheus-url than without.
+
+    Calls that nobody else makes, told to the control plane and read by Prometheus; asked for until both have all of them.
+    """
+    prometheus.until("time() - min(min_over_time(timestamp(istio_build)[10m:15s])) > 31")  # it has read all of the mesh
+    began = time.time()
+    for path, calls in (("ratings/1", 40), ("nowhere", 7)):
+        url = f"http://ratings:9080/{path}?[1-{calls}]"
+        mesh.inside("curl", "-s", "-o", "/dev/null", "-H", "x-side: yes", url)
+    asyncio.run(same(mesh, prometheus, began))
+
+
+async def same(mesh: Mesh, prometheus: Prometheus, began: float) -> None:
+    """Both are asked for the calls since `began` until they answer the same."""
+    async with ApiClient.from_kubeconfig(mesh.kubeconfig) as api:
+        there = msgspec.convert(await api.request("GET", "/tulle/v1/telemetry/inventory"), Inventory)
+        source = FromPrometheus(Asker(Access(f"http://127.0.0.1:{prometheus.port}")), Everywhere(Window(time.time())))
+        app = web.Application()
+        Telemetry(Window(time.time()), lambda _: "", lambda *_: (), lambda _: there, source=lambda _: source).add(app)
+        async with TestClient(TestServer(app)) as client:
+            for what, wanted in SIDES.items():
+                deadline = time.monotonic() + 60
+                while True:
+                    query = f"/telemetry/{what}seconds={time.time() - began:.3f}"
+                    answers = [await (await client.get(query)).json(), await api.request("GET", f"/tulle/v1{query}")]
+                    found = [[row for row in [*one.get("rows", ()), *one.get("links", ())] if wanted(row)] for one in answers]
+                    seen = [[(row["figures"]["calls"], row["figures"]["p99"]) for row in rows] for rows in found]
+                    if seen[0] == seen[1] and sum(calls for calls, _p99 in seen[0]) >= 47:
+                        break
+                    assert time.monotonic() < deadline, found
+                    await asyncio.sleep(0.5)
+                for one, other in zip(*found, strict=True):
+                    assert {**one["figures"], "rate": 0} == {**other["figures"], "rate": 0}
+                assert answers[0]["notice"] == ""
+        await source.close()
+    assert source.failed == 0
 
 
 def test_who_may_not_look(mesh: Mesh, prometheus: Prometheus) -> None:

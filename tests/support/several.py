@@ -118,6 +118,8 @@ class Several:
             "TULLE_RUNTIME_DIR": str(self.home / "run"),
             "TULLE_NODE_SOCKET": str(self.home / "run" / "node.sock"),
             "NO_COLOR": "1",
+            "TULLE_REPORT_INTERVAL": "2s",
+            "TULLE_TRACE_SAMPLING": "100",
         }
         self.etcd = EtcdCluster(self.home / "etcd", 3)
         self.a, self.b = Plane(self, "a"), Plane(self, "b")

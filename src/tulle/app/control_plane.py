@@ -67,7 +67,9 @@ from tulle.control.revocations_api import add_revocations
 from tulle.control.rollouts import Rollouts
 from tulle.control.status import StatusWriter
 from tulle.control.telemetry.api import Telemetry
+from tulle.control.telemetry.everywhere import Everywhere, Source
 from tulle.control.telemetry.others import nobody
+from tulle.control.telemetry.prometheus import Access, FromPrometheus, Prometheus
 from tulle.control.telemetry.tally import Tallies
 from tulle.control.telemetry.traces import Traces
 from tulle.control.telemetry.traces_api import add_traces, metrics_of
@@ -103,6 +105,7 @@ class ControlPlane:
         self._tasks: list[asyncio.Task[Any]] = []
         self._foreign: Mapping[str, str] = {}
         self._beside: set[asyncio.Task[Any]] = set()
+        self.prometheus: FromPrometheus | None = None
 
     async def __aenter__(self) -> ControlPlane:
         try:
@@ -140,7 +143,7 @@ class ControlPlane:
         self.certificate = await ServerCertificate.open(self.ca.signer, settings)
         self._know_the_others()
         file = None if settings.store.startswith("memory:") else settings.state_dir / "calls.db"
-        self.recording = Recording(self.store, self.pipeline, file, self.started, self.peers)
+        self.recording = Recording(self.store, self.pipeline, file, self.started, self.peers, settings.calls_window)
         await self.recording.load()
         self._stack.push_async_callback(self.recording.close)
         self._make_api()
@@ -210,7 +213,22 @@ class ControlPlane:
         """By what the page knows that it should look again."""
         revision, proxies = self.pipeline.revision, self.ads.progress()
         synced = sum(one.count for one in proxies if one.synced >= revision)
-        return State(revision, window.last, sum(one.count for one in proxies), synced)
+        return State(revision, window.last, sum(one.count for one in proxies), synced, self.figures_notice)
+
+    @property
+    def figures_notice(self) -> str:
+        """What people are to know of what is shown: "" while all is well."""
+        return "; ".join(filter(None, (self.prometheus.notice if self.prometheus else "", self.recording.notice)))
+
+    def _source(self, everywhere: Everywhere) -> Source:
+        """Where figures come from."""
+        settings = self.settings
+        if not settings.prometheus_url:
+            return everywhere
+        access = Access(settings.prometheus_url, settings.prometheus_token_file, settings.prometheus_ca_file)
+        self.prometheus = FromPrometheus(Prometheus(access), everywhere)
+        self._stack.push_async_callback(self.prometheus.close)
+        return self.prometheus
 
     def _make_api(self) -> None:
         settings = self.settings
@@ -222,14 +240,16 @@ class ControlPlane:
         add_ca(app, self.ca)
         add_revocations(app, self.ca.revocations, settings.trust_domain, self.ca.ledger.all)
         window = Window(time.time(), settings.metrics_window)
-        Telemetry(
+        self.telemetry = Telemetry(
             window,
             self._reporter,
             partial(security, self.pipeline),
             partial(inventory, self.pipeline),
             counted=(self.recording.kept.count, self.tallies.add),
             others=self.peers.answers if self.peers else nobody,
-        ).add(app)
+            source=self._source,
+        )
+        self.telemetry.add(app)
         self.recording.add(app, self._reporter)
         add_live(app, lambda: self._state(window))
         self.traces = Traces(time.time())
@@ -382,6 +402,9 @@ class ControlPlane:
             *self.key_sets.metrics(),
             *(Metric(name, "counter", what, [({}, float(number))]) for name, what, number in counted),
             *metrics_of(self.traces),
+            *self.telemetry.metrics(),
+            *self.recording.metrics(),
+            *(self.prometheus.metrics() if self.prometheus else ()),
         ]
 
     async def _entries(self) -> list[Mapping[str, Any]]:

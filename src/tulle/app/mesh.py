@@ -39,7 +39,7 @@ class RunningMesh:
         self._plane = plane
 
     def status(self) -> dict[str, Any]:
-        """Version, revision, trust domain, how many proxies; who leads, and which control planes there are."""
+        """Version, revision, trust domain, how many proxies; who leads, which control planes there are, whose figures."""
         plane = self._plane
         members = sorted([plane.member, *(plane.members.others.values() if plane.members else ())], key=lambda one: one.name)
         return {
@@ -52,6 +52,7 @@ class RunningMesh:
             "name": plane.member.name,
             "leader": plane.leader.holder,
             "controlPlanes": [msgspec.to_builtins(one) for one in members],
+            "figures": {"prometheus": plane.prometheus.shown if plane.prometheus else "", "notice": plane.figures_notice},
         }
 
     async def proxies(self, here: bool) -> Sequence[Any]:

@@ -174,7 +174,7 @@ class NodeAgent:
         self._stack.push_async_callback(self.agent.close)
         await self.agent.start()
         workloads = self.agent.workloads.values
-        reporter = Reporter(settings.name, workloads, self._api.client, settings.report_interval)
+        reporter = Reporter(settings.name, workloads, self._api.client, settings.report_interval, envoy)
         following = follow_roots(self._identities, self._own, self._trust)
         spans = SpanReporter(settings.name, node.spans, self._api.client)
         work = {

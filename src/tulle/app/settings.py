@@ -16,8 +16,9 @@ class ControlPlaneSettings:
     certificate. `name` tells it from other control planes of the mesh ("": made from the host's name). `store` is `sqlite:PATH`,
     `memory:` or `etcd://HOST:PORT,.../PREFIX` ("": SQLite in the state folder). `certificate_lifetime` is that of workloads'
     certificates, `jwt_lifetime` that of their JWT-SVIDs, `bundle_refresh` after how long other trust domains look at the bundle
-    again, `history` how long changes are kept and `metrics_window` counted calls, all in seconds. `trace_sampling` is the
-    percentage of traces where no Telemetry says one (0: none, at no cost). The bundle is at `bundle_endpoint` ("": nowhere),
+    again, `history` how long changes are kept, `metrics_window` counted calls and `calls_window` recorded ones, all in seconds.
+    With `prometheus_url` figures are those of a Prometheus that reads the mesh. `trace_sampling` is the percentage of traces
+    where no Telemetry says one (0: none, at no cost). The bundle is at `bundle_endpoint` ("": nowhere),
     under a certificate in files, else under the control plane's own. `oidc_*` are kube-apiserver's; without an issuer no OIDC
     tokens are taken. `ca_key_type` is that of the roots that are made here; `ca_dir` has an intermediate that is brought
     (`control/ca/brought.py`); `kubernetes_*` name a cluster whose accounts are believed (`control/ca/kubernetes.py`); with
@@ -62,6 +63,10 @@ class ControlPlaneSettings:
     ca_signer_root_file: Path | None = None
     history: float = 30 * 24 * 3600.0
     metrics_window: float = 6 * 3600.0
+    calls_window: float = 7 * 24 * 3600.0
+    prometheus_url: str = ""
+    prometheus_token_file: Path | None = None
+    prometheus_ca_file: Path | None = None
     trace_sampling: float = 0.0
     log_level: str = "info"
 

@@ -49,7 +49,8 @@ def backup(
 ) -> None:
     """Write everything that the control plane has at this moment into FILE, while it runs.
 
-    Secrets in it stay sealed with the encryption key, which is not in it: keep that key elsewhere. Not in it: the history.
+    Secrets in it stay sealed with the encryption key, which is not in it: keep that key elsewhere. Not in it: the history,
+    and what was seen of the mesh: recorded calls (calls.db of the state folder), figures and traces.
     """
     from tulle.control.store.backup import read
     from tulle.kit.errors import Refused
@@ -76,6 +77,7 @@ def backup(
             fresh.unlink()
     size, number = file.stat().st_size, len(made.objects)
     click.echo(f"{file}: {number} objects of revision {made.header.revision}, {size} bytes")
+    click.echo("not in it: the history, recorded calls, figures, traces", err=True)
 
 
 @click.command()

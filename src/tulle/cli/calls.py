@@ -28,7 +28,15 @@ def figures(kubeconfig: str | None, by: By, window: float, namespace: str) -> Ta
 
     query = urlencode({"by": by, "seconds": window, "namespace": namespace})
     answer = asked(connect(kubeconfig, lambda api: api.request("GET", f"/tulle/v1/telemetry/figures?{query}")))
-    return msgspec.convert(answer, Table)
+    found = msgspec.convert(answer, Table)
+    noticed(found.notice)
+    return found
+
+
+def noticed(notice: str) -> None:
+    """Say what people are to know of figures, beside them."""
+    if notice:
+        click.secho(f"‼ {notice}", err=True, fg="yellow")
 
 
 def cells(row: Row) -> list[str]:

@@ -131,6 +131,21 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     help="How long counted calls are kept in memory, for `tulle stat` and the page.",
 )
 @setting(
+    "--calls-window",
+    type=Duration(),
+    default="7d",
+    show_default=True,
+    help="How long recorded calls are kept, in whole days, for `tulle calls` and `tulle explain`.",
+)
+@setting(
+    "--prometheus-url",
+    default="",
+    metavar="URL",
+    help="A Prometheus that reads this mesh: `tulle stat`, `routes`, `edges`, `top`, `graph` and the page show its figures.",
+)
+@setting("--prometheus-token-file", type=_FILE, help="The bearer token for it; read for each request.")
+@setting("--prometheus-ca-file", type=_FILE, help="Whom to trust as it (PEM). Default: the machine's roots.")
+@setting(
     "--trace-sampling",
     type=click.FloatRange(0, 100),
     default=0.0,
@@ -178,6 +193,10 @@ def control_plane(
     ca_signer_root_file: Path | None,
     history: float,
     metrics_window: float,
+    calls_window: float,
+    prometheus_url: str,
+    prometheus_token_file: Path | None,
+    prometheus_ca_file: Path | None,
     trace_sampling: float,
     log_level: str,
 ) -> None:
@@ -228,6 +247,10 @@ def control_plane(
             ca_signer_root_file=ca_signer_root_file,
             history=history,
             metrics_window=metrics_window,
+            calls_window=calls_window,
+            prometheus_url=prometheus_url,
+            prometheus_token_file=prometheus_token_file,
+            prometheus_ca_file=prometheus_ca_file,
             trace_sampling=trace_sampling,
             log_level=log_level,
         )

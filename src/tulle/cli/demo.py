@@ -155,7 +155,7 @@ def _line(name: str, state: str, detail: str, width: int) -> str:
 
 
 def _summary(state: DemoState, detach: bool) -> str:
-    """Addresses, and five commands worth trying."""
+    """Addresses, and six commands worth trying."""
     import shutil
     import sys
     from pathlib import Path
@@ -176,9 +176,10 @@ Bookinfo runs in the mesh (ready after {state.seconds:.1f} s; {end}).
   API server  {state.api}
   capture     {state.capture_reason}
 
-Five things to try{"" if detach else " in another terminal"}:
+Six things to try{"" if detach else " in another terminal"}:
 
-{first}  tulle proxy status                                          # every Envoy, and whether it has the newest configuration
+{first}  tulle dashboard                                             # in your browser: who calls whom, what fails, and why
+  tulle proxy status                                          # every Envoy, and whether it has the newest configuration
   {f"tulle exec curl -- {call}":<59} # call as a workload does: mutual TLS, balanced over v1, v2, v3
 {SPLIT}
   {listed:<59} # {same}

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import click
 
-from tulle.cli.calls import all_option, shown, window_option
+from tulle.cli.calls import all_option, noticed, shown, window_option
 from tulle.cli.connection import asked, connect, mesh_option, namespace_option
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def graph(
     answer = asked(connect(kubeconfig, lambda api: api.request("GET", f"/tulle/v1/telemetry/graph?{query}")))
     drawn: dict[str, Callable[[Graph], Iterator[str]]] = {"text": _text, "dot": _dot, "mermaid": _mermaid, "json": _json}
     found = msgspec.convert(answer, Graph)
+    noticed(found.notice)
     if output == "text" and not found.nodes:
         click.echo("no calls were counted", err=True)
     for line in drawn[output](found):

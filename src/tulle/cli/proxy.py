@@ -91,7 +91,7 @@ def config(
     """
     from tulle.cli import proxy_tables
     from tulle.cli.document import dump as write
-    from tulle.cli.redact import redact
+    from tulle.kit.redact import redact
 
     if workload is None and file is None:
         raise click.UsageError("Missing argument 'WORKLOAD' (or --file).")

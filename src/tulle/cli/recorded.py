@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import click
 
-from tulle.cli.calls import all_option
+from tulle.cli.calls import all_option, noticed
 from tulle.cli.connection import asked, connect, mesh_option, namespace_option
 from tulle.cli.run import qualified
 from tulle.cli.setting import Duration
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tulle.core.model.recorded import Coverage, Record, Recorded, Shape
 
 _COLUMNS = ["last", "seen by", "source", "destination", "method", "path", "code", "flags", "mtls", "policy", "seen", "p50", "p99"]
+_MOST_NAMES = 8
 output_option = click.option(
     "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="How to print it."
 )
@@ -78,8 +79,8 @@ def calls(
         return 0
     rows = [_row(shape, record) for shape, record in sorted(found.rows, key=lambda one: -one[1].last)]
     click.echo(table(_COLUMNS, rows) if rows else "no calls were recorded", err=not rows)
-    services = {shape.service for shape, _record in found.rows}
-    click.echo(_said({name: one for name, one in found.coverage.items() if name in services}, found), err=True)
+    noticed(found.notice)
+    click.echo(_said({name: one for name, one in found.coverage.items() if name in found.services}, found), err=True)
     return 0
 
 
@@ -164,15 +165,30 @@ def _ago(time: float) -> str:
 
 def _said(coverage: dict[str, Coverage], found: Recorded) -> str:
     """How much of all calls that is: the proxies at both ends count, and both record."""
+    from datetime import UTC, datetime
+
     seen = sum(one.seen for one in coverage.values())
-    counted = max(seen, sum(one.counted for one in coverage.values()))
-    failures, all_failures = (
-        sum(one.failures_seen for one in coverage.values()),
-        sum(one.failures_counted for one in coverage.values()),
-    )
-    share = f" ({100 * seen / counted:.1f}%)" if counted else ""
-    errors = f"; of those that failed {failures} of {max(failures, all_failures)}"
-    return f"seen: {seen} of {counted} calls that proxies counted for these services{share}{errors}"
+    counted = sum(one.counted for one in coverage.values())
+    failures = sum(one.failures_seen for one in coverage.values())
+    all_failures = sum(one.failures_counted for one in coverage.values())
+    since = datetime.fromtimestamp(found.covers, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    lines = [
+        f"seen: {_of(seen, counted)} calls that proxies counted for these services since {since}; "
+        f"of those that failed {_of(failures, all_failures)}"
+    ]
+    unseen = sorted(name or "unknown" for name, one in coverage.items() if one.counted and not one.seen)
+    if unseen:
+        lines.append(f"of these none was seen: {', '.join(unseen[:_MOST_NAMES])}{' ...' if len(unseen) > _MOST_NAMES else ''}")
+    if found.dropped:
+        lines.append(f"{found.dropped} calls were told of and not looked at: there were too many")
+    return "\n".join(lines)
+
+
+def _of(seen: int, counted: int) -> str:
+    """The metrics come a little later than the record does: what was seen has been."""
+    counted = max(seen, counted)
+    share = f" ({min(100.0, 100 * seen / counted):.1f}%)" if counted else ""
+    return f"{seen} of {counted}{share}"
 
 
 def _named(found: Recorded) -> dict[str, object]:
@@ -186,4 +202,4 @@ def _named(found: Recorded) -> dict[str, object]:
         said["examples"] = [msgspec.structs.asdict(one) for one in record.examples]
         rows.append({**msgspec.structs.asdict(shape), **said})
     coverage = {name: msgspec.structs.asdict(one) for name, one in found.coverage.items()}
-    return {"begins": found.begins, "dropped": found.dropped, "coverage": coverage, "calls": rows}
+    return {"begins": found.begins, "covers": found.covers, "dropped": found.dropped, "coverage": coverage, "calls": rows}

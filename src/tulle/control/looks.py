@@ -1,6 +1,6 @@
 """Who looks at what (`tulle logs`, `tulle tap`): between the person who asks here and the node that has it. Kept in memory only.
 
-    GET /tulle/v1/logs/NAMESPACE/NAME, /tulle/v1/tap/NAMESPACE/NAME    a person: an answer without end, one JSON a line
+    GET /tulle/v1/{logs,tap,config}/NAMESPACE/NAME                     a person: an answer without end, one JSON a line
     GET /tulle/v1/looks?node=&tag=                                     the node: what it is to show, held until that is another
     POST /tulle/v1/looks/ID                                            the node: what there is; 404 once nobody looks any more
 

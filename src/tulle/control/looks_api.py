@@ -1,4 +1,4 @@
-"""`/tulle/v1/logs`, `/tulle/v1/tap` for people and `/tulle/v1/looks` for nodes: see `looks.py`."""
+"""`/tulle/v1/logs`, `/tulle/v1/tap`, `/tulle/v1/config` for people and `/tulle/v1/looks` for nodes: see `looks.py`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tulle.control.apiserver import errors
 from tulle.control.looks import Board, new_id
 from tulle.core.model.looks import LONGEST_TAP, MOST_TAIL, Look, Told, Wanted, statuses
 
+Kind = Literal["logs", "tap", "config"]
 _TAP = 300.0  # seconds, where nobody says how long
 
 
@@ -35,7 +36,7 @@ class Whereabouts(Protocol):
 def add_looks(app: web.Application, board: Board, mesh: Whereabouts, reporter: Callable[[web.Request], str]) -> None:
     """The routes. `reporter` is the node that asks, or ""."""
 
-    async def show(request: web.Request, kind: Literal["logs", "tap"]) -> web.StreamResponse:
+    async def show(request: web.Request, kind: Kind) -> web.StreamResponse:
         workload = f"{request.match_info['namespace']}/{request.match_info['name']}"
         look = _look(request.query, workload, kind, mesh)
         node = mesh.runs(workload)
@@ -62,6 +63,9 @@ def add_looks(app: web.Application, board: Board, mesh: Whereabouts, reporter: C
     async def tap(request: web.Request) -> web.StreamResponse:
         return await show(request, "tap")
 
+    async def config(request: web.Request) -> web.StreamResponse:
+        return await show(request, "config")
+
     async def looks(request: web.Request) -> web.Response:
         node, own = request.query.get("node", ""), reporter(request)
         if not own or node != own:
@@ -83,6 +87,7 @@ def add_looks(app: web.Application, board: Board, mesh: Whereabouts, reporter: C
 
     app.router.add_get("/logs/{namespace}/{name}", logs)
     app.router.add_get("/tap/{namespace}/{name}", tap)
+    app.router.add_get("/config/{namespace}/{name}", config)
     app.router.add_get("/looks", looks)
     app.router.add_post("/looks/{id}", told)
 
@@ -109,7 +114,7 @@ async def _passed(request: web.Request, first: bytes, source: AsyncGenerator[byt
     return response
 
 
-def _look(query: Mapping[str, str], workload: str, kind: Literal["logs", "tap"], mesh: Whereabouts) -> Look:
+def _look(query: Mapping[str, str], workload: str, kind: Kind, mesh: Whereabouts) -> Look:
     """What a person asks for. Raises a `Denial` (400)."""
     account = query.get("from", "")
     if account and (account.count("/") != 1 or not all(account.split("/"))):

@@ -73,13 +73,14 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
 class Table(msgspec.Struct, frozen=True):
     """Rows of `seconds` until now, as far as they are known: since `begins` (seconds since the epoch).
 
-    `dropped` calls were of more kinds than there is room for.
+    `dropped` calls were of more kinds than there is room for. `notice`: what people are to know of where they come from.
     """
 
     begins: float
     seconds: float
     rows: tuple[Row, ...] = ()
     dropped: int = 0
+    notice: str = ""
 
 
 FIELDS: dict[By, Key] = {

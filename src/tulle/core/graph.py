@@ -6,12 +6,12 @@ inventory.py ──idle──▶
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
 
-from tulle.core.figures import UNKNOWN, Figures, Health, counted_once, figures, short
+from tulle.core.figures import UNKNOWN, Figures, Health, counted_once, curve, figures, short
 from tulle.core.inventory import Inventory
 from tulle.core.model.calls import Count, Edge
 
@@ -36,7 +36,10 @@ class Role(StrEnum):
 
 
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Somebody. `figures` are of the calls that came in; `ready` of its `workloads` take calls (0 of 0: none is known)."""
+    """Somebody. `figures` are of the calls that came in; `ready` of its `workloads` take calls (0 of 0: none is known).
+
+    `series` is a `Row`'s.
+    """
 
     id: str
     namespace: str
@@ -47,6 +50,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     health: Health = Health.IDLE
     workloads: int = 0
     ready: int = 0
+    series: tuple[float | None, ...] = ()
 
 
 class Link(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -58,16 +62,33 @@ class Link(msgspec.Struct, frozen=True, omit_defaults=True):
     figures: Figures
     services: tuple[str, ...] = ()
     share: float = 1.0
+    series: tuple[float | None, ...] = ()
+
+
+class Curves(msgspec.Struct, frozen=True):
+    """How many calls of each kind came in each `step` seconds, after `missing` parts of which nothing is known."""
+
+    series: Mapping[Edge, Sequence[int]] = {}
+    step: float = 1.0
+    missing: int = 0
+
+    def of(self, rows: Sequence[tuple[Edge, Count]]) -> tuple[float | None, ...]:
+        """Calls a second of some rows."""
+        return curve(rows, self.series, self.step, self.missing) if self.series else ()
+
+
+_NO_CURVES = Curves()
 
 
 class Graph(msgspec.Struct, frozen=True):
-    """Of `seconds` until now, as far as they are known: since `begins`."""
+    """Of `seconds` until now, as far as they are known: since `begins`. `notice` is as a `Table`'s."""
 
     level: Level
     begins: float
     seconds: float
     nodes: tuple[Node, ...] = ()
     links: tuple[Link, ...] = ()
+    notice: str = ""
 
 
 class _Place(msgspec.Struct, frozen=True):
@@ -89,6 +110,7 @@ def graph(
     seconds: float,
     idle: bool = True,
     namespace: str = "",
+    curves: Curves = _NO_CURVES,
 ) -> Graph:
     """The graph; `idle`: with those of the mesh (or of one namespace) that nobody called, and who call nobody."""
     gateways = {one.id for one in there.workloads if one.gateway}
@@ -109,8 +131,8 @@ def graph(
     for place, _all, _ready in mine.values():
         if place.id in places or (idle and namespace in ("", place.namespace)):
             places[place.id] = place
-    nodes = tuple(_node(places[key], into.get(key, []), mine, seconds) for key in sorted(places))
-    return Graph(level, begins, seconds, nodes, _links(between, seconds))
+    nodes = tuple(_node(places[key], counted_once(into.get(key, [])), mine, seconds, curves) for key in sorted(places))
+    return Graph(level, begins, seconds, nodes, _links(between, seconds, curves))
 
 
 def _stronger(one: _Place | None, other: _Place) -> _Place:
@@ -118,14 +140,21 @@ def _stronger(one: _Place | None, other: _Place) -> _Place:
     return other if one is None or one.role is Role.UNANSWERED else one
 
 
-def _node(place: _Place, rows: list[tuple[Edge, Count]], mine: dict[str, tuple[_Place, int, int]], seconds: float) -> Node:
-    found = figures(counted_once(rows), seconds)
+def _node(
+    place: _Place,
+    rows: Sequence[tuple[Edge, Count]],
+    mine: dict[str, tuple[_Place, int, int]],
+    seconds: float,
+    curves: Curves,
+) -> Node:
+    found = figures(rows, seconds)
     _place, workloads, ready = mine.get(place.id, (place, 0, 0))
     health = Health.FAILING if workloads and not ready else found.health
-    return Node(place.id, place.namespace, place.name, found, place.version, place.role, health, workloads, ready)
+    series = curves.of(rows)
+    return Node(place.id, place.namespace, place.name, found, place.version, place.role, health, workloads, ready, series)
 
 
-def _links(between: dict[tuple[str, str, str], list[tuple[Edge, Count]]], seconds: float) -> tuple[Link, ...]:
+def _links(between: dict[tuple[str, str, str], list[tuple[Edge, Count]]], seconds: float, curves: Curves) -> tuple[Link, ...]:
     counted = {key: counted_once(rows) for key, rows in between.items()}
     sent: dict[tuple[str, str], int] = {}  # by caller and service
     for (source, _target_id, _protocol), rows in counted.items():
@@ -137,7 +166,8 @@ def _links(between: dict[tuple[str, str, str], list[tuple[Edge, Count]]], second
         all_sent = sum(sent[source, service] for service in services)
         found = figures(rows, seconds)
         share = found.calls / all_sent if all_sent else 1.0
-        links.append(Link(source, target, protocol, found, tuple(sorted(map(short, services))), round(share, 4)))
+        named = tuple(sorted(map(short, services)))
+        links.append(Link(source, target, protocol, found, named, round(share, 4), curves.of(rows)))
     return tuple(links)
 
 

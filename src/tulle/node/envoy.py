@@ -39,6 +39,10 @@ _FLUSH = 1000  # milliseconds that a line of an access log waits, at most, to be
 _POLL = 0.02  # seconds between two looks at an Envoy that starts or drains
 
 
+# What Envoy runs with, endpoints too.
+CONFIG_DUMP = "/config_dump?include_eds"
+
+
 class Admin:
     """Envoy's administration over its Unix socket. Raises `Unavailable` where Envoy does not answer."""
 

@@ -21,6 +21,7 @@ from tulle.client.node_api import CommandRequest, WorkloadSpec
 from tulle.kit.errors import Exit, Refused, TulleError, Unavailable
 from tulle.node.agent import Agent, check_level
 from tulle.node.attestation import Entries, Peer, peer_of, would_be
+from tulle.node.envoy import CONFIG_DUMP
 from tulle.node.private_socket import private_socket
 from tulle.node.workload import Workload
 
@@ -58,7 +59,7 @@ class LocalApi:
                 web.delete(_WORKLOAD, self._remove),
                 web.post(f"{_WORKLOAD}/withdraw", self._withdraw),
                 web.post(f"{_WORKLOAD}/command", self._command),
-                web.get(f"{_WORKLOAD}/config_dump", self._admin("/config_dump?include_eds")),
+                web.get(f"{_WORKLOAD}/config_dump", self._admin(CONFIG_DUMP)),
                 web.get(f"{_WORKLOAD}/certs", self._admin("/certs")),
                 web.get(f"{_WORKLOAD}/clusters", self._admin("/clusters?format=json")),
                 web.get(f"{_WORKLOAD}/stats", self._admin("/stats/prometheus", "text/plain")),

@@ -36,7 +36,7 @@ from tulle.node.ads import Feed
 from tulle.node.budget import Budget
 from tulle.node.cache import ALL, Cache, write_private
 from tulle.node.calls.recorder import Recorder
-from tulle.node.envoy import Envoy
+from tulle.node.envoy import CONFIG_DUMP, Envoy
 from tulle.node.identity import Identity, IdentityClient, Kept
 from tulle.node.logs.files import LogFiles
 from tulle.node.logs.tap import Tap
@@ -167,6 +167,15 @@ class Workload:
     def log_folder(self) -> Path:
         """Where its access logs are."""
         return self.folder
+
+    async def config(self) -> bytes:
+        """What its Envoy runs with, as JSON; Envoy leaves private keys out. Raises `Unavailable`."""
+        if self.envoy is None:
+            raise Unavailable(f"{self.id} has no Envoy yet")
+        status, body = await self.envoy.admin.get(CONFIG_DUMP)
+        if status != 200:
+            raise Unavailable(f"Envoy answered {CONFIG_DUMP} with status {status}")
+        return body
 
     async def turn_logs(self) -> None:
         """Rotate those of its access logs that are full."""

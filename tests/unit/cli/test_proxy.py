@@ -16,7 +16,7 @@ from tests.unit.cli.conftest import Shell
 from tulle.cli import proxy_tables
 from tulle.cli.proxy import _details, _row
 from tulle.cli.proxy_tables import Filter
-from tulle.cli.redact import REDACTED, redact
+from tulle.kit.redact import REDACTED, redact
 
 ADMIN = "type.googleapis.com/envoy.admin.v3."
 HTTP_MANAGER = {"typed_config": {"rds": {"route_config_name": "9080.default"}}}

@@ -82,7 +82,7 @@ _SEE = (
     "/tulle/v1/telemetry/*",
     "/tulle/v1/explain",
 )
-_LOGS = "/tulle/v1/logs/*"
+_LOGS = ("/tulle/v1/logs/*", "/tulle/v1/config/*")  # what a workload's proxy writes, and what it runs with
 _TAP = "/tulle/v1/tap/*"  # makes proxies and nodes work while it lasts
 _FINDINGS = "/tulle/v1/findings"  # a question that writes nothing, asked with POST for the objects that it has
 _ROLLBACK = "/tulle/v1/rollback"  # object by object, only what the user may write
@@ -108,7 +108,7 @@ def cluster_roles(kinds: Sequence[Kind]) -> dict[str, list[Rule]]:
     groups = sorted({kind.group for kind in kinds} - {GROUP})
     traffic = [_rule(_WRITE, (group,), resources) for group, resources in _TRAFFIC.items()]
     judge = _paths(("get", "post"), _FINDINGS)
-    viewer = [*_reading(kinds, rbac=False), _paths(("get",), *_SEE, _LOGS), judge]
+    viewer = [*_reading(kinds, rbac=False), _paths(("get",), *_SEE, *_LOGS), judge]
     review = _rule(("create",), ("authorization.k8s.io",), ("localsubjectaccessreviews", "subjectaccessreviews"))
     return {
         "cluster-admin": list(EVERYTHING),

@@ -7,6 +7,7 @@ api.py ──▶ everywhere.py ──▶ window.py
 from __future__ import annotations
 
 from operator import add
+from typing import Protocol
 
 import msgspec
 
@@ -35,12 +36,21 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct):
-    """The same, of all control planes."""
+    """The same, of all control planes. `notice`: what people are to know of where it comes from."""
 
     begins: float
     calls: dict[Edge, Count]
     series: dict[Edge, tuple[int, ...]]
     dropped: int
+    notice: str = ""
+
+
+class Source(Protocol):
+    """Who knows of the calls of a while; `routes`: figures by route are wanted, which not everybody has beside the others."""
+
+    async def found(self, asked: Asked, routes: bool = False) -> Found:
+        """The calls."""
+        ...
 
 
 class Everywhere:
@@ -56,7 +66,7 @@ class Everywhere:
         calls = window.between(asked.start, asked.until)
         return Counted(max(window.begins, asked.start), tuple(calls.items()), tuple(series.items()), window.dropped)
 
-    async def found(self, asked: Asked) -> Found:
+    async def found(self, asked: Asked, routes: bool = False) -> Found:
         """What all know. Where one was started later than another, all of it is known since the earlier one was."""
         own = self.here(asked)
         found = Found(own.begins, dict(own.calls), dict(own.series), own.dropped)

@@ -44,6 +44,15 @@ class Keeping:
     def __init__(self, file: Path | None, kept: Kept) -> None:
         self._file, self._kept = file, kept
         self._turn = asyncio.Lock()
+        self.failed = 0  # times that it could not be written
+        self.why = ""  # why it could not be the last time
+
+    @property
+    def notice(self) -> str:
+        """What people are to know: "" while all is written."""
+        if not self.why:
+            return ""
+        return f"recorded calls cannot be written to {self._file} ({self.why}): a restart of the control plane would forget them"
 
     async def load(self) -> None:
         """What an earlier control plane has written."""
@@ -80,7 +89,10 @@ class Keeping:
             gone = self._kept.forgotten()
             try:
                 await asyncio.to_thread(self._write, self._file, changes, gone)
+                self.why = ""
             except (sqlite3.Error, OSError) as error:
+                self.failed += 1
+                self.why = str(error)
                 log.warning("recorded calls cannot be written; they will be", path=str(self._file), why=str(error))
                 self._kept.unwritten([(day, number) for day, number, _chunk in changes], gone)
 
@@ -116,7 +128,14 @@ def together(parts: Sequence[Recorded]) -> Recorded:
             there = rows.get(shape)
             rows[shape] = record if there is None else merged(there, record)
         _cover(coverage, part.coverage)
-    return Recorded(min(part.begins for part in parts), tuple(rows.items()), coverage, sum(part.dropped for part in parts))
+    return Recorded(
+        min(part.begins for part in parts),
+        tuple(rows.items()),
+        coverage,
+        sum(part.dropped for part in parts),
+        min(part.covers for part in parts),
+        tuple(sorted({name for part in parts for name in part.services})),
+    )
 
 
 def _cover(into: dict[str, Coverage], more: Mapping[str, Coverage]) -> None:

@@ -68,6 +68,7 @@ class Kept:
         self._days: deque[Day] = deque()
         self._last: OrderedDict[str, deque[Failure]] = OrderedDict()
         self.dropped = 0
+        self.left_out = 0  # rows of reports that made no sense, or were too many
         self._gone: list[float] = []  # days that were forgotten since somebody looked
 
     @property
@@ -132,13 +133,17 @@ class Kept:
 
     # Asked.
 
-    def since(self, start: float, wanted: Callable[[Shape, Record], bool] = lambda _shape, _record: True) -> Recorded:
-        """The calls of the days from then on."""
+    def since(
+        self,
+        start: float,
+        wanted: Callable[[Shape, Record], bool] = lambda _shape, _record: True,
+        meant: Callable[[str], bool] = lambda _service: True,
+    ) -> Recorded:
+        """The calls from then on; `meant`: whether a service (a host name) is one that was asked for."""
         found: dict[Shape, Record] = {}
         coverage: dict[str, Coverage] = {}
-        for day in self._days:
-            if day.start + DAY <= start:
-                continue
+        days = [day for day in self._days if day.start + DAY > start]
+        for day in days:
             seen: dict[str, Coverage] = {name: Coverage(0, tally.calls, 0, tally.failures) for name, tally in day.counted.items()}
             for shape, record in day.fold.rows.items():
                 before = seen.get(shape.service, Coverage())
@@ -150,7 +155,9 @@ class Kept:
                     found[shape] = record if there is None else merged(there, record)
             for name, one in seen.items():
                 coverage[name] = covered(coverage.get(name, Coverage()), one)
-        return Recorded(max(self._began, start), tuple(found.items()), coverage, self.dropped)
+        covers = max(self._began, days[0].start) if days else start
+        services = {shape.service for shape in found} | {name for name in coverage if meant(name)}
+        return Recorded(max(self._began, start), tuple(found.items()), coverage, self.dropped, covers, tuple(sorted(services)))
 
     def failures_of(self, workload: str) -> list[Failure]:
         """The last failures that have to do with a workload, the newest first."""

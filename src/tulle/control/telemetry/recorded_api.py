@@ -14,13 +14,15 @@ from tulle.control.apiserver import errors
 from tulle.control.telemetry.keeping import together
 from tulle.control.telemetry.recorded import Failure, Kept
 from tulle.core.explain import Explanation
+from tulle.core.figures import short
 from tulle.core.model.recorded import HEADERS, Example, Record, Recorded, RecordedReport, Shape, failing
 
 log = structlog.get_logger(__name__)
 
 _MOST_ROWS = 5_000  # of a report
 _LONGEST = 512  # characters of any text in it
-_SLACK = 300.0  # seconds that a node's clock may be ahead
+_SLACK = 300.0  # seconds that a node's clock may be ahead of what it says itself
+_SKEW, _WRONG = 2.0, 10 * 365 * 86400.0  # seconds: of less it is not moved (a report takes time), more is no clock
 
 Peers = Callable[[str, Mapping[str, str]], Awaitable[Sequence[Any]]]
 
@@ -38,7 +40,7 @@ class Asked(msgspec.Struct, frozen=True):
 
     def wanted(self, shape: Shape, _record: Record) -> bool:
         """Whether a shape is one of them."""
-        service = "/".join(reversed(shape.service.split(".")[:2])) if ".svc." in shape.service else shape.service
+        service = short(shape.service)
         there = {shape.source.partition("/")[0], shape.destination.partition("/")[0], service.partition("/")[0]}
         return (
             self.source in ("", shape.source)
@@ -50,6 +52,15 @@ class Asked(msgspec.Struct, frozen=True):
             and (not self.failed or failing(shape.code, shape.flags, shape.details, shape.grpc))
         )
 
+    def meant(self, host: str) -> bool:
+        """Whether all calls of a service are among those: nothing else of them is asked for than where they went."""
+        service = short(host)
+        return (
+            not self.source
+            and self.destination in ("", service, host)
+            and (not self.namespace or service.partition("/")[0] == self.namespace)
+        )
+
 
 def add_recorded(
     app: web.Application,
@@ -58,10 +69,12 @@ def add_recorded(
     explained: Callable[[Sequence[Failure]], Awaitable[Explanation]],
     others: Peers,
     clock: Callable[[], float] = time.time,
+    notice: Callable[[], str] = str,
 ) -> None:
     """Serve `POST` and `GET /telemetry/recorded`, `GET /telemetry/hops` (what is known of a request here) and `GET /explain`.
 
-    `reporter` is the node that asks, or ""; `others` asks the other control planes for a path.
+    `reporter` is the node that asks, or ""; `others` asks the other control planes for a path; `notice` is what people
+    are to know.
     """
 
     async def report(request: web.Request) -> web.Response:
@@ -73,10 +86,17 @@ def add_recorded(
         if node and told.node != node:
             raise errors.Denial(403, "Forbidden", f"report.node: found {told.node!r}; node {node} reports for itself only")
         now = clock()
-        rows = [(shape, record) for shape, record in told.rows[:_MOST_ROWS] if _sane(shape, record, now)]
-        failures = [one for one in told.failures[:_MOST_ROWS] if _sane_example(one[1], now) and _short(one[0])]
-        lost = len(told.rows) - len(rows)
+        wrong = now - told.sent if told.sent else 0.0
+        wrong = wrong if _SKEW < abs(wrong) < _WRONG else 0.0
+        rows = [(shape, _moved(record, wrong)) for shape, record in told.rows[:_MOST_ROWS] if _sane(shape, record, now - wrong)]
+        failures = [
+            (shape, _moved_example(one, wrong))
+            for shape, one in told.failures[:_MOST_ROWS]
+            if _sane_example(one, now - wrong) and _short(shape)
+        ]
+        lost = len(told.rows) - len(rows) + len(told.failures) - len(failures)
         if lost:
+            kept.left_out += lost
             log.warning("recorded calls that make no sense, or are too many, are left out", node=told.node, rows=lost)
         kept.add(now, rows, failures, max(0, told.dropped))
         return web.json_response({})
@@ -89,11 +109,13 @@ def add_recorded(
         except msgspec.ValidationError as error:
             raise errors.bad_request(str(error)) from error
         start = clock() - seconds
-        parts = [kept.since(start, asked.wanted)]
+        parts = [kept.since(start, asked.wanted, asked.meant)]
         if "here" not in request.query:
             answers = await others("/telemetry/recorded", request.query)
             parts += [msgspec.convert(one, Recorded) for one in answers]
         found = together(parts)
+        if notice():
+            found = msgspec.structs.replace(found, notice=notice())
         return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
     def here(query: Mapping[str, str]) -> list[Failure]:
@@ -125,6 +147,18 @@ def add_recorded(
     app.router.add_get("/telemetry/recorded", calls)
     app.router.add_get("/telemetry/hops", hops)
     app.router.add_get("/explain", explain)
+
+
+def _moved(record: Record, wrong: float) -> Record:
+    """What a clock told that is `wrong` by so many seconds, by the control plane's."""
+    if not wrong:
+        return record
+    examples = tuple(_moved_example(one, wrong) for one in record.examples)
+    return msgspec.structs.replace(record, first=record.first + wrong, last=record.last + wrong, examples=examples)
+
+
+def _moved_example(one: Example, wrong: float) -> Example:
+    return msgspec.structs.replace(one, time=one.time + wrong) if wrong else one
 
 
 def _answer(found: Explanation) -> bytes:

@@ -16,12 +16,16 @@ _ALIVE = 15  # looks without news after which a comment keeps proxies between fr
 
 
 class State(msgspec.Struct, frozen=True):
-    """The `revision` that is served, when nodes last `reported`, how many `proxies` there are and how many are `synced`."""
+    """The `revision` that is served, when nodes last `reported`, how many `proxies` there are and how many are `synced`.
+
+    `notice`: what people are to know of the figures.
+    """
 
     revision: int
     reported: float
     proxies: int
     synced: int
+    notice: str = ""
 
 
 def add_live(app: web.Application, state: Callable[[], State]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tulle.core.envoy.tap import NAME as TAP
-from tulle.core.envoy.telemetry import DURATIONS, PREFIX, SIDES, SIZES
+from tulle.core.envoy.telemetry import DURATIONS, PREFIX, SIDES, SIZES, TO
 
 _ADMIN = "admin"
 _XDS = "xds"
@@ -184,6 +184,7 @@ def bootstrap(options: Options) -> dict[str, Any]:
         # What was measured is to be read a second later: how many requests there were is told by their durations.
         "stats_flush_interval": "1s",
         "stats_config": {
+            "stats_tags": [TO],
             "stats_matcher": {
                 "inclusion_list": {
                     "patterns": [

@@ -65,6 +65,8 @@ _ROUTED = tuple(
     )
 )
 _ROUTER = http_connection_manager_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=pack(router_pb2.Router()))
+# What nobody asked for and everybody may look at; tests/bench measures what it costs while nobody does.
+LOOKED_AT = (TAP,)
 # Counts the messages of gRPC; what is no gRPC it does not look at.
 _MESSAGES = http_connection_manager_pb2.HttpFilter(
     name=GRPC_STATS, typed_config=pack(config_pb2.FilterConfig(stats_for_all_methods=FALSE))
@@ -299,7 +301,7 @@ def _last(telemetry: Telemetry, *, inbound: bool = False) -> tuple[http_connecti
 def _filter(
     manager: http_connection_manager_pb2.HttpConnectionManager, telemetry: Telemetry, called: Called | None = None
 ) -> listener_components_pb2.Filter:
-    manager.access_log.extend((*of_requests(called, telemetry.metrics), calls.of_requests(called), TAP))
+    manager.access_log.extend((*of_requests(called, telemetry.metrics), calls.of_requests(called), *LOOKED_AT))
     manager.access_log.extend(access_log.of_requests(telemetry.logs))
     trace(manager, telemetry.tracing, inbound=called is not None)
     return listener_components_pb2.Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))

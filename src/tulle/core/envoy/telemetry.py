@@ -71,6 +71,9 @@ _ROUTED = (("how", f"{_REQUEST[0][1]} %ROUTE_NAME%"),)
 _CONNECTION = (("how", "%RESPONSE_FLAGS%"),)
 _SOURCE = ("who", f"%UPSTREAM_CLUSTER_RAW% %UPSTREAM_PEER_URI_SAN% %UPSTREAM_METADATA({PREFIX}:{PEER})%")
 
+# Envoy ends the name of a cluster at its first dot. Of messages all of it is wanted: nothing else tells where they went.
+TO = {"tag_name": f"{PREFIX}.to", "regex": r"^cluster\.((outbound\|.+)\.)grpc\.(?:request|response)_message_count$"}
+TO_LABEL = f"{PREFIX}_to"
 GRPC_STATS = "envoy.filters.http.grpc_stats"
 _OF_GRPC = (Metric.GRPC_REQUEST_MESSAGES, Metric.GRPC_RESPONSE_MESSAGES)
 # What is counted: a histogram of a unit or (None) a counter, and of which values; "": one for each call.

@@ -47,11 +47,25 @@ class Count(msgspec.Struct, frozen=True, array_like=True):
     buckets: tuple[int, ...] = ()
 
 
+class Use(msgspec.Struct, frozen=True):
+    """What the proxy of a `workload` takes: `cpu` seconds since it began, `memory` in bytes; None: nobody knows.
+
+    `restarts`: how often it was started again. `version` is Envoy's.
+    """
+
+    workload: str
+    cpu: float | None = None
+    memory: float | None = None
+    restarts: int = 0
+    version: str = ""
+
+
 class Report(msgspec.Struct, frozen=True):
-    """What the proxies of a `node` have counted since its last report."""
+    """What the proxies of a `node` have counted since its last report, and what they take."""
 
     node: str
     rows: tuple[tuple[Edge, Count], ...] = ()
+    uses: tuple[Use, ...] = ()
 
 
 def added(one: Count, other: Count) -> Count:

@@ -1,4 +1,4 @@
-"""What people ask to see of a workload's requests while they happen (`tulle logs`, `tulle tap`), and how the answers travel.
+"""What people ask to see of a workload where it runs (`tulle logs`, `tulle tap`, Envoy's configuration), and how it travels.
 
 person ──GET, held open──▶ control plane ──Looks, by long poll──▶ node ──Told, batch by batch──▶ control plane ──▶ person
 """
@@ -41,12 +41,12 @@ class Wanted(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Look(msgspec.Struct, frozen=True, omit_defaults=True):
     """Somebody looks. `kind` `logs`: the workload's access log, its last `tail` lines, and with `follow` those that come.
-    `tap`: its requests, for at most `seconds`.
+    `tap`: its requests, for at most `seconds`. `config`: its Envoy's `/config_dump`, whose text is in the `lines` end to end.
     """
 
     id: str
     workload: str
-    kind: Literal["logs", "tap"]
+    kind: Literal["logs", "tap", "config"]
     wanted: Wanted = Wanted()
     tail: int = 0
     follow: bool = False

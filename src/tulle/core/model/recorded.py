@@ -100,13 +100,15 @@ Failures = tuple[tuple[Shape, Example], ...]
 class RecordedReport(msgspec.Struct, frozen=True):
     """What a `node` has recorded since its last report; `failures` are single calls that failed or were denied.
 
-    `dropped` calls were sent by proxies and not looked at, for there were too many.
+    `dropped` calls were sent by proxies and not looked at, for there were too many. `sent` is when, by the node's clock (0.0:
+    it does not say).
     """
 
     node: str
     rows: Rows = ()
     failures: Failures = ()
     dropped: int = 0
+    sent: float = 0.0
 
 
 class Coverage(msgspec.Struct, frozen=True, array_like=True):
@@ -119,12 +121,19 @@ class Coverage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """The answer to who asks: the shapes, since when they are kept, and by service how much was seen."""
+    """The answer to who asks: the shapes, since when they are kept, and by service how much was seen.
+
+    `covers`: since when `coverage` counts (by day, and both ends of each call). `services` are those that were asked for,
+    whether or not a call of them was seen. `notice`: what people are to know of it.
+    """
 
     begins: float
     rows: Rows = ()
     coverage: dict[str, Coverage] = {}
     dropped: int = 0
+    covers: float = 0.0
+    services: tuple[str, ...] = ()
+    notice: str = ""
 
 
 def failing(code: str, flags: str, details: str, grpc: str) -> bool:

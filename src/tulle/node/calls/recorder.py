@@ -140,7 +140,7 @@ class Recorder:
     def told(self) -> RecordedReport:
         """What is to be told now; it is forgotten here."""
         dropped = self._dropped + self._fold.dropped
-        report = RecordedReport(self._node, self._fold.take(), tuple(self._failures), dropped)
+        report = RecordedReport(self._node, self._fold.take(), tuple(self._failures), dropped, time.time())
         self._failures.clear()
         self._dropped = self._fold.dropped = 0
         return report

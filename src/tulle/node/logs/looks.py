@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from tulle.client.api import ApiClient
 from tulle.client.errors import NotFound
 from tulle.core.model.looks import LONGEST_TAP, MOST_TAIL, Look, Looks, Told
 from tulle.kit.errors import TulleError
+from tulle.kit.redact import redact
 from tulle.node.logs.follow import Follower
 from tulle.node.logs.lines import matches, seen
 from tulle.node.logs.tap import Tap, shown
@@ -35,6 +37,7 @@ _BEAT = 3.0  # seconds after which something is told, if only that nothing has c
 _SILENCE = 15.0  # seconds without an answer after which nobody is taken to look
 _MOST = 256 << 10  # characters of a batch
 _MOST_LOOKS = 32  # at once
+_MOST_CONFIG = 32 << 20  # bytes of a configuration
 LOG = "access.log"  # what `/dev/stdout` of a provider is
 
 
@@ -49,6 +52,10 @@ class Looked(Protocol):
     @property
     def tap(self) -> Tap:
         """Its requests."""
+        ...
+
+    async def config(self) -> bytes:
+        """What its Envoy runs with, as JSON. Raises `Unavailable`."""
         ...
 
 
@@ -97,11 +104,13 @@ class Looking:
 
     async def _show(self, look: Look) -> None:
         workload = self._workloads(look.workload)
-        teller = _Teller(look, self._api)
+        teller = _Teller(look, self._node, self._api)
         if workload is None:
             await teller.tell(Told(ended=True, error=f"{look.workload} does not run on node {self._node}"))
         elif look.kind == "tap":
             await _tap(look, workload.tap, teller)
+        elif look.kind == "config":
+            await _config(look, workload, teller)
         else:
             await _logs(look, workload, teller)
 
@@ -109,8 +118,8 @@ class Looking:
 class _Teller:
     """Tells the control plane. `over`: nobody looks any more."""
 
-    def __init__(self, look: Look, api: Callable[[], Awaitable[ApiClient]]) -> None:
-        self._path, self._api = f"{PATH}/{look.id}", api
+    def __init__(self, look: Look, node: str, api: Callable[[], Awaitable[ApiClient]]) -> None:
+        self._path, self._api, self.node = f"{PATH}/{look.id}", api, node
         self._heard = time.monotonic()
         self.over = False
 
@@ -177,6 +186,24 @@ async def _logs(look: Look, workload: Looked, teller: _Teller) -> None:
                 lines = await asyncio.to_thread(lambda: chosen(file.lines()))
                 if not lines and file.position == before:
                     await asyncio.sleep(_POLL)
+
+
+async def _config(look: Look, workload: Looked, teller: _Teller) -> None:
+    """Envoy's configuration, in pieces."""
+    try:
+        body = await workload.config()
+    except TulleError as error:
+        await teller.tell(Told(ended=True, error=error.message))
+        return
+    if len(body) > _MOST_CONFIG:
+        why = f"its configuration is {len(body) >> 20} MB, too much from afar; on node {teller.node}: `tulle proxy config`"
+        await teller.tell(Told(ended=True, error=f"{look.workload}: {why}"))
+        return
+    text = await asyncio.to_thread(lambda: json.dumps(redact(json.loads(body)), ensure_ascii=False, separators=(",", ":")))
+    for at in range(0, len(text), _MOST):
+        await teller.tell(Told(lines=(text[at : at + _MOST],), ended=at + _MOST >= len(text)))
+        if teller.over:
+            return
 
 
 def _cut(lines: list[str]) -> tuple[list[str], list[str]]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
 from tulle.client.api import ApiClient
-from tulle.core.model.calls import Count, Edge, Report
+from tulle.core.model.calls import Count, Edge, Report, Use
 from tulle.kit.errors import TulleError, Unavailable
 from tulle.node.metrics.endpoint import read
+from tulle.node.metrics.host import used
 from tulle.node.metrics.observed import Counts, news, observed
 
 if TYPE_CHECKING:
@@ -24,12 +25,17 @@ PATH = "/tulle/v1/telemetry/report"
 
 
 class Reporter:
-    """`workloads` gives those of now, `api` the client; every `interval` seconds."""
+    """`workloads` gives those of now, `api` the client; every `interval` seconds. `version` is Envoy's."""
 
     def __init__(
-        self, node: str, workloads: Callable[[], Iterable[Workload]], api: Callable[[], Awaitable[ApiClient]], interval: float
+        self,
+        node: str,
+        workloads: Callable[[], Iterable[Workload]],
+        api: Callable[[], Awaitable[ApiClient]],
+        interval: float,
+        version: str = "",
     ) -> None:
-        self._node, self._workloads, self._api, self._interval = node, workloads, api, interval
+        self._node, self._workloads, self._api, self._interval, self._version = node, workloads, api, interval, version
         self._told: dict[str, Counts] = {}
         self._silent = False
 
@@ -48,7 +54,7 @@ class Reporter:
         for workload, counts in found.items():
             rows += news(self._told.get(workload, {}), counts)
         try:
-            body = msgspec.to_builtins(Report(self._node, tuple(rows)))
+            body = msgspec.to_builtins(Report(self._node, tuple(rows), tuple(self._uses())))
             await (await self._api()).request("POST", PATH, body=body)
         except TulleError as error:
             if not self._silent:
@@ -57,6 +63,12 @@ class Reporter:
             return
         self._silent = False
         self._told = found
+
+    def _uses(self) -> Iterator[Use]:
+        for workload in tuple(self._workloads()):
+            envoy = workload.envoy
+            if envoy is not None and envoy.process is not None:
+                yield Use(workload.id, *used(envoy.process.pid), envoy.restarts, self._version)
 
     async def _look(self) -> dict[str, Counts]:
         found: dict[str, Counts] = {}

@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.unit.control.telemetry.test_window import denials
 from tulle.control.telemetry.keeping import Keeping, together
 from tulle.control.telemetry.recorded import DAY, KEEP, Kept
-from tulle.control.telemetry.recorded_api import Asked
+from tulle.control.telemetry.recorded_api import Asked, add_recorded
+from tulle.core.explain import Explanation
 from tulle.core.model.calls import Count, Edge
-from tulle.core.model.recorded import Coverage, Example, Record, Shape
+from tulle.core.model.recorded import Coverage, Example, Record, Recorded, RecordedReport, Shape
 from tulle.core.recorded.folding import one
 
 NOW = 1_700_000_000.0
@@ -124,8 +128,10 @@ async def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     keeping = Keeping(folder / "calls.db", kept)
     kept.add(NOW, [call(1)])
     await keeping.write()
+    assert (keeping.failed, str(folder / "calls.db") in keeping.notice) == (1, True), "said where people look, and counted"
     folder.mkdir()
     await keeping.write()
+    assert (keeping.failed, keeping.notice) == (1, "")
     again = Kept(NOW)
     await Keeping(folder / "calls.db", again).load()
     assert len(again.since(0).rows) == 1
@@ -140,6 +146,51 @@ def test_several_control_planes() -> None:
     assert sorted(record.count.calls for _shape, record in found.rows) == [1, 2]
     assert found.coverage == {HOST: Coverage(3, 0, 0, 0)}
     assert found.begins == NOW - 5
+
+
+def test_what_was_never_seen_is_told_of() -> None:
+    """Broken: a service of which no call was recorded would not be in what people are told of how much was seen."""
+    kept = Kept(NOW - DAY)
+    kept.add(NOW, [call(1)])
+    other = "ratings.shop.svc.cluster.local"
+    kept.count(NOW, [(Edge("source", service=HOST, code="200"), Count(5)), (Edge("source", service=other, code="200"), Count(9))])
+    for asked, services in (
+        (Asked(), (other, HOST)),
+        (Asked(namespace="shop"), (other,)),
+        (Asked(destination="shop/ratings"), (other,)),
+        (Asked(source="shop/x"), ()),
+    ):
+        assert kept.since(NOW - 60, asked.wanted, asked.meant).services == tuple(sorted(services)), asked
+    assert kept.since(NOW - 60).covers == NOW - NOW % DAY, "counted by day"
+
+
+async def test_what_nodes_tell() -> None:
+    """Broken: a node whose clock is wrong would lose its calls, or one that tells nonsense spoil those of others."""
+    kept, app = Kept(NOW), web.Application(middlewares=[denials])
+
+    async def nobody(_path: str, _query: object) -> tuple[()]:
+        return ()
+
+    async def unexplained(_failures: object) -> Explanation:
+        raise AssertionError
+
+    add_recorded(app, kept, lambda request: request.headers.get("node", ""), unexplained, nobody, lambda: NOW, lambda: "a word")
+    ahead = NOW + 900.0
+    shape, record = call(1, ahead - 2, code="503", flags="UH")
+    garbage = [call(2, NOW + 1e6), (shape, msgspec.structs.replace(record, count=Count(-1)))]
+    report = RecordedReport("here", ((shape, record), *garbage), ((shape, record.examples[0]),), 3, ahead)
+    async with TestClient(TestServer(app)) as client:
+        for node, body, status in (
+            ("here", msgspec.json.encode(report), 200),
+            ("there", msgspec.json.encode(report), 403),
+            ("here", b"{", 400),
+            ("here", b'{"node": "here", "rows": [[1, 2]]}', 400),
+        ):
+            assert (await client.post("/telemetry/recorded", data=body, headers={"node": node})).status == status
+        found = msgspec.json.decode(await (await client.get("/telemetry/recorded?seconds=60")).read(), type=Recorded)
+    ((_shape, kept_one),) = found.rows
+    assert (kept_one.first, kept_one.last, kept_one.examples[0].time) == (NOW - 2, NOW - 2, NOW - 2)
+    assert (found.dropped, found.notice, kept.left_out) == (3, "a word", 2)
 
 
 def test_filters() -> None:

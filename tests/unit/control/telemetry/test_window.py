@@ -115,17 +115,17 @@ async def test_all_control_planes_are_asked() -> None:
     assert found.begins == START
 
 
+@web.middleware
+async def denials(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+    """What the API server answers instead."""
+    try:
+        return await handler(request)
+    except Denial as denial:
+        return web.Response(status=denial.http)
+
+
 async def test_what_nodes_tell() -> None:
     """Broken: a node could tell tales of others, or garbage of one spoil everybody's figures."""
-
-    @web.middleware
-    async def denials(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except Denial as denial:
-            return web.Response(status=denial.http)
 
     app = web.Application(middlewares=[denials])
     idle = WorkloadItem("default/idle", "idle", "", "", "", "", True, True, False)

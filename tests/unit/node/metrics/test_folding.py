@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tulle.core.envoy.telemetry import TO_LABEL
 from tulle.node.metrics.families import Family, Histogram, Sample
 from tulle.node.metrics.standard import Who, standard
 
@@ -74,7 +75,11 @@ def test_times_without_end() -> None:
 def test_messages_of_grpc() -> None:
     """Broken: gRPC streams would have no count of their messages under Istio's names."""
     clusters = {"outbound|90||a.shop.svc.cluster.local": 9.0, "inbound|90||": 4.0, "xds": 7.0}
-    counted = [Sample({"envoy_cluster_name": name}, value) for name, value in clusters.items()]
+    # Envoy ends the name of a cluster at its first dot, and has the whole in a label of ours.
+    counted = [
+        Sample({"envoy_cluster_name": name.partition(".")[0], **({TO_LABEL: name} if "." in name else {})}, value)
+        for name, value in clusters.items()
+    ]
     (made,) = standard([Family("envoy_cluster_grpc_request_message_count", "counter", counted)], OWN)
     assert made.name == "istio_request_messages_total"
     went, came = made.samples

@@ -37,9 +37,13 @@ def test_routes_are_summed_up() -> None:
     said = {"peer": "default/reviews-v1/reviews/v1", "service": HOST, "code": "200"}
     families = [counted("source_duration", Histogram(((500.0, 2.0),), 3, 9.0), **said, route=route) for route in ("a", "b c")]
     both = Family(families[0].name, "histogram", [*families[0].samples, *families[1].samples])
-    duration, requests = standard([both], OWN)
+    duration, requests, routed, routed_duration = standard([both], OWN)
     assert [sample.value for sample in requests.samples] == [6]
     assert [sample.value for sample in duration.samples] == [Histogram(((0.5, 4.0),), 6, 0.018)]
+    assert (routed.name, routed.kind) == ("tulle_route_requests_total", "counter")
+    assert (routed_duration.name, routed_duration.kind) == ("tulle_route_request_duration_milliseconds", "histogram")
+    assert {sample.labels["route"]: sample.value for sample in routed.samples} == {"a": 3, "b c": 3}
+    assert [sample.value for sample in routed_duration.samples] == [Histogram(((0.5, 2.0),), 3, 0.009)] * 2
 
 
 def test_a_call_that_came() -> None:

@@ -49,6 +49,33 @@ export async function post(path, body) {
   return JSON.parse((await ask("POST", path, { body })).text);
 }
 
+// An answer of one JSON object a line, each told as it comes (`core/model/looks.py` Told), until it ends or `signal` does.
+export async function follow(path, query, signal, tell) {
+  const asked = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== "" && value != null));
+  let response;
+  try {
+    response = await fetch(`${path}?${asked}`, { signal, headers: headers(), credentials: "same-origin", cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, "the control plane does not answer");
+  }
+  if (!response.ok) throw refused(response.status, await response.text());
+  const reader = response.body.getReader(), decoder = new TextDecoder();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const lines = (rest + decoder.decode(value, { stream: true })).split("\n");
+    rest = lines.pop();
+    for (const line of lines.filter(Boolean)) {
+      const told = JSON.parse(line);
+      if (told.error) throw new ApiError(404, told.error);
+      tell(told);
+      if (told.ended) return;
+    }
+  }
+}
+
 function refused(status, text) {
   try {
     const said = JSON.parse(text);

@@ -68,7 +68,7 @@ function Shell({ status, leave }) {
     <nav id="menu" class=${open ? "open" : ""} aria-label="Views"><ul>${VIEWS.map(([one, label, sign]) => html`<li key=${one}>
       <a href=${link([one])} aria-current=${one === current ? "page" : undefined}><span class="sign" aria-hidden="true">${sign}</span>${label}</a></li>`)}</ul>
       <p class="faint about">tulle ${status.version}<br />${status.trustDomain}</p></nav>
-    <main id="main" tabindex="-1"><${View} key=${path.join("/")} name=${name} path=${path} query=${query} /></main>`;
+    <main id="main" tabindex="-1"><${Notice} /><${View} key=${path.join("/")} name=${name} path=${path} query=${query} /></main>`;
 }
 
 // The module of the view, once it is there.
@@ -106,6 +106,12 @@ function Pulse() {
   const told = state?.reported ? `, last report ${ago(state.reported)}` : "";
   return html`<span class="pulse ${connected ? "on" : "off"}" role="status" title=${connected ? `live${told}` : "no connection: what is shown may be old"}>
     <span aria-hidden="true">${connected ? "●" : "○"}</span> ${connected ? "live" : "not live"}</span>`;
+}
+
+// What people are to know of all figures.
+function Notice() {
+  const { state } = useLive();
+  return state?.notice ? html`<p class="notice degraded" role="status"><span aria-hidden="true">‼ </span>${state.notice}.</p>` : null;
 }
 
 function Theme() {

@@ -23,6 +23,15 @@ export function ms(value) {
   return value < 10 ? `${value.toFixed(1)} ms` : `${Math.round(value)} ms`;
 }
 
+// Of CPU: what one core gives in a second is 100%.
+export function cores(value) {
+  return value == null ? NONE : `${(100 * value).toFixed(value < 0.1 ? 1 : 0)}%`;
+}
+
+export function megabytes(bytes) {
+  return bytes == null ? NONE : `${(bytes / 1048576).toFixed(bytes < 10485760 ? 1 : 0)} MB`;
+}
+
 export function ago(seconds, now = Date.now() / 1000) {
   return seconds ? `${span(Math.max(0, now - seconds))} ago` : NONE;
 }

@@ -49,8 +49,8 @@ export function useLive() {
 }
 
 // `load(signal)` now, when `deps` change, and when the mesh has news (`of` says which news count). What is there stays until there
-// is something newer: { data, error, loading, again }.
-export function useData(load, deps, of = (state) => `${state?.revision} ${state?.reported} ${state?.proxies} ${state?.synced}`) {
+// is something newer: { data, error, loading, again }. Where one of `also` changes it is asked again, and what is there stays.
+export function useData(load, deps, of = (state) => `${state?.revision} ${state?.reported} ${state?.proxies} ${state?.synced}`, also = []) {
   const [found, set] = useState({ data: null, error: null, loading: true });
   const work = useRef(null);
   const run = useRef(null);
@@ -70,6 +70,8 @@ export function useData(load, deps, of = (state) => `${state?.revision} ${state?
     run.current();
     return () => work.current?.abort();
   }, deps);
+  const first = useRef(true);
+  useEffect(() => { if (first.current) first.current = false; else run.current(); }, also);
   useEffect(() => {
     let last = live.state ? of(live.state) : null, timer = null, begun = Date.now();
     const stop = onLive((state) => {

@@ -1,6 +1,6 @@
 // Who calls whom: what is drawn, what of it, and what stands beside it.
 
-import { html, useMemo, useState } from "../vendor/preact.js";
+import { html, useEffect, useMemo, useState } from "../vendor/preact.js";
 import { get } from "../api.js";
 import { setQuery, useData } from "../hooks.js";
 import { clock } from "../format.js";
@@ -17,7 +17,7 @@ export default function Graph({ namespace, seconds, query }) {
   const label = query.label ?? "rate", idle = query.idle !== "no", moving = query.traffic !== "no";
   const [chosen, choose] = useState(null);
   const [until, setUntil] = useState(0);
-  const found = useData((signal) => get("/tulle/v1/telemetry/graph", { level, seconds, namespace, idle, until: until || "" }, signal), [level, seconds, namespace, idle, until]);
+  const found = useData((signal) => get("/tulle/v1/telemetry/graph", { level, seconds, namespace, idle, until: until || "" }, signal), [level, seconds, namespace, idle], undefined, [until]);
   const [find, findError] = useExpression(query.find ?? ""), [hide, hideError] = useExpression(query.hide ?? "");
   const shown = useMemo(() => {
     const nodes = (found.data?.nodes ?? []).filter((node) => !hide?.(node));
@@ -34,7 +34,7 @@ export default function Graph({ namespace, seconds, query }) {
       <label class="check"><input type="checkbox" checked=${moving} onChange=${() => setQuery({ traffic: moving ? "no" : "" })} /> traffic</label></div>
     <${Wait} of=${found}><div class="graphed ${chosen ? "with-side" : ""}">
       <${Drawing} ...${shown} label=${label.trim()} find=${find} chosen=${chosen} choose=${choose} moving=${moving && !until} fit=${`${level} ${namespace}`} />
-      ${chosen ? html`<${Side} of=${chosen} graph=${shown} choose=${choose} seconds=${seconds} namespace=${namespace} level=${level} />` : null}</div>
+      ${chosen ? html`<${Side} of=${chosen} graph=${shown} choose=${choose} seconds=${seconds} namespace=${namespace} level=${level} until=${until} />` : null}</div>
     <${Replay} begins=${found.data?.begins} seconds=${seconds} until=${until} set=${setUntil} />
     <${Legend} /><${Panel} title="The same as a table"><${LinkTable} links=${shown.links} /><//><//><${Command} line=${command} /></div>`;
 }
@@ -54,11 +54,23 @@ function Expression({ name, value, error, onInput }) {
 
 // The recorded time: the graph as it was.
 function Replay({ seconds, until, set }) {
+  const [playing, play] = useState(false);
+  // A minute of then in a second of now, until it has caught up.
+  useEffect(() => {
+    if (!playing) return undefined;
+    const timer = setInterval(() => set((at) => {
+      const next = (at || Math.floor(Date.now() / 1000) - 3600) + 60;
+      return next < Date.now() / 1000 ? next : 0;
+    }), 1000);
+    return () => clearInterval(timer);
+  }, [playing]);
+  useEffect(() => { if (playing && !until) play(false); }, [until]);
   const now = Math.floor(Date.now() / 1000), back = until ? Math.max(0, now - until) : 0;
   const most = 6 * 3600;
   return html`<div class="replay"><label>Replay <input type="range" min=${-most} max="0" step="60" value=${-back} aria-valuetext=${until ? clock(until) : "now"}
       onInput=${(event) => set(Number(event.target.value) ? now + Number(event.target.value) : 0)} /></label>
-    <span>${until ? html`the ${seconds} s until ${clock(until)} <button type="button" onClick=${() => set(0)}>Back to now</button>` : "now"}</span></div>`;
+    <button type="button" aria-pressed=${playing} onClick=${() => { if (!playing && !until) set(now - 3600); play(!playing); }}>${playing ? "Stop" : "Play"}</button>
+    <span role="status">${until ? html`the ${seconds} s until ${clock(until)} <button type="button" onClick=${() => { play(false); set(0); }}>Back to now</button>` : "now"}</span></div>`;
 }
 
 function Legend() {

@@ -7,6 +7,8 @@ import { ago, clock, shell } from "../format.js";
 import { Command, Health, Panel, Spark, Table, Tiles, Wait } from "../parts.js";
 import { Named } from "../named.js";
 import { Recent } from "../recent.js";
+import { Logs } from "../logs.js";
+import { Envoy } from "../envoy.js";
 import { Edges } from "./service.js";
 import { syncOf, TYPES } from "./proxies.js";
 
@@ -38,7 +40,8 @@ export default function Workload({ path, seconds }) {
       <${Certificate} of=${data.certificate} /></div>
     <div class="halves"><${Proxy} of=${data.proxy} id=${id} /><${Policies} door=${doors.data} id=${id} /></div>
     <${Edges} title="Calls that came in" end="source" rows=${data.into} id=${id} seconds=${seconds} /><${Edges} title="Calls that it makes" end="destination" rows=${data.out} id=${id} seconds=${seconds} />
-    <${Recent} title="Recent calls to it" query=${{ destination: id }} flag="--to" /><${Recent} title="Recent calls that it made" query=${{ source: id }} flag="--from" />` : null}<//></div>`;
+    <${Recent} title="Recent calls to it" query=${{ destination: id }} flag="--to" /><${Recent} title="Recent calls that it made" query=${{ source: id }} flag="--from" />
+    ${item?.proxy || item?.gateway ? html`<${Logs} id=${id} />` : null}` : null}<//></div>`;
 }
 
 function Certificate({ of }) {
@@ -54,8 +57,7 @@ function Proxy({ of, id }) {
     { name: "refused", label: "Refused", show: (one) => Object.entries(one.refused ?? {}).map(([name, why]) => html`<div class="failing">${name}: ${why}</div>`) },
   ];
   const state = of ? syncOf(of) : null;
-  return html`<${Panel} title="Envoy's configuration">${of ? html`<p><${Health} of=${state.of} word=${false} /> ${state.word}, connected ${ago(of.connected)}, at revision ${of.synced || "–"}</p><${Table} caption="What it was sent" columns=${columns} rows=${of.types} id=${(one) => one.type_url} />` : html`<p class="empty">No proxy of this name is connected.</p>`}
-    <${Command} line=${`tulle proxy config all ${shell(id)}`} /><//>`;
+  return html`<${Envoy} id=${id}>${of ? html`<p><${Health} of=${state.of} word=${false} /> ${state.word}, connected ${ago(of.connected)}, at revision ${of.synced || "–"}</p><${Table} caption="What it was sent" columns=${columns} rows=${of.types} id=${(one) => one.type_url} />` : html`<p class="empty">No proxy of this name is connected.</p>`}<//>`;
 }
 
 function Policies({ door, id }) {

@@ -1,4 +1,4 @@
-"""Private keys never leave: Envoy and the node agent redact them, and this is the third time, for files from elsewhere."""
+"""Private keys never leave: Envoy redacts them in its dumps, and this is once more, for files from elsewhere too."""
 
 from __future__ import annotations
 
