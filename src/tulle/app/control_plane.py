@@ -32,6 +32,7 @@ from tulle.app.mesh import RunningMesh
 from tulle.app.notify import notify
 from tulle.app.oidc import oidc_issuer
 from tulle.app.peers import Peers
+from tulle.app.rate_limits import RateLimits
 from tulle.app.recording import Recording
 from tulle.app.settings import ControlPlaneSettings
 from tulle.app.stores import is_shared, open_store, when_there
@@ -146,6 +147,16 @@ class ControlPlane:
         self.recording = Recording(self.store, self.pipeline, file, self.started, self.peers, settings.calls_window)
         await self.recording.load()
         self._stack.push_async_callback(self.recording.close)
+        self.limits = RateLimits(
+            self.pipeline,
+            settings.ratelimit_redis,
+            self.peers,
+            self._publish,
+            lambda: self.leader.leads,
+            self._authorize,
+            self.ca.revocations.is_revoked,
+        )
+        self._stack.push_async_callback(self.limits.close)
         self._make_api()
         await when_there(settings, self.api.prepare)
         self.key_sets = KeySets(self.pipeline, self._publish)
@@ -165,6 +176,7 @@ class ControlPlane:
         self._run("federation", self.federation.run())
         self._run("certificate", self.certificate.run())
         self._run("recorded calls", self.recording.run())
+        self._run("rate limits", self.limits.run())
         self._run("kubeconfig", self._keep_kubeconfig())
         for name, task in self.ca.tasks(lambda: self._soon(self._new_roots()), self._revoked).items():
             self._run(name, task)
@@ -251,6 +263,7 @@ class ControlPlane:
         )
         self.telemetry.add(app)
         self.recording.add(app, self._reporter)
+        self.limits.add(app, self._reporter, self.telemetry.calls)
         add_live(app, lambda: self._state(window))
         self.traces = Traces(time.time())
         add_traces(app, self.traces, self._reporter, self.peers.answers if self.peers else nobody)
@@ -288,7 +301,7 @@ class ControlPlane:
     async def _serve(self) -> None:
         settings = self.settings
         self.server = grpc.aio.server(options=OPTIONS)
-        self.server.add_generic_rpc_handlers(self.ads.handlers)
+        self.server.add_generic_rpc_handlers((*self.ads.handlers, *self.limits.handlers))
         host, port = split_address(settings.xds_address)
         try:
             self.server.add_secure_port(f"{host}:{port}", self.certificate.credentials.grpc)
@@ -338,6 +351,7 @@ class ControlPlane:
         self.health.published(published.revision)
         self.ads.publish(published)
         self.status_writer.published()
+        self.limits.published()
         self.key_sets.look()
         self.federation.look()
         self.bundles.use(self.bundles.foreign, self.pipeline.trust_domains[1:])
@@ -400,6 +414,7 @@ class ControlPlane:
             *self._configuration(),
             *await self.ca.metrics(counts),
             *self.key_sets.metrics(),
+            *self.limits.metrics(),
             *(Metric(name, "counter", what, [({}, float(number))]) for name, what, number in counted),
             *metrics_of(self.traces),
             *self.telemetry.metrics(),

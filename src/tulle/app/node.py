@@ -39,6 +39,7 @@ from tulle.node.jwt_svids import JwtSvids
 from tulle.node.local_api import LocalApi, answers
 from tulle.node.logs.looks import Looking
 from tulle.node.metrics.host import AUTO, OFF, HostMetrics
+from tulle.node.metrics.limits import LimitReporter
 from tulle.node.metrics.report import Reporter
 from tulle.node.news import News
 from tulle.node.resolver import Resolver
@@ -181,6 +182,7 @@ class NodeAgent:
             "renew the node's certificate": self._own.run(),
             "follow the roots": following,
             "report": reporter.run(),
+            "report limits": LimitReporter(settings.name, workloads, self._api.client).run(),
             "report spans": spans.run(),
             "record calls": recorder.run(workloads, self._api.client),
             "looks": Looking(settings.name, self.agent.workloads.get, self._api.client).run(),

@@ -18,11 +18,12 @@ class ControlPlaneSettings:
     certificates, `jwt_lifetime` that of their JWT-SVIDs, `bundle_refresh` after how long other trust domains look at the bundle
     again, `history` how long changes are kept, `metrics_window` counted calls and `calls_window` recorded ones, all in seconds.
     With `prometheus_url` figures are those of a Prometheus that reads the mesh. `trace_sampling` is the percentage of traces
-    where no Telemetry says one (0: none, at no cost). The bundle is at `bundle_endpoint` ("": nowhere),
-    under a certificate in files, else under the control plane's own. `oidc_*` are kube-apiserver's; without an issuer no OIDC
-    tokens are taken. `ca_key_type` is that of the roots that are made here; `ca_dir` has an intermediate that is brought
-    (`control/ca/brought.py`); `kubernetes_*` name a cluster whose accounts are believed (`control/ca/kubernetes.py`); with
-    `ca_signer_url` all is signed elsewhere (`control/ca/external.py`).
+    where no Telemetry says one (0: none, at no cost). Exact rate limits are counted in `ratelimit_redis` ("": by each control
+    plane for itself). The bundle is at `bundle_endpoint` ("": nowhere), under a certificate in files, else under the control
+    plane's own. `oidc_*` are kube-apiserver's; without an issuer no OIDC tokens are taken. `ca_key_type` is that of the roots
+    that are made here; `ca_dir` has an intermediate that is brought (`control/ca/brought.py`); `kubernetes_*` name a cluster
+    whose accounts are believed (`control/ca/kubernetes.py`); with `ca_signer_url` all is signed elsewhere
+    (`control/ca/external.py`).
     """
 
     state_dir: Path = field(default_factory=paths.state_dir)
@@ -68,6 +69,7 @@ class ControlPlaneSettings:
     prometheus_token_file: Path | None = None
     prometheus_ca_file: Path | None = None
     trace_sampling: float = 0.0
+    ratelimit_redis: str = ""
     log_level: str = "info"
 
 

@@ -153,6 +153,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     metavar="PERCENT",
     help="Which share of the requests is traced where no Telemetry says one.",
 )
+@setting(
+    "--ratelimit-redis",
+    default="",
+    metavar="URL",
+    help="A Redis in which several control planes count exact rate limits: redis://, rediss:// (TLS) or unix://.",
+)
 @setting("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 def control_plane(
     state_dir: Path | None,
@@ -198,6 +204,7 @@ def control_plane(
     prometheus_token_file: Path | None,
     prometheus_ca_file: Path | None,
     trace_sampling: float,
+    ratelimit_redis: str,
     log_level: str,
 ) -> None:
     """Run the control plane: API server, store, certificate authority, xDS."""
@@ -252,6 +259,7 @@ def control_plane(
             prometheus_token_file=prometheus_token_file,
             prometheus_ca_file=prometheus_ca_file,
             trace_sampling=trace_sampling,
+            ratelimit_redis=ratelimit_redis,
             log_level=log_level,
         )
     )

@@ -38,6 +38,7 @@ from tulle.node.cache import ALL, Cache, write_private
 from tulle.node.calls.recorder import Recorder
 from tulle.node.envoy import CONFIG_DUMP, Envoy
 from tulle.node.identity import Identity, IdentityClient, Kept
+from tulle.node.limiter import Limiter
 from tulle.node.logs.files import LogFiles
 from tulle.node.logs.tap import Tap
 from tulle.node.metrics.application import exposition, scraped
@@ -110,6 +111,7 @@ class Workload:
         short = hashlib.sha256(spec.id.encode()).hexdigest()[:10]  # a socket's path has 107 bytes at most
         self._sockets = node.runtime_dir / "w" / short
         self.tap = Tap()
+        self.limiter = Limiter(node.upstream, spec.id)
         self.log_files = LogFiles(spec.id, self.folder, node.access_log_bytes)
         self.feed = Feed(
             spec.id,
@@ -118,7 +120,12 @@ class Workload:
             self.folder / "cache.bin",
             self._sockets / "xds.sock",
             self._tell_names,
-            (*Intake(self.described, node.spans).handlers, node.recorder.handler(self.described), *self.tap.handlers),
+            (
+                *Intake(self.described, node.spans).handlers,
+                node.recorder.handler(self.described),
+                *self.tap.handlers,
+                *self.limiter.handlers,
+            ),
         )
         self.metrics = MetricsEndpoint(
             self._sockets / METRICS_SOCKET,
@@ -417,6 +424,7 @@ class Workload:
             await self.sidecar.close()
         await self.metrics.close()
         await self.feed.close()
+        await self.limiter.close()
 
     # Small things
 
