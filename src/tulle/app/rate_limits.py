@@ -106,18 +106,28 @@ class RateLimits:
         """Whether a proxy has a rule."""
         known = self._of_proxy.get(proxy)
         if known is None:
-            namespace, _slash, name = proxy.partition("/")
-            places = self._pipeline.flow.get(limits_at, (namespace, name)) or {}
-            known = self._of_proxy[proxy] = frozenset(limit.id for limits in places.values() for limit in limits)
+            known = self._of_proxy[proxy] = frozenset(limit.id for limit in self._limits_of(proxy))
         return rule in known
+
+    def _limits_of(self, proxy: str) -> Iterator[Limit]:
+        namespace, _slash, name = proxy.partition("/")
+        for limits in (self._pipeline.flow.get(limits_at, (namespace, name)) or {}).values():
+            yield from limits
 
     def _runs(self, node: str, proxy: str) -> bool:
         workload = self._pipeline.workload(proxy)
         return workload is not None and workload.node == node
 
-    def _all(self) -> Iterator[SharedLimit]:
-        yield from self._pipeline.shared_limits
-        yield from (SharedLimit(limit) for limit in self._pipeline.exact_limits)
+    def _all(self) -> list[SharedLimit]:
+        """Every limit that stands somewhere, and at which proxies."""
+        limits: dict[str, Limit] = {}
+        members: dict[str, set[str]] = {}
+        for proxy in self._pipeline.run_by_nodes:
+            for limit in self._limits_of(proxy):
+                limits.setdefault(limit.id, limit)
+                members.setdefault(limit.id, set()).add(proxy)
+        shared = {one.limit.id: one for one in self._pipeline.shared_limits}
+        return [shared.get(name) or SharedLimit(limit, tuple(sorted(members[name]))) for name, limit in limits.items()]
 
 
 def rule_of(limit: Limit) -> Rule:

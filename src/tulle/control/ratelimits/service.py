@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from tulle.control.metrics import Metric
 from tulle.control.ratelimits.counter import Counter
-from tulle.core.model.rate_limit import KEY_ENTRY, RULE_ENTRY
+from tulle.core.model.rate_limit import ADDRESS_ENTRY, KEY_ENTRY, RULE_ENTRY
 from tulle.core.ratelimit.buckets import Ask, Rule, Verdict, refused
 from tulle.kit.errors import Refused, Unavailable
 from tulle.pb.envoy.service.ratelimit.v3 import rls_pb2
@@ -151,7 +151,8 @@ class RateLimitService:
                 self._tally[UNKNOWN, "failed"] += 1
                 return None
             hits = descriptor.hits_addend.value if descriptor.HasField("hits_addend") else request.hits_addend or 1
-            asks.append(Ask(rule, said.get(KEY_ENTRY, "")[:_LONGEST], min(hits, _MOST_HITS)))
+            key = said.get(KEY_ENTRY) or said.get(ADDRESS_ENTRY, "")
+            asks.append(Ask(rule, key[:_LONGEST], min(hits, _MOST_HITS)))
         return asks
 
     def _answer(self, asks: Sequence[Ask], verdicts: Sequence[Verdict]) -> bytes:

@@ -12,6 +12,7 @@ import msgspec
 
 from tulle.core.envoy.tap import NAME as TAP
 from tulle.core.envoy.telemetry import DURATIONS, PREFIX, SIDES, SIZES, TO
+from tulle.core.model.rate_limit import LIMITER
 
 _ADMIN = "admin"
 _XDS = "xds"
@@ -36,6 +37,8 @@ _STATS_PREFIXES = (
     "sds.",
     "runtime.",
     "tracing.",
+    "ratelimit.",
+    f"cluster.{LIMITER}.",
 )
 _STATS_SUFFIXES = (
     ".upstream_cx_active",
@@ -176,6 +179,7 @@ def bootstrap(options: Options) -> dict[str, Any]:
         "static_resources": {
             "clusters": [
                 _unix(_XDS, options.xds_socket, http2=True),
+                _unix(LIMITER, options.xds_socket, http2=True),
                 _unix(_ADMIN, options.admin_socket, http2=False),
                 *([_unix(_MERGED, options.merged_socket, http2=False)] if options.merged_socket else []),
             ],
