@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -12,36 +14,36 @@ needed = pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs 
 
 
 class RedisServer:
-    """`url` is where it is, `port` (0: none) where it listens on the loopback."""
+    """`url` is where it is."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        self.socket, self.port = folder / "redis.sock", port
-        self.url = f"redis://127.0.0.1:{port}" if port else f"unix://{self.socket}"
-        self._process: asyncio.subprocess.Process | None = None
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self._process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Returns when it answers."""
-        self._process = await asyncio.create_subprocess_exec(
-            "redis-server",
-            *("--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)),
-            *("--save", "", "--appendonly", "no", "--dir", str(self.socket.parent)),
-            stdout=asyncio.subprocess.DEVNULL,
-        )
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    reader, writer = await asyncio.open_unix_connection(str(self.socket))
-                except OSError:
-                    await asyncio.sleep(0.02)
-                    continue
-                writer.write(b"PING\r\n")
-                said = await reader.readline()
-                writer.close()
-                if said == b"+PONG\r\n":
-                    return
+        argv = ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "777"]
+        argv += ["--save", "", "--appendonly", "no", "--dir", str(self.socket.parent)]
+        self._process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            assert self._process.poll() is None, "redis-server ended"
+            assert time.monotonic() < deadline, "redis-server does not answer"
+            time.sleep(0.02)
 
-    async def stop(self) -> None:
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(str(self.socket))
+                client.sendall(b"PING\r\n")
+                return client.recv(16) == b"+PONG\r\n"
+            except OSError:
+                return False
+
+    def stop(self) -> None:
         """It loses what it had."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None:
             self._process.kill()
-            await self._process.wait()
+            self._process.wait()
+            self._process = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ from tulle.control.metrics import Metric
 from tulle.control.ratelimits.api import Calls, LimitsApi
 from tulle.control.ratelimits.counter import OwnCounter
 from tulle.control.ratelimits.service import RateLimitService
-from tulle.control.ratelimits.sharing import Sharing
+from tulle.control.ratelimits.sharing import TICK, Sharing
 from tulle.control.telemetry.others import Others, nobody
 from tulle.core.compile.counters import limits_at
 from tulle.core.encoded import Published
@@ -80,8 +82,15 @@ class RateLimits:
         return before if before == rule else rule
 
     async def run(self) -> None:
-        """Weigh shares until cancelled."""
-        await self._sharing.run()
+        """Weigh shares, and measure what is counted here, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sharing.run())
+            group.create_task(self._measure())
+
+    async def _measure(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self._service.measure(time.monotonic())
 
     def metrics(self) -> list[Metric]:
         """What was counted here, and how often shares became others."""

@@ -61,13 +61,12 @@ def status(name: str | None, output: str, window: float, all_namespaces: bool, n
 
 
 def _row(rule: RuleStatus) -> list[str]:
-    exact = rule.counting == "exact"
     return [
         rule.rule,
         rule.counting,
         f"{rule.limit:,} {rule.unit} / {rule.window:g}s{f' +{rule.burst:,}' if rule.burst else ''}",
-        "-" if exact else f"{rule.rate:.1f}/s",
-        "-" if exact else f"{rule.over:.1f}/s",
+        f"{rule.rate:.1f}/s",
+        f"{rule.over:.1f}/s",
         str(rule.refused),
         "-" if rule.used is None else f"{rule.used:.0%}",
         _state(rule),

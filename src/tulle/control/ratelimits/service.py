@@ -19,6 +19,7 @@ from tulle.control.metrics import Metric
 from tulle.control.ratelimits.counter import Counter
 from tulle.core.model.rate_limit import ADDRESS_ENTRY, KEY_ENTRY, RULE_ENTRY
 from tulle.core.ratelimit.buckets import Ask, Rule, Verdict, refused
+from tulle.core.ratelimit.shares import Demand, expected
 from tulle.kit.errors import Refused, Unavailable
 from tulle.pb.envoy.service.ratelimit.v3 import rls_pb2
 from tulle.pb.google.protobuf import duration_pb2
@@ -30,6 +31,7 @@ log = structlog.get_logger("tulle.ratelimits")
 _Response = rls_pb2.RateLimitResponse
 _LONGEST = 1024  # characters of a key; what is longer is counted by its beginning
 _MOST_HITS = 2**32 - 1
+_WHILE = 5.0  # seconds that rates are measured over, at most
 _UNITS = {1: _Response.RateLimit.SECOND, 60: _Response.RateLimit.MINUTE, 3600: _Response.RateLimit.HOUR}
 UNKNOWN = "unknown"  # the rule, in metrics, of what was asked of a rule that is not there
 
@@ -58,6 +60,8 @@ class RateLimitService:
         self._tally: Tally[tuple[str, str]] = Tally()
         self._calls: set[asyncio.Task[Any]] = set()
         self._failing = ""
+        self._rates: dict[str, tuple[Demand, Demand]] = {}
+        self._measured: tuple[float, dict[str, tuple[int, int]]] = (float("-inf"), {})
 
     @property
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -69,12 +73,31 @@ class RateLimitService:
         """How many requests of a rule were `allowed`, `refused`, `shadowed` or `failed`."""
         return self._tally[rule, result]
 
+    def measure(self, now: float) -> None:
+        """To be called about every second, for `rates`."""
+        since, before = self._measured
+        counts: dict[str, tuple[int, int]] = {}
+        for rule in {rule for rule, _result in self._tally}:
+            over = self._tally[rule, "refused"] + self._tally[rule, "shadowed"]
+            counts[rule] = (self._tally[rule, "allowed"] + over, over)
+        for rule, (comes, over) in counts.items():
+            old, (had, had_over) = self._rates.get(rule, (None, None)), before.get(rule, (0, 0))
+            seconds = min(now - since, _WHILE)
+            self._rates[rule] = expected(old[0], comes - had, seconds, now), expected(old[1], over - had_over, seconds, now)
+        self._measured = now, counts
+
+    def rates(self, rule: str) -> tuple[float, float]:
+        """How many requests come in a second, and how many of them are over the limit."""
+        found = self._rates.get(rule)
+        return (found[0].rate, found[1].rate) if found else (0.0, 0.0)
+
     def keep(self, rules: Sequence[str]) -> None:
         """Forget the rules that are not any more."""
         self.counter.keep(rules)
         wanted = {*rules, UNKNOWN}
         for key in [key for key in self._tally if key[0] not in wanted]:
             del self._tally[key]
+        self._rates = {rule: rates for rule, rates in self._rates.items() if rule in wanted}
 
     def metrics(self) -> list[Metric]:
         """What was asked."""

@@ -23,9 +23,9 @@ SHADOW = Rule("default/all/2", Rate(1, 3600), shadow=True)
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[RedisServer]:
     made = RedisServer(tmp_path)
-    await made.start()
+    made.start()
     yield made
-    await made.stop()
+    made.stop()
 
 
 @pytest.fixture
@@ -93,13 +93,13 @@ async def test_without_redis_nothing_is_said_quickly_and_it_counts_again_when_it
 ) -> None:
     """Otherwise requests would hang for as long as Redis is away, or onFailure would hold for ever."""
     await counter.take([[Ask(HOUR)]])
-    await server.stop()
+    server.stop()
     with pytest.raises(Unavailable, match="Redis"):
         await asyncio.wait_for(counter.take([[Ask(HOUR)]]), 5)
     with pytest.raises(Unavailable):
         await asyncio.wait_for(counter.take([[Ask(HOUR)]]), 0.1)
     assert counter.failures == 2
-    await server.start()
+    server.start()
     async with asyncio.timeout(10):
         while True:
             try:
