@@ -26,6 +26,7 @@ KEYED_FLOOR = 0.2
 _NEW = 0.7
 # Changes below this part of a share are noise, for which no proxy is told anything.
 _NOISE = 0.05
+_LEAST = 1e-9  # what is less is no share
 _SILENT = 5.0  # seconds without a word after which a proxy's demand is not known any more
 
 
@@ -59,7 +60,7 @@ def even(members: Iterable[str]) -> dict[str, float]:
 def split(members: Iterable[str], given: Mapping[str, float]) -> dict[str, float]:
     """The shares of those who are there now, where `given` was made for those who were: who is new has his even part at once."""
     there = sorted(set(members))
-    known = {one: given[one] for one in there if given.get(one, 0.0) > 0.0}
+    known = {one: given[one] for one in there if given.get(one, 0.0) > _LEAST}
     if not known:
         return even(there)
     part = 1 / len(there)
