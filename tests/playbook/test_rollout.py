@@ -42,12 +42,14 @@ class Story:
         self.plan, self.state, self.now, self.route = wanted or planned(), State(), 1000.0, 0
         self.notes: list[Note] = []
         self.over = self.late = False
+        self.asks: tuple[str, ...] = ()
         self.seen = Seen(0, healthy=1, stable=GOOD, candidate=GOOD)
 
     def look(self, after: float = 0.0, **changes: Any) -> Story:
         self.now += after
         self.seen = msgspec.structs.replace(self.seen, heard=self.now, **changes)
         found = decide(self.plan, self.state, msgspec.structs.replace(self.seen, weight=self.route), self.now)
+        self.asks = found.asks
         self.state, self.over = found.state, found.over
         self.notes += found.notes
         if not self.late and self.route == self.state.was:
@@ -227,8 +229,8 @@ def test_what_is_not_done_yet_is_refused() -> None:
     """Broken: a rollout would go on without the confirmation that its owner asked for."""
     spec = {
         **SPEC,
-        "analysis": {**SPEC["analysis"], "webhooks": [{"name": "gate", "type": "confirm-rollout", "url": "http://x/"}]},
+        "analysis": {**SPEC["analysis"], "sessionAffinity": {"cookieName": "x"}},
     }
-    assert list(unsupported(RolloutSpec.model_validate(spec))) == ["spec.analysis.webhooks: found it; not supported yet"]
+    assert list(unsupported(RolloutSpec.model_validate(spec))) == ["spec.analysis.sessionAffinity: found it; not supported yet"]
     assert Story().look(0, refused="no").phase == ("Waiting", 0)
     assert begun().look(0, refused="no").phase == ("Failed", 0)

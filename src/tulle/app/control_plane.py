@@ -65,7 +65,7 @@ from tulle.control.metrics import Metric, metrics_app
 from tulle.control.progress import SharedProgress
 from tulle.control.prometheus_api import add_prometheus
 from tulle.control.revocations_api import add_revocations
-from tulle.control.rollouts import Rollouts
+from tulle.control.rollouts.controller import Rollouts
 from tulle.control.status import StatusWriter
 from tulle.control.telemetry.api import Telemetry
 from tulle.control.telemetry.everywhere import Everywhere, Source

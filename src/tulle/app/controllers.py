@@ -8,7 +8,7 @@ from tulle.control.garbage import GarbageCollector
 from tulle.control.gateway_starts import GatewayStarter
 from tulle.control.infrastructure import InfrastructureWriter
 from tulle.control.leader import Controllers
-from tulle.control.rollouts import Rollouts
+from tulle.control.rollouts.controller import Rollouts
 from tulle.control.status import StatusWriter
 from tulle.control.store.history import HistoryKeeper
 from tulle.ports import Store

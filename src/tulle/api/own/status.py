@@ -44,7 +44,8 @@ class RolloutStatus(Schema):
 
     `change` is what is rolled out. `weight` is what the candidate is to have, in percent, and `previousWeight` what it had until
     that is written. `iterations` counts the checks of a step, `failedChecks` towards the threshold. `checkedAt` is when traffic
-    was last judged, or given another weight. `answered` is the last command that was carried out.
+    was last judged, or given another weight. `answered` is the last command that was carried out. `confirmed`: webhooks have
+    let it begin. `postRolloutDue`: those that are called at the end have still to be.
     """
 
     observed_generation: Generation | None = None
@@ -61,4 +62,6 @@ class RolloutStatus(Schema):
     checked_at: Time | None = None
     answered: str = ""
     message: str = ""
+    confirmed: bool = False
+    post_rollout_due: bool = False
     conditions: Conditions = ()

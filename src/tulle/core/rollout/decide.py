@@ -5,15 +5,17 @@
 
 What it decides is written down (in the object's status) before it is done, so that whoever goes on after a crash does the same:
 `weight` is what the candidate is to have, `was` what it had before. A weight that is neither is somebody else's doing: it is
-left as it is.
+left as it is. Webhooks are asked before a decision that waits for them, and again after a crash (`hooks`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
+from tulle.core.rollout.hooks import Answer, agreed, heard
 from tulle.core.rollout.judge import Traffic, judge
 from tulle.core.rollout.plan import WHOLE, Plan
 
@@ -25,7 +27,10 @@ _PATIENCE = 30.0  # seconds at least, without a word of any proxy: that is a los
 
 
 class State(msgspec.Struct, frozen=True):
-    """How far a rollout is. Times are seconds since the epoch; `checked` is when the last check was, or the last change."""
+    """How far a rollout is. Times are seconds since the epoch; `checked` is when the last check was, or the last change.
+
+    `confirmed`: it may begin, as far as confirm-rollout webhooks are asked. `owed`: post-rollout webhooks are still to be called.
+    """
 
     identity: str = ""
     phase: Phase = "Waiting"
@@ -38,6 +43,13 @@ class State(msgspec.Struct, frozen=True):
     checked: float = 0.0
     answered: str = ""
     message: str = ""
+    confirmed: bool = False
+    owed: bool = False
+
+
+def point(state: State) -> str:
+    """The moment of its life at which it is: what webhooks answer is about this one."""
+    return f"{state.identity}/{state.phase}/{state.step}/{state.confirmed}/{state.checked:.3f}"
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -45,7 +57,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     `refused` says why it cannot be done at all. `healthy`: instances of the candidate that take traffic (None: not known).
     Traffic is that since `State.checked`; `heard` is when a proxy last told of any. `command` is what a person asked for, with
-    the time that makes it another than the last one.
+    the time that makes it another than the last one. `answers`: those of webhooks at this point of it, by name.
     """
 
     weight: int | None
@@ -57,6 +69,7 @@ class Seen(msgspec.Struct, frozen=True):
     deleted: bool = False
     refused: str = ""
     command: str = ""
+    answers: Mapping[str, Answer] = {}
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -68,15 +81,24 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """How it stands now. `over`: a deleted rollout may go."""
+    """How it stands now. `over`: a deleted rollout may go. `asks`: webhooks that are to be asked, once the state is written."""
 
     state: State
     notes: tuple[Note, ...] = ()
     over: bool = False
+    asks: tuple[str, ...] = ()
 
 
 def decide(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
     """What follows from what is seen."""
+    found = _decided(plan, state, seen, now)
+    if found.state.phase == state.phase:
+        return found
+    owed = found.state.phase in ("Succeeded", "Failed") and any(hook.type == "post-rollout" for hook in plan.hooks)
+    return msgspec.structs.replace(found, state=msgspec.structs.replace(found.state, owed=owed))
+
+
+def _decided(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
     if now < state.checked:  # the clock went back: nothing is hurried by it
         state = msgspec.structs.replace(state, checked=now, started=min(state.started, now))
     if seen.weight == state.weight != state.was:
@@ -99,7 +121,7 @@ def decide(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
         message = f"{plan.identity.partition(' by ')[0]}: all of the traffic is the candidate's"
         return _moved(state, now, Note("Succeeded", message), phase="Succeeded", message=message)
     if state.phase in ("Succeeded", "Failed", "Finalising"):
-        return Decision(state)
+        return _told_of_its_end(plan, state, seen, now) if state.owed else Decision(state)
     if seen.weight not in (state.weight, state.was):
         message = (
             f"{_FOREIGN}: the candidate has {seen.weight}% where {state.weight}% was written; `tulle rollout resume` goes on"
@@ -111,35 +133,94 @@ def decide(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
 _FOREIGN = "somebody else changed the weights"
 
 
+def _told_of_its_end(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
+    """Whatever post-rollout webhooks answer, it is over."""
+    said = heard(plan.hooks, seen.answers, now, plan.interval, "post-rollout")
+    return Decision(state, asks=said.asks) if said.pending else Decision(msgspec.structs.replace(state, owed=False))
+
+
 def _going(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
+    for name in agreed(plan.hooks, seen.answers, "rollback"):
+        return _back(state, "Failed", f"webhook {name} (rollback) asks for it", now)
     if state.phase == "Waiting":
-        if seen.healthy == 0:
-            return Decision(_said(state, "waits for an instance of the candidate"))
-        return _step(plan, state, 0, now)
+        return _beginning(plan, state, seen, now)
     if seen.healthy == 0:
         return _back(state, "Failed", "the candidate has no healthy instance", now)
     if plan.deadline is not None and now - state.started > plan.deadline:
         return _back(state, "Failed", f"it is not through after {plan.deadline:g} s", now)
     if plan.checks and now - max(seen.heard, state.checked) > max(_PATIENCE, _SILENT * plan.interval):
         return _back(state, "Failed", "telemetry has vanished: no proxy has told of any request", now)
+    always = heard(plan.hooks, seen.answers, now, plan.interval, "rollback", "load-test").asks
     if now - state.checked < plan.interval:
-        return Decision(state)
+        return Decision(state, asks=always)
+    return _checked(plan, state, seen, now, always)
+
+
+def _checked(plan: Plan, state: State, seen: Seen, now: float, always: tuple[str, ...]) -> Decision:
+    """An interval is over."""
     verdicts = [judge(check, seen.stable, seen.candidate) for check in plan.checks]
-    bad = [one.sentence for one in verdicts if one.good is False]
+    said = heard(plan.hooks, seen.answers, now, plan.interval, "rollout")
+    bad = [*(one.sentence for one in verdicts if one.good is False), *said.refused]
     if bad:
-        failed = state.failed + 1
-        message = "; ".join(bad)
-        if failed >= plan.threshold:
-            return _back(msgspec.structs.replace(state, failed=failed), "Failed", message, now)
-        note = Note("CheckFailed", f"{message} ({failed} of {plan.threshold})", bad=True)
-        return _moved(state, now, note, failed=failed, message=note.message)
-    unknown = [one.sentence for one in verdicts if one.good is None]
+        return _failed(plan, state, "; ".join(bad), now)
+    unknown = [*(one.sentence for one in verdicts if one.good is None), *said.pending]
     if unknown:
-        return Decision(_said(state, "; ".join(unknown)))
+        return Decision(_said(state, "; ".join(unknown)), asks=(*always, *said.asks))
     if state.rounds + 1 < plan.rounds:
         message = f"check {state.rounds + 1} of {plan.rounds} passed"
         return _moved(state, now, None, rounds=state.rounds + 1, message=message)
+    gate = heard(plan.hooks, seen.answers, now, plan.interval, *_gates(plan, state, state.step + 1))
+    if gate.refused:  # measured anew, for it may stay so for long
+        return _moved(state, now, None, message=gate.sentence)
+    if gate.pending:
+        return Decision(_said(state, gate.sentence), asks=(*always, *gate.asks))
     return _step(plan, state, state.step + 1, now)
+
+
+def _failed(plan: Plan, state: State, why: str, now: float) -> Decision:
+    """A check that has failed: one of so many."""
+    failed = state.failed + 1
+    if failed >= plan.threshold:
+        return _back(msgspec.structs.replace(state, failed=failed), "Failed", why, now)
+    note = Note("CheckFailed", f"{why} ({failed} of {plan.threshold})", bad=True)
+    return _moved(state, now, note, failed=failed, message=note.message)
+
+
+def _beginning(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
+    """Nothing has any traffic yet: an instance is needed, and the word of those who are asked before."""
+    always = heard(plan.hooks, seen.answers, now, plan.interval, "rollback").asks
+    if seen.healthy == 0:
+        return Decision(_said(state, "waits for an instance of the candidate"), asks=always)
+    if not state.confirmed:
+        gate = heard(plan.hooks, seen.answers, now, plan.interval, "confirm-rollout")
+        if gate.sentence:
+            return Decision(_said(state, gate.sentence), asks=(*always, *gate.asks))
+        if plan.hooks:  # written down, so that it is not asked again
+            return Decision(msgspec.structs.replace(state, confirmed=True))
+    if state.failed and now - state.checked < plan.interval:
+        return Decision(state, asks=always)
+    before = heard(plan.hooks, seen.answers, now, plan.interval, "pre-rollout")
+    if before.refused:
+        return _failed(plan, state, "; ".join(before.refused), now)
+    if before.pending:
+        return Decision(_said(state, before.sentence), asks=(*always, *before.asks))
+    gate = heard(plan.hooks, seen.answers, now, plan.interval, *_gates(plan, state, 0))
+    if gate.sentence:
+        return Decision(_said(state, gate.sentence), asks=(*always, *gate.asks))
+    return _step(plan, state, 0, now)
+
+
+def _gates(plan: Plan, state: State, step: int) -> tuple[str, ...]:
+    """Which webhooks have to agree to a step."""
+    weight = plan.weights[step] if step < len(plan.weights) else WHOLE
+    return tuple(
+        kind
+        for kind, needed in (
+            ("confirm-traffic-increase", weight > state.weight),
+            ("confirm-promotion", step == plan.promoted),
+        )
+        if needed
+    )
 
 
 def _step(plan: Plan, state: State, step: int, now: float) -> Decision:

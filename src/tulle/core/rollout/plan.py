@@ -9,6 +9,7 @@ import msgspec
 
 from tulle.api.own.rollout import Analysis, Metric, RolloutSpec
 from tulle.api.values import seconds
+from tulle.core.rollout.hooks import Hook, hooks_of
 
 WHOLE = 100  # percent
 _INTERVAL = 60.0  # seconds
@@ -44,6 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
     checks: tuple[Check, ...] = ()
     deadline: float | None = None
     suspend: bool = False
+    hooks: tuple[Hook, ...] = ()
 
 
 def plan(spec: RolloutSpec) -> Plan:
@@ -60,13 +62,14 @@ def plan(spec: RolloutSpec) -> Plan:
         identity=identity,
         strategy=spec.strategy,
         weights=() if spec.skip_analysis else (*steps, *promotion),
-        promoted=len(steps),
+        promoted=0 if spec.skip_analysis else len(steps),
         rounds=analysis.iterations or 1,
         interval=seconds(analysis.interval) if analysis.interval else _INTERVAL,
         threshold=analysis.threshold,
         checks=tuple(_check(metric) for metric in analysis.metrics if metric.query is None),
         deadline=None if spec.progress_deadline is None else seconds(spec.progress_deadline),
         suspend=spec.suspend,
+        hooks=hooks_of(tuple(analysis.webhooks)),
     )
 
 
@@ -94,12 +97,14 @@ def unsupported(spec: RolloutSpec) -> Iterator[str]:
     """What a Rollout asks for that is not done yet, field by field: it does not begin then."""
     analysis = spec.analysis
     said = {
-        "spec.analysis.webhooks": analysis.webhooks,
         "spec.analysis.mirror": analysis.mirror,
         "spec.analysis.sessionAffinity": analysis.session_affinity,
         "spec.alerts": spec.alerts,
     }
     yield from (f"{path}: found it; not supported yet" for path, value in said.items() if value)
+    for index, webhook in enumerate(analysis.webhooks):
+        if webhook.type == "event":
+            yield f"spec.analysis.webhooks[{index}].type: found event; not supported yet"
     for index, metric in enumerate(analysis.metrics):
         if metric.query is not None:
             yield f"spec.analysis.metrics[{index}].query: found it; not supported yet"

@@ -27,6 +27,8 @@ def state_of(status: RolloutStatus | None) -> State:
         checked=_seconds(status.checked_at),
         answered=status.answered,
         message=status.message,
+        confirmed=status.confirmed,
+        owed=status.post_rollout_due,
     )
 
 
@@ -42,6 +44,8 @@ def status_of(state: State, generation: int, accepted: Raw) -> Raw:
         "failedChecks": state.failed,
         "answered": state.answered,
         "message": state.message,
+        "confirmed": state.confirmed,
+        "postRolloutDue": state.owed,
         "conditions": [accepted],
     }
     if state.identity:

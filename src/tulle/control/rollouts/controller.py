@@ -1,15 +1,17 @@
 """Roll-outs: looks at each Rollout twice a second, and does what `core.rollout` decides.
 
     Rollout, route, instances, Tally ──▶ `decide` ──▶ status ──▶ the route's weights
-                                            └──▶ Events
+                           answers ──┘      └──▶ Events, webhooks
 
 A controller: it runs on one control plane at a time and keeps nothing that must survive. What is decided is in the object's
 status before it is done; whoever leads next reads it there and does what is missing. Of a route only weights are written.
+Nothing here waits for a webhook: its answer is looked for at the next look.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,10 +25,12 @@ from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target, Writing
 from tulle.control.events import Events
+from tulle.control.rollouts.posting import Poster
+from tulle.control.rollouts.webhooks import Webhooks
 from tulle.control.telemetry.tally import Tallies, Versions
 from tulle.core.compile.rollout_versions import Asked, version_instances, version_side
 from tulle.core.pipeline import Pipeline
-from tulle.core.rollout.decide import Seen, State, decide
+from tulle.core.rollout.decide import Seen, State, decide, point
 from tulle.core.rollout.plan import plan, unsupported
 from tulle.core.rollout.record import state_of, status_of
 from tulle.core.rollout.steering import Side, Sides, found, steered
@@ -52,14 +56,20 @@ class Rollouts:
 
     def __init__(self, objects: Objects, pipeline: Pipeline, events: Events, tallies: Tallies, now: Callable[[], float]) -> None:
         self.objects, self.pipeline, self.events, self.tallies, self.now = objects, pipeline, events, tallies, now
+        self.webhooks: Webhooks
         self._read: dict[Place, tuple[int, Rollout]] = {}
         self._failing: set[Place] = set()
 
     async def run(self) -> None:
         """Look at all of them, again and again."""
-        while True:
-            await self.once()
-            await asyncio.sleep(_TICK)
+        async with Poster() as poster:
+            self.webhooks = Webhooks(self.objects.store, poster, self.events, self.now)
+            try:
+                while True:
+                    await self.once()
+                    await asyncio.sleep(_TICK)
+            finally:
+                self.webhooks.close()
 
     async def once(self) -> None:
         """Look at all of them."""
@@ -70,6 +80,7 @@ class Rollouts:
             return
         places = {(one.key.namespace, one.key.name) for one in stored}
         self.tallies.keep(places)
+        self.webhooks.keep(places)
         self._read = {place: read for place, read in self._read.items() if place in places}
         taken: dict[tuple[str, str], str] = {}
         for one in sorted(stored, key=lambda one: (one.body["metadata"].get("creationTimestamp", ""), one.key.name)):
@@ -105,8 +116,15 @@ class Rollouts:
         before, wanted = state_of(one.status), plan(one.spec)
         route = await self._route(place, one)
         command = str((metadata.get("annotations") or {}).get(COMMAND, ""))
-        seen = msgspec.structs.replace(self._seen(place, one, route, before), deleted=deleted, refused=refused, command=command)
-        decision = decide(wanted, before, seen, self.now())
+        seen = msgspec.structs.replace(
+            self._seen(place, one, route, before),
+            deleted=deleted,
+            refused=refused,
+            command=command,
+            answers=self.webhooks.answers(place, point(before)),
+        )
+        # As exactly as the status can say it.
+        decision = decide(wanted, before, seen, round(self.now(), 3))
         if (decision.state.checked, decision.state.identity) != (before.checked, before.identity):
             self.tallies.forget(place)
         await self._write(place, stored, decision.state, refused)
@@ -115,6 +133,8 @@ class Rollouts:
             await self.events.record(stored.body, "Warning" if note.bad else "Normal", note.reason, note.message)
         if route is not None and decision.state.identity:
             await self._steer(one, decision.state, route)
+        asked = [hook for hook in wanted.hooks if hook.name in decision.asks]
+        self.webhooks.follow(stored.body, point(decision.state), asked, _told(one, decision.state))
         if decision.over:
             await self._mark(place, there=False)
 
@@ -216,6 +236,20 @@ def _itself(place: Place, subresource: str = "") -> Target:
     kind = kind_of_resource(RESOURCE)
     assert kind is not None
     return Target(kind, kind.versions[0], *place, subresource)
+
+
+def _told(one: Rollout, state: State) -> Raw:
+    """What webhooks are told of a rollout, by Flagger's names where it has them."""
+    return {
+        "phase": state.phase,
+        "checksum": hashlib.sha256(state.identity.encode()).hexdigest()[:16],
+        "target": one.spec.target_ref.name,
+        "change": state.identity,
+        "weight": state.weight,
+        "step": state.step,
+        "iteration": state.rounds,
+        "failedChecks": state.failed,
+    }
 
 
 def _rules(one: Rollout, state: State) -> tuple[str, bool]:
