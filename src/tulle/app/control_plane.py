@@ -164,8 +164,8 @@ class ControlPlane:
         self.feed = Feed(self.store, self.pipeline, self._publish, self.status_writer.overwritten)
         revision = await when_there(settings, self.feed.load)
         await self.federation.begin()
-        rollouts = Rollouts(self.api.objects, self.pipeline, self.events, self.tallies, time.time)
-        writers = self.status_writer, self.infrastructure_writer, self.gateway_starter, rollouts
+        self.rollouts = Rollouts(self.api.objects, self.pipeline, self.events, self.tallies, time.time)
+        writers = self.status_writer, self.infrastructure_writer, self.gateway_starter, self.rollouts
         work = controllers(self.store, self.api.objects, self.events, *writers, settings.history)
         self.leader = Leader(self.store, self.member.name, work, began=self.progress.want if self.progress else None)
         await self._serve()
@@ -420,6 +420,7 @@ class ControlPlane:
             *self.telemetry.metrics(),
             *self.recording.metrics(),
             *(self.prometheus.metrics() if self.prometheus else ()),
+            *self.rollouts.telling.metrics(),
         ]
 
     async def _entries(self) -> list[Mapping[str, Any]]:

@@ -1,3 +1,4 @@
-"""Roll-outs, done: `controller` looks and writes, `webhooks` asks those who have a say, `posting` sends what is
-told to anybody. What is decided is `core.rollout`'s.
+"""Roll-outs, done: `controller` looks and writes, `webhooks` asks those who have a say, `telling` tells the others.
+
+`posting` is how anything is sent. What is decided is `core.rollout`'s.
 """

@@ -26,6 +26,7 @@ from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target, Writing
 from tulle.control.events import Events
 from tulle.control.rollouts.posting import Poster
+from tulle.control.rollouts.telling import Telling
 from tulle.control.rollouts.webhooks import Webhooks
 from tulle.control.telemetry.tally import Tallies, Versions
 from tulle.core.compile.rollout_versions import Asked, version_instances, version_side
@@ -57,12 +58,15 @@ class Rollouts:
     def __init__(self, objects: Objects, pipeline: Pipeline, events: Events, tallies: Tallies, now: Callable[[], float]) -> None:
         self.objects, self.pipeline, self.events, self.tallies, self.now = objects, pipeline, events, tallies, now
         self.webhooks: Webhooks
+        self._poster: Poster
+        self.telling = Telling(objects.store)
         self._read: dict[Place, tuple[int, Rollout]] = {}
         self._failing: set[Place] = set()
 
     async def run(self) -> None:
         """Look at all of them, again and again."""
         async with Poster() as poster:
+            self._poster = poster
             self.webhooks = Webhooks(self.objects.store, poster, self.events, self.now)
             try:
                 while True:
@@ -70,6 +74,7 @@ class Rollouts:
                     await asyncio.sleep(_TICK)
             finally:
                 self.webhooks.close()
+                self.telling.close()
 
     async def once(self) -> None:
         """Look at all of them."""
@@ -131,6 +136,8 @@ class Rollouts:
         for note in decision.notes:
             log.info("rollout", rollout="/".join(place), reason=note.reason, message=note.message)
             await self.events.record(stored.body, "Warning" if note.bad else "Normal", note.reason, note.message)
+            self.telling.alert(self._poster, stored.body, one.spec.alerts, one.spec.target_ref.name, decision.state.weight, note)
+            self.telling.event(self._poster, stored.body, wanted.hooks, _told(one, decision.state), note)
         if route is not None and decision.state.identity:
             await self._steer(one, decision.state, route)
         asked = [hook for hook in wanted.hooks if hook.name in decision.asks]

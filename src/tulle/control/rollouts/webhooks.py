@@ -5,19 +5,18 @@ about the present any more.
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
 
-from tulle.api.kubernetes import Secret
 from tulle.control.events import Events
 from tulle.control.rollouts.posting import Poster
+from tulle.control.rollouts.secrets import secret_value
 from tulle.core.rollout.hooks import Answer, Hook
-from tulle.kit.errors import Refused, TulleError
-from tulle.ports import Key, Store
+from tulle.kit.errors import TulleError
+from tulle.ports import Store
 
 log = structlog.get_logger("tulle.rollouts")
 
@@ -91,19 +90,3 @@ class Webhooks:
         named = f"{about['metadata'].get('uid')} {point} {hook.name}"
         delivery = hashlib.sha256(named.encode()).hexdigest()[:32]
         return await self._poster.post(hook.url, said, hook.timeout, retries=hook.retries, key=key, headers={DELIVERY: delivery})
-
-
-async def secret_value(store: Store, namespace: str, name: str, key: str) -> str:
-    """A field of a Secret. Raises `Refused` where there is none."""
-    stored = await store.get(Key("secrets", namespace, name))
-    if stored is None:
-        raise Refused(f"Secret {namespace}/{name} is not there")
-    secret = Secret.model_validate(stored.body)
-    if key in secret.string_data:
-        return secret.string_data[key]
-    try:
-        return base64.b64decode(secret.data[key], validate=True).decode()
-    except KeyError:
-        raise Refused(f"Secret {namespace}/{name} has no {key}") from None
-    except ValueError:
-        raise Refused(f"Secret {namespace}/{name}: {key} is no text") from None
