@@ -41,6 +41,13 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         writer.close()
 
 
+async def _answered(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The status of an answer, and all of it."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next((int(one[15:]) for one in head.lower().split(b"\r\n") if one.startswith(b"content-length:")), 0)
+    return int(head.split(b" ")[1]), head + await reader.readexactly(length)
+
+
 @dataclass
 class Guarded:
     """The workload `web` with the ports `http` and `tcp`, PERMISSIVE."""
@@ -111,13 +118,20 @@ class Guarded:
         try:
             writer.write(request)
             async with asyncio.timeout(10):
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next((int(one[15:]) for one in head.lower().split(b"\r\n") if one.startswith(b"content-length:")), 0)
-                return int(head.split(b" ")[1]), head + await reader.readexactly(length)
+                return await _answered(reader)
         except (asyncio.IncompleteReadError, ConnectionError):
             return 0, b""
         finally:
             writer.close()
+
+    @asynccontextmanager
+    async def caller(self, identity: str = "") -> AsyncIterator[Caller]:
+        """Somebody who asks at the port `http`, as long as the block lasts."""
+        caller = Caller(self, identity)
+        try:
+            yield caller
+        finally:
+            caller.close()
 
     async def answers(self, request: bytes) -> list[bytes]:
         """All that is answered to bytes in plaintext, until the proxy closes or is silent; told apart by their first lines."""
@@ -136,6 +150,42 @@ class Guarded:
         """The status of a request."""
         text = "\r\n".join((f"{method} {path} HTTP/1.1", f"host: {host}", *lines, "", ""))
         return (await self.raw(text.encode("latin-1"), identity, port))[0]
+
+
+@dataclass
+class Caller:
+    """Somebody who keeps his connection for the next request, as long as the proxy does."""
+
+    web: Guarded
+    identity: str
+    stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def status(self, request: bytes) -> int:
+        """The status of the answer to a request (0: the connection was closed, and a new one too)."""
+        while True:
+            kept = self.stream
+            if kept is None:
+                context = self.web.context(self.identity) if self.identity else None
+                self.stream = await self.web.connected(self.web.http, context)
+            assert self.stream is not None
+            reader, writer = self.stream
+            try:
+                writer.write(request)
+                async with asyncio.timeout(10):
+                    status, answer = await _answered(reader)
+                if b"\r\nconnection: close\r\n" in answer.lower():
+                    self.close()
+                return status
+            except (asyncio.IncompleteReadError, ConnectionError):
+                self.close()
+                if kept is None:
+                    return 0
+
+    def close(self) -> None:
+        """Ask over another connection from here on."""
+        if self.stream is not None:
+            self.stream[1].close()
+        self.stream = None
 
 
 Application = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

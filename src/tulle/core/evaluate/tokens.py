@@ -39,16 +39,32 @@ class Believed(msgspec.Struct, frozen=True):
 
 
 def believe(rules: Sequence[TokenRule], request: Request, now: float) -> Believed:
-    """A token that is there has to be good for one of the rules, and one of each required rule has to be there."""
-    answers = [(rule, _of_rule(rule, request, now)) for rule in rules]
-    for rule, found in answers:
-        if rule.required and found.claims is None:
-            return Believed(status=found.status or 401, why=found.why or f"found no token of {rule.issuer or rule.name}")
-    good = [found for _rule, found in answers if found.claims is not None]
-    bad = [found for _rule, found in answers if found.status]
+    """One of each required rule has to be there, and of what is left then one has to be good for one of the rules, if any is."""
+    known = Believed()
+    for rule in (one for one in rules if one.required):
+        known = _of_rule(rule, request, now)
+        if known.claims is None:
+            return Believed(status=known.status or 401, why=known.why or f"found no token of {rule.issuer or rule.name}")
+        request = request if rule.forward else _without(rule, request)
+    answers = [_of_rule(rule, request, now) for rule in rules]
+    good = [found for found in answers if found.claims is not None]
+    bad = [found for found in answers if found.status]
     # What is said of a token by whom it is of counts more than that it is of no other.
     bad = [found for found in bad if not found.stranger] or bad
-    return good[0] if good else bad[-1] if bad else Believed()
+    return good[0] if good else bad[-1] if bad else known
+
+
+def _without(rule: TokenRule, request: Request) -> Request:
+    """A request without the tokens of a rule, which Envoy has taken out of it: those in cookies it leaves there."""
+    for place in (place for place in rule.places or _USUAL if list(_found(place, request))):
+        if place.kind == "header":
+            headers = tuple(one for one in request.headers if one[0].lower() != place.name)
+            request = msgspec.structs.replace(request, headers=headers)
+        elif place.kind == "param":
+            path, mark, query = request.path.partition("?")
+            parts = [part for part in query.split("&") if unquote(part.partition("=")[0]) != place.name]
+            request = msgspec.structs.replace(request, path=path + (mark + "&".join(parts) if parts else ""))
+    return request
 
 
 def _of_rule(rule: TokenRule, request: Request, now: float) -> Believed:
