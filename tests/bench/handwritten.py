@@ -61,7 +61,16 @@ def _cluster(name: str, host: str, port: int, **more: Any) -> Json:
         },
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(host, port)}}]}],
+            "endpoints": [
+                {
+                    "lb_endpoints": [
+                        {
+                            "endpoint": {"address": _address(host, port)},
+                            "metadata": {"filter_metadata": {"bench": {"peer": f"{name} of the bench"}}},
+                        }
+                    ]
+                }
+            ],
         },
         **more,
     }
@@ -171,17 +180,24 @@ _HISTOGRAMS = (
 )
 
 
-def _metrics(side: str, other: str, who: str) -> Json:
+# Who is at the other end and how it went, each as one label: as cheap as an expert can have it, and as the mesh has it.
+_WHO = {
+    "out": "%UPSTREAM_CLUSTER_RAW% %UPSTREAM_PEER_URI_SAN% %UPSTREAM_METADATA(bench:peer)%",
+    "in": "server %DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_PEER_SUBJECT%",
+}
+_HOW = "%RESPONSE_FLAGS% %RESPONSE_CODE% %GRPC_STATUS_NUMBER%"
+
+
+def _metrics(side: str) -> Json:
     """Every request counted, with its duration and sizes, under who is at the other end: what anybody wants to know of a mesh."""
-    said = {"principal": f"%{other}_PEER_URI_SAN%", "peer": who, "code": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%"}
-    tags = [{"name": name, "value_format": value} for name, value in (said | {"grpc": "%GRPC_STATUS_NUMBER%"}).items()]
+    how = f"{_HOW} %ROUTE_NAME%" if side == "out" else _HOW
+    tags = [{"name": "who", "value_format": _WHO[side]}, {"name": "how", "value_format": how}]
     logger = {
         "name": "envoy.access_loggers.stats",
         "filter": {"log_type_filter": {"types": ["DownstreamEnd"]}},
         "typed_config": {
             "@type": _ANY + "extensions.access_loggers.stats.v3.Config",
             "stats_scope": {"prefix": f"bench.{side}", "max_counters": 2000, "max_histograms": 2000},
-            "counters": [{"stat": {"name": "requests", "tags": tags}, "value_fixed": 1}],
             "histograms": [
                 {"stat": {"name": name, "tags": tags}, "unit": unit, "value_format": value} for name, unit, value in _HISTOGRAMS
             ],
@@ -227,7 +243,7 @@ def client_side(
     if features:
         reading = {"match": _READS, "route": {**action, "retry_policy": _retries("reset,", _UNREACHED, _LOST)}}
         routes = [reading, {"route": {**action, "retry_policy": _retries("", _UNREACHED)}}]
-        more |= _FEATURES | (_metrics("out", "UPSTREAM", "%UPSTREAM_CLUSTER_RAW%") if anew else {})
+        more |= _FEATURES | (_metrics("out") if anew else {})
     manager = _manager("out", routes, _ROUTED if features else [], **more)
     cluster = _cluster(
         "peer",
@@ -257,7 +273,7 @@ def server_side(
             "forward_client_cert_details": "APPEND_FORWARD",
             "set_current_client_cert_details": {"subject": True, "uri": True},
             "local_reply_config": _NOT_REACHED,
-            **(_metrics("in", "DOWNSTREAM", "%DOWNSTREAM_PEER_SUBJECT%") if anew else {}),
+            **(_metrics("in") if anew else {}),
         }
     route: Json = {"route": {"cluster": "app", "timeout": "0s"}}
     if features:
