@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 import yaml
 
-from tests.support.several import SERVE, Several, until
+from tests.support.several import SERVE, Plane, Several, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.netns]
 
@@ -89,6 +89,33 @@ def test_what_is_seen_is_whole_wherever_one_asks(running: Several) -> None:
     assert sorted(map(bool, here)) == [False, True], "only one of them was told"
     assert "default/echo" in running.a.tulle("stat").stdout
     assert running.a.tulle("calls", "--to", "echo").stdout == running.b.tulle("calls", "--to", "echo").stdout != ""
+
+
+def test_the_root_rotates(running: Several) -> None:
+    """Broken: a control plane would sign on with a root that another has retired, or cut off whom it has not seen itself."""
+
+    def step(plane: Plane, name: str) -> None:
+        until(f"{name} is not refused", lambda: plane.tulle("ca", "rotate", name, check=False).returncode == 0, 60)
+
+    def roots(plane: Plane) -> list[tuple[str, str]]:
+        return [(one["slot"], one["fingerprint"]) for one in plane.ask("/tulle/v1/ca")["issuers"]]
+
+    ((_slot, old),) = roots(running.a)
+    with running.load() as seen:
+        step(running.a, "prepare")
+        until("both have it", lambda: roots(running.a) == roots(running.b))
+        step(running.b, "activate")
+        until("both sign with it", lambda: roots(running.a) == roots(running.b))
+        step(running.a, "retire")
+        until("both trust it alone", lambda: roots(running.a) == roots(running.b))
+        ((slot, new),) = roots(running.a)
+        assert (slot, new != old) == ("active", True)
+        assert running.b.stop() == 0
+        running.b.start()
+        assert roots(running.b) == [("active", new)]
+        assert running.turn(running.b, 6)
+        until("a change reaches the proxies", lambda: running.at(6), 30)
+    assert set(seen) == {"200"}, seen
 
 
 def test_a_member_of_etcd_dies(running: Several) -> None:

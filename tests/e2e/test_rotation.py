@@ -179,6 +179,7 @@ def test_leaves_and_root_rotate_without_a_failed_request() -> None:
                 lambda: certificate(mesh, "reviews-v1")[1] == {f"{root[0].serial_number:x}"},
             )
             assert "intermediate" in ca("status")
+            assert "next: its successor is brought, too" in ca("status")
         assert running.failures == 0, running.words
         assert sum(running.seen.values()) > 200, running.seen
         assert "failed" not in seen, seen

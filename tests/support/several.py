@@ -120,6 +120,8 @@ class Several:
             "NO_COLOR": "1",
             "TULLE_REPORT_INTERVAL": "2s",
             "TULLE_TRACE_SAMPLING": "100",
+            # Short enough that a rotation need not be waited for, and longer than any outage of a test.
+            "TULLE_CERTIFICATE_LIFETIME": "120s",
         }
         self.etcd = EtcdCluster(self.home / "etcd", 3)
         self.a, self.b = Plane(self, "a"), Plane(self, "b")

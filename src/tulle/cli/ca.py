@@ -100,7 +100,9 @@ def _show(status: dict[str, Any], output: str) -> None:
         for one in status["issuers"]
     ]
     click.echo(table(("slot", "kind", "subject", "since", "not after", "fingerprint"), rows))
-    if status["next"]:
+    if status["next"] == "import":
+        click.echo("\nnext: its successor is brought, too (at any time): tulle ca csr, have it signed, tulle ca import")
+    elif status["next"]:
         waits = status["waits"]
         ready = (
             f"waits for {len(waits)}:" if waits else "nobody stands in its way" if status["next"] != "prepare" else "at any time"

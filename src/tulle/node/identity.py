@@ -373,11 +373,16 @@ async def follow_roots(client: IdentityClient, own: Kept, trust: Callable[[str, 
         mine = own.current
         life = mine.not_after - mine.issued if mine else _LOOK
         await asyncio.sleep(min(_LOOK, life / 10) * (0.75 + random.random() / 4))  # noqa: S311 - spreads load, guards nothing
-        if mine is None or not mine.valid(time.time()):
-            continue
-        try:
-            found = await client.roots(mine)
-        except TulleError as error:
-            log.debug("the roots cannot be asked for", error=error.message)
-            continue
-        await trust(*found)
+        # What is news is trusted after the first time, which a rotation waits to be told.
+        for _time in range(2):
+            if mine is None or not mine.valid(time.time()):
+                break
+            try:
+                found = await client.roots(mine)
+            except TulleError as error:
+                log.debug("the roots cannot be asked for", error=error.message)
+                break
+            await trust(*found)
+            if found[0] == mine.bundle:
+                break
+            mine = own.current

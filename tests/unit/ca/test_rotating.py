@@ -138,8 +138,11 @@ async def test_a_root_that_is_kept_elsewhere(tmp_path: Path) -> None:
     assert reopened.pin == certificates.fingerprint(top), "nodes join by the root"
     await mesh.rotation.step(Step.RETIRE)
     assert mesh.authority.bundle == certificates.pem(top)
+    assert (await mesh.rotation.status())["next"] == "import", "no root is made where one is kept elsewhere"
     with pytest.raises(Refused, match="its successor is brought too"):
         await mesh.rotation.step(Step.PREPARE)
+    with pytest.raises(Refused, match="so the next step is import"):
+        await mesh.rotation.step(Step.ACTIVATE)
 
 
 async def test_intermediates_that_are_refused(tmp_path: Path) -> None:

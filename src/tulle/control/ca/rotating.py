@@ -23,6 +23,7 @@ from tulle.kit.errors import Refused
 
 log = structlog.get_logger("tulle.ca")
 
+IMPORT = "import"  # the step in the place of PREPARE where no root can be made here
 _SHOWN = 5  # of those who wait, in a sentence
 
 
@@ -60,15 +61,15 @@ class Rotation:
                 }
                 for one in sorted(self.authority.issuers, key=lambda it: it.slot.value)
             ],
-            "next": step.value,
+            "next": self._called(step),
             "waits": list(await self._waits(step)),
         }
 
     async def step(self, step: Step, *, force: bool = False) -> None:
         """Do a step. Raises `Refused` where another one is next, or somebody is not ready for it."""
         if step is not self._next():
-            raise Refused(f"{step.value}: found {self._found()}, so the next step is {self._next().value}")
-        if step is Step.PREPARE and not self.authority.active.is_root:
+            raise Refused(f"{step.value}: found {self._found()}, so the next step is {self._called(self._next())}")
+        if self._called(step) == IMPORT:
             raise Refused(
                 "prepare: what signs is an intermediate that was brought; its successor is brought too",
                 hint="tulle ca csr, have it signed, and tulle ca import",
@@ -119,6 +120,10 @@ class Rotation:
     def _next(self) -> Step:
         slots = {one.slot for one in self.authority.issuers}
         return Step.RETIRE if Slot.RETIRING in slots else Step.ACTIVATE if Slot.NEXT in slots else Step.PREPARE
+
+    def _called(self, step: Step) -> str:
+        """The word for a step: the successor of an intermediate that was brought is brought, too."""
+        return IMPORT if step is Step.PREPARE and not self.authority.active.is_root else step.value
 
     def _found(self) -> str:
         others = [one.slot.value for one in self.authority.issuers if one.slot is not Slot.ACTIVE]
