@@ -19,7 +19,7 @@ from tulle.core.analyze.inputs import feed
 from tulle.core.compile import Settings
 from tulle.core.compile.caller_rules import destination_apart
 from tulle.core.compile.client_certificates import own_destination, own_endpoints
-from tulle.core.compile.counters import costs, exact_limits, limited, shared_limits, shares
+from tulle.core.compile.counters import costs, exact_limits, limited, route_costs, route_limited, shared_limits, shares
 from tulle.core.compile.destinations import destination, gateway_destination
 from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.federation import Federated, federated, trust_domains
@@ -40,6 +40,7 @@ from tulle.core.compile.problems import BY_RESOURCE, object_problems
 from tulle.core.compile.revoked import Revoked
 from tulle.core.compile.revoked import given as given_revoked
 from tulle.core.compile.roots import Given, given, roots
+from tulle.core.compile.route_limits import mesh_limited
 from tulle.core.compile.tokens import KeySet, Wanted, key_sets, wanted_keys
 from tulle.core.compile.workloads import workload
 from tulle.core.encoded import Encoded, Published, encode_json
@@ -48,7 +49,7 @@ from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
 from tulle.core.envoy.datagrams import encode_outbound_udp
 from tulle.core.envoy.endpoints import encode_endpoints
 from tulle.core.envoy.listeners import encode_outbound, encode_outbound_six, encode_workload
-from tulle.core.envoy.rate_limits import encode_costs, encode_limited
+from tulle.core.envoy.rate_limits import encode_costs, encode_limited, encode_mesh_limited, encode_route_limited
 from tulle.core.envoy.routes import encode_host, encode_table
 from tulle.core.envoy.secrets import encode_bundle, encode_certificate, encode_roots
 from tulle.core.flow import Fetch, Flow, Table
@@ -139,6 +140,9 @@ _ENCODED: Mapping[Table[Any, Any], Table[Any, Resources]] = {
         (unguarded, lambda _key, row: encode_authorization(row)),
         (limited, lambda _key, row: encode_limited(row)),
         (costs, lambda _key, row: encode_costs(row)),
+        (route_costs, lambda _key, row: encode_costs(row)),
+        (route_limited, lambda _key, row: encode_route_limited(row)),
+        (mesh_limited, lambda _key, row: encode_mesh_limited(row)),
         (workload, lambda _key, row: (*encode_workload_clusters(row), *encode_workload(row))),
     )
 }

@@ -13,13 +13,26 @@ from tulle.core.compile.hostname import Key
 from tulle.core.compile.objects import rate_limits, selects, workload_entries
 from tulle.core.compile.places import places
 from tulle.core.compile.rate_limits import GATEWAY, SERVICE, any_limits, is_for, limits_of
+from tulle.core.compile.route_limits import gateway_limited
 from tulle.core.compile.services import service
 from tulle.core.compile.workload_notes import labels_of
 from tulle.core.compile.workload_services import services_of
 from tulle.core.flow import Fetch, Input, table
 from tulle.core.model.authorization import Attribute, Compare, Fact, Term
 from tulle.core.model.gateway import GatewayChain, GatewayListener
-from tulle.core.model.rate_limit import Costs, Counter, Counting, Limit, Limited, SharedLimit, Unit, cost
+from tulle.core.model.rate_limit import (
+    NO_ROUTES,
+    ROUTES,
+    Costs,
+    Counter,
+    Counting,
+    Limit,
+    Limited,
+    RouteLimited,
+    SharedLimit,
+    Unit,
+    cost,
+)
 
 # What of a limit (by its id) a proxy (by its id) was given; above 0, and at most 1.
 shares: Input[tuple[str, str], float] = Input("shares")
@@ -127,13 +140,34 @@ def costs(fetch: Fetch, key: tuple[Key, str]) -> Costs | None:
     found = counter(fetch, *key)
     if found is None or not found.shared:
         return None
-    proxy = "/".join(key[0])
+    shared = [one for one in requests_at(fetch, *key) if one.counting is Counting.SHARED]
+    return Costs(found, _costs(fetch, "/".join(key[0]), shared))
+
+
+@table
+def route_limited(fetch: Fetch, key: Key) -> RouteLimited | None:
+    """The limits of the routes that a gateway workload has."""
+    found = fetch(gateway_limited, key) or NO_ROUTES
+    if found == NO_ROUTES:
+        return None
+    shared = [one for limits in found.all for one in limits if one.counting is Counting.SHARED]
+    return msgspec.structs.replace(found, members={one.id: len(_members(fetch, one)) for one in shared})
+
+
+@table
+def route_costs(fetch: Fetch, key: Key) -> Costs | None:
+    """What a request takes from each shared limit of the routes of a gateway workload."""
+    found = fetch(gateway_limited, key) or NO_ROUTES
+    shared = [one for limits in found.all for one in limits if one.counting is Counting.SHARED]
+    return Costs(ROUTES, _costs(fetch, "/".join(key), shared)) if found != NO_ROUTES else None
+
+
+def _costs(fetch: Fetch, proxy: str, limits: Iterable[Limit]) -> dict[str, int]:
     made: dict[str, int] = {}
-    for one in requests_at(fetch, *key):
-        if one.counting is Counting.SHARED:
-            members = len(_members(fetch, one))
-            made[one.id] = cost(one, members, fetch(shares, (one.id, proxy)) or 1 / members)
-    return Costs(found, made)
+    for one in limits:
+        members = len(_members(fetch, one))
+        made[one.id] = cost(one, members, fetch(shares, (one.id, proxy)) or 1 / members)
+    return made
 
 
 def _members(fetch: Fetch, limit: Limit) -> tuple[str, ...]:
@@ -161,8 +195,8 @@ def sharing(fetch: Fetch, _key: None) -> dict[str, tuple[str, ...]]:
 @table
 def shared_by(fetch: Fetch, key: Key) -> tuple[str, ...]:
     """The limits of which a workload's proxy has a share."""
-    found = fetch(limits_at, key) or {}
-    return tuple(sorted({one.id for limits in found.values() for one in limits if one.counting is Counting.SHARED}))
+    found = [*(fetch(limits_at, key) or {}).values(), *(fetch(gateway_limited, key) or NO_ROUTES).all]
+    return tuple(sorted({one.id for limits in found for one in limits if one.counting is Counting.SHARED}))
 
 
 @table

@@ -18,6 +18,7 @@ from tulle.core.compile.hostname import Key
 from tulle.core.compile.mistakes import sorted_problems
 from tulle.core.compile.objects import age, http_routes
 from tulle.core.compile.pauses import paced, pause_problems
+from tulle.core.compile.route_limits import route_counters
 from tulle.core.compile.routes import placed
 from tulle.core.compile.rule_actions import Action, action, session
 from tulle.core.flow import Fetch, table
@@ -119,6 +120,7 @@ def _action(fetch: Fetch, row: HTTPRoute | GRPCRoute, rule: Rule, path: str) -> 
         retry=rule.retry,
         session=kept,
         origin=Origin(ref=row.ref, path=path),
+        limits=route_counters(fetch, row.kind, (row.metadata.namespace, row.metadata.name), said.name),
     )
     made = action(fetch, row.ref, base, said.filters, said.backend_refs, path)
     return msgspec.structs.replace(made, problems=(*made.problems, *problems))

@@ -19,7 +19,7 @@ from typing import Any
 from tulle.core.compile.caller_rules import destination_apart, own_source, places_apart, secrets_apart, sources_apart
 from tulle.core.compile.callers import GATEWAY, Source, caller_labels, callers_apart
 from tulle.core.compile.client_certificates import own_destination, own_endpoints, own_places, own_secrets
-from tulle.core.compile.counters import costs, limited
+from tulle.core.compile.counters import costs, limited, route_costs, route_limited
 from tulle.core.compile.destinations import Place, destination, gateway_destination, places
 from tulle.core.compile.egress import egress_tables
 from tulle.core.compile.endpoints import endpoints
@@ -65,6 +65,7 @@ from tulle.core.compile.outbound import (
     tables,
 )
 from tulle.core.compile.roots import roots
+from tulle.core.compile.route_limits import counted_in_mesh, mesh_limited
 from tulle.core.compile.scopes import is_narrow, names_seen, places_of_own, places_seen, scope
 from tulle.core.compile.services import registry, service
 from tulle.core.compile.telemetry import own_telemetry
@@ -332,11 +333,15 @@ def _near(fetch: Fetch, source: Source | None, here: Standpoint) -> tuple[Part, 
 
 
 def _namespace(fetch: Fetch, namespace: str) -> tuple[Part, ...]:
-    return ((outbound, namespace), *_hosts(fetch, Source(namespace)))
+    return ((outbound, namespace), *_mesh_limits(fetch), *_hosts(fetch, Source(namespace)))
 
 
 def _callers(fetch: Fetch, source: Source) -> tuple[Part, ...]:
-    return ((outbound_apart, source), *_hosts(fetch, source))
+    return ((outbound_apart, source), *_mesh_limits(fetch), *_hosts(fetch, source))
+
+
+def _mesh_limits(fetch: Fetch) -> tuple[Part, ...]:
+    return ((mesh_limited, None),) if fetch(counted_in_mesh, None) else ()
 
 
 def _datagrams(fetch: Fetch, source: Source, six: bool) -> Iterator[Part]:
@@ -369,6 +374,8 @@ def _workload(fetch: Fetch, key: Key) -> tuple[Part, ...]:
     parts += ((authorization, (key, guard)) for guard in (row.guards if row else ()) if asks(fetch, key, guard))
     for one in row.counters if row else ():
         parts += ((limited, (key, one.name)), *(((costs, (key, one.name)),) if one.shared else ()))
+    if row and row.is_gateway and row.limits.counted:
+        parts += ((route_limited, key), (route_costs, key))
     narrow, hidden = fetch(scope, key), fetch(hidden_from, key[0]) or frozenset()
     for place in (fetch(places_of_own, key) or ()) if narrow or hidden else ():
         if narrow or place[0] in hidden:

@@ -13,6 +13,7 @@ from tulle.core.compile.hosts import ALLOW_ANY, REGISTRY_ONLY, routed
 from tulle.core.compile.mesh_tcp import mesh_tcp_routes
 from tulle.core.compile.objects import workload_entries
 from tulle.core.compile.proxy_settings import mesh_limits
+from tulle.core.compile.route_limits import counted, counted_in_mesh
 from tulle.core.compile.services import registry, service
 from tulle.core.compile.sidecars import left_out, registry_only, sidecar_for
 from tulle.core.compile.telemetry import telemetry_of
@@ -228,7 +229,7 @@ def _outbound(fetch: Fetch, source: Source) -> Outbound:
         tcp=tuple(_one_each(_routed(fetch, pair, one, source) for pair, one in everything.tcp if pair not in hidden)),
         registry_only=registry_only(fetch, sidecar),
         unknown=egress_proxy(fetch, sidecar),
-        limits=fetch(mesh_limits, None) or ENVOYS_LIMITS,
+        limits=counted(fetch(mesh_limits, None) or ENVOYS_LIMITS, fetch(counted_in_mesh, None)),
         telemetry=telemetry_of(fetch, source.namespace).client,
     )
 

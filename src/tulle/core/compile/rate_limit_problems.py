@@ -10,9 +10,11 @@ from tulle.core.compile.counters import members_of
 from tulle.core.compile.endpoints import selected
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.mistakes import info, not_yet, sorted_problems, warning
-from tulle.core.compile.objects import gateways, rate_limits, services, workload_entries
+from tulle.core.compile.objects import ROUTES, gateways, rate_limits, services, workload_entries
 from tulle.core.compile.places import places
 from tulle.core.compile.rate_limits import GATEWAY, SERVICE, counting, limits_of
+from tulle.core.compile.route_limits import KINDS as ROUTE_KINDS
+from tulle.core.compile.route_limits import in_mesh
 from tulle.core.compile.services import service
 from tulle.core.compile.workload_notes import has_proxy
 from tulle.core.flow import Fetch, table
@@ -56,9 +58,11 @@ def _target(fetch: Fetch, row: RateLimit, ref: TargetRef, path: str) -> Iterator
                 f"no workload of Service {ref.name} has a sidecar; a limit is counted by those of the Service that is called"
             )
             yield warning(row.ref, f"{path}.name", "NothingCounts", message)
-    elif (ref.group, ref.kind) != GATEWAY:
-        yield not_yet(row.ref, path, f"a limit of an {ref.kind}")
-    elif fetch(gateways, target) is not None:
+    elif ref.kind in ROUTE_KINDS and (route := fetch(ROUTES[ref.kind], target)) is not None:
+        names = [rule.name or "" for rule in route.spec.rules]
+        if ref.section_name is not None and ref.section_name not in names:
+            yield _no_section(row, path, f"{ref.kind} {ref.name} has no rule named {ref.section_name}", names)
+    elif (ref.group, ref.kind) == GATEWAY and fetch(gateways, target) is not None:
         names = [one.listener.name for one in fetch(places, target) or ()]
         if ref.section_name is not None and ref.section_name not in names:
             yield _no_section(row, path, f"Gateway {ref.name} has no listener named {ref.section_name}", names)
@@ -77,7 +81,19 @@ def _rule(fetch: Fetch, key: Key, row: RateLimit, rule: Rule, index: int) -> Ite
         yield warning(row.ref, f"{path}.key.type", "NotCounted", f"{message}: there is one bucket for all")
     if rule.unit != Unit.REQUESTS.value:
         yield not_yet(row.ref, f"{path}.unit", f"the unit {rule.unit}")
+    routes = (ref for ref in row.spec.target_refs or () if ref.kind in ROUTE_KINDS)
+    in_the_mesh = any(in_mesh(fetch, ref.kind, (key[0], ref.name)) for ref in routes)
+    callers = [f"match[{at}].sources" for at, one in enumerate(rule.match) if one.sources]
+    if in_the_mesh and callers:
+        message = "found sources for a route of the mesh, which their own sidecars count; needed the Service as target"
+        yield warning(row.ref, f"{path}.{callers[0]}", "NotCounted", f"{message}: the rule has no effect there")
     if counting(rule) is Counting.SHARED:
+        if in_the_mesh:
+            message = (
+                "found shares for a route of the mesh, which all sidecars would have, whoever calls; needed precision: exact, or "
+                "the Service as target: the sidecar of each caller counts by itself"
+            )
+            yield warning(row.ref, f"{path}.scope", "NotCounted", message)
         limit = (fetch(limits_of, key) or ())[index]
         members: tuple[str, ...] | None = fetch(members_of, limit.id)
         sharing = len(members or ())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from tulle.api.own import RateLimit
 from tulle.api.own.rate_limit import ClaimMatch, Key, Match, PathMatch, Rule, SourceMatch, TargetRef
 from tulle.api.values import seconds
-from tulle.core.compile import authorization_facts as facts
 from tulle.core.compile.endpoints import identity_of, selected
-from tulle.core.compile.federation import federated, trust_domains
+from tulle.core.compile.federation import trust_domains
 from tulle.core.compile.hostname import Key as ObjectKey
 from tulle.core.compile.objects import rate_limits, settled, workload_entries
 from tulle.core.flow import Fetch, table
@@ -21,7 +19,7 @@ SERVICE = ("", "Service")
 GATEWAY = ("gateway.networking.k8s.io", "Gateway")
 
 _KINDS = {kind.value: kind for kind in KeyKind}
-_NOBODY = Fact(Attribute.PRINCIPAL, "")
+_NOBODY = Fact(Attribute.PRINCIPAL, "nobody")
 
 
 @table
@@ -109,20 +107,25 @@ def _path(said: PathMatch) -> tuple[Fact, ...]:
     return (Fact(Attribute.PATH, stem), Fact(Attribute.PATH, f"{stem}/", Compare.PREFIX)) if stem else ()
 
 
-def _source(fetch: Fetch, namespace: str, said: SourceMatch) -> facts.Facts:
+def _source(fetch: Fetch, namespace: str, said: SourceMatch) -> tuple[Fact, ...]:
     """Callers of a namespace, or with the identity of a Service's workloads; nobody where it has none."""
     space = said.namespace or namespace
     if said.service is None:
-        own = (fetch(trust_domains, None) or ()) if fetch(federated, None) else ()
-        return facts.namespaces([space], f"(?:{'|'.join(map(re.escape, own))})" if own else "[^/]+")
+        names = (f"spiffe://{domain}/ns/{space}/" for domain in fetch(trust_domains, None) or ())
+        return tuple(Fact(Attribute.PRINCIPAL, one, Compare.PREFIX) for one in names)
     entries = (fetch(workload_entries, one) for one in fetch(selected, (space, said.service)) or ())
     domain = settled(fetch).trust_domain
-    names = sorted({identity_of(one, domain) for one in entries if one})
-    return tuple(Fact(Attribute.PRINCIPAL, one) for one in names) or (_NOBODY,)
+    found = sorted({identity_of(one, domain) for one in entries if one})
+    return tuple(Fact(Attribute.PRINCIPAL, one) for one in found) or (_NOBODY,)
 
 
 def _claim(said: ClaimMatch) -> Term:
     return Term(tuple(Fact(Attribute.CLAIM, value, name=_way(said.name)) for value in said.values))
+
+
+def asks_who_calls(limit: Limit) -> bool:
+    """Whether a limit is for some callers."""
+    return any(fact.attribute is Attribute.PRINCIPAL for one in limit.matches for term in one for fact in term.facts)
 
 
 def is_for(ref: TargetRef, kind: tuple[str, str], name: str) -> bool:

@@ -22,6 +22,7 @@ from tulle.core.compile.mtls import Modes, modes
 from tulle.core.compile.objects import settled, workload_entries
 from tulle.core.compile.proxy_settings import edge, limits
 from tulle.core.compile.revoked import Revoked, revoked
+from tulle.core.compile.route_limits import counted, counted_in_mesh, gateway_limited
 from tulle.core.compile.services import service
 from tulle.core.compile.sidecars import behind, inbound_pool, ingress, protocol_of, registry_only, sidecar_of
 from tulle.core.compile.telemetry import telemetry_at, told_listeners
@@ -33,6 +34,7 @@ from tulle.core.model.authorization import OPEN
 from tulle.core.model.edge import ENVOYS_LIMITS, NOBODY_IN_FRONT
 from tulle.core.model.gateway import GatewayListener, UdpListener
 from tulle.core.model.handshake import USUAL
+from tulle.core.model.rate_limit import NO_ROUTES
 from tulle.core.model.service import Protocol
 from tulle.core.model.tcp_route import Carriage
 from tulle.core.model.workload import Capture, InboundPort, ProxyPorts, Workload
@@ -66,7 +68,7 @@ def workload(fetch: Fetch, key: Key) -> Workload | None:
         registry_only=not gateway and registry_only(fetch, sidecar_of(fetch, key)),
         unknown=None if gateway else egress_proxy(fetch, sidecar_of(fetch, key)),
         callers=() if gateway else fetch(caller_labels, key) or (),
-        limits=fetch(limits, key) or ENVOYS_LIMITS,
+        limits=counted(fetch(limits, key) or ENVOYS_LIMITS, _counted(fetch, key, gateway)),
         edge=fetch(edge, key) or NOBODY_IN_FRONT if gateway else NOBODY_IN_FRONT,
         handshake=fetch(mesh_mtls, None) or USUAL,
         guard=OPEN if gateway else fetch(guard, (key, "")) or OPEN,
@@ -75,6 +77,11 @@ def workload(fetch: Fetch, key: Key) -> Workload | None:
         telemetry=telemetry_at(fetch, key),
         believes=believed(fetch),
     )
+
+
+def _counted(fetch: Fetch, key: Key, gateway: bool) -> bool | None:
+    """Whether a route of the workload may have a limit."""
+    return fetch(gateway_limited, key) != NO_ROUTES if gateway else fetch(counted_in_mesh, None)
 
 
 def _listeners(fetch: Fetch, key: Key) -> tuple[GatewayListener, ...]:

@@ -13,7 +13,7 @@ from tulle.core.envoy import access_log, b3, calls
 from tulle.core.envoy.authorization import http_filters
 from tulle.core.envoy.ext_authz import OF_ROUTES
 from tulle.core.envoy.finding import NAMED_HOST
-from tulle.core.envoy.rate_limits import REFUSED, counting_filters
+from tulle.core.envoy.rate_limits import REFUSED, counting_filters, route_counting_filters
 from tulle.core.envoy.refusals import REFUSALS
 from tulle.core.envoy.route_actions import LOST, PREVIOUS_HOSTS, UNREACHED
 from tulle.core.envoy.route_filters import CORS, FAULT, HEADERS, SESSION
@@ -141,7 +141,7 @@ def outbound(stat_prefix: str, table: str, limits: Limits, telemetry: Telemetry 
     manager.rds.CopyFrom(_rds(table))
     manager.use_remote_address.CopyFrom(FALSE)
     manager.server_header_transformation = _Manager.PASS_THROUGH
-    manager.http_filters.extend([*_ROUTED, *_last(telemetry)])
+    _route(manager, limits, telemetry)
     return _filter(manager, telemetry)
 
 
@@ -152,7 +152,7 @@ def forward(stat_prefix: str, table: str, limits: Limits, telemetry: Telemetry =
     manager.use_remote_address.CopyFrom(FALSE)
     manager.server_header_transformation = _Manager.PASS_THROUGH
     manager.local_reply_config.CopyFrom(_UNKNOWN_HOST)
-    manager.http_filters.extend([*_ROUTED, *_last(telemetry)])
+    _route(manager, limits, telemetry)
     return _filter(manager, telemetry)
 
 
@@ -242,14 +242,30 @@ def gateway(
     manager.access_log.append(REFUSALS)
     manager.early_header_mutation_extensions.append(_NOT_THEIRS)
     before = (*http_filters(guard), *counting_filters(counter))
-    if counter:
+    if counter and not limits.counted:
         manager.local_reply_config.mappers.append(REFUSED)
     if limits.body:
         # What was upgraded is no request that could ever be whole.
-        manager.upgrade_configs[0].filters.extend([*before, *_ROUTED, *_last(telemetry)])
+        manager.upgrade_configs[0].filters.extend([*before, *_routed(limits), *_last(telemetry)])
         before = (*before, _whole(limits.body))
-    manager.http_filters.extend([*before, *_ROUTED, *_last(telemetry)])
+    manager.http_filters.extend(before)
+    _route(manager, limits, telemetry)
     return _filter(manager, telemetry)
+
+
+def _routed(limits: Limits) -> tuple[http_connection_manager_pb2.HttpFilter, ...]:
+    """What routes may ask for: their limits after those whom they ask about the caller."""
+    if not limits.counted:
+        return _ROUTED
+    place = next(index for index, one in enumerate(_ROUTED) if one.name == FAULT)
+    return (*_ROUTED[:place], *route_counting_filters(), *_ROUTED[place:])
+
+
+def _route(manager: http_connection_manager_pb2.HttpConnectionManager, limits: Limits, telemetry: Telemetry) -> None:
+    """The filters of what routes may ask for, and the last ones."""
+    manager.http_filters.extend([*_routed(limits), *_last(telemetry)])
+    if limits.counted:
+        manager.local_reply_config.mappers.append(REFUSED)
 
 
 def _told_of(port: int) -> http_connection_manager_pb2.HttpFilter:

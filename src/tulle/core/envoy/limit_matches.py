@@ -11,7 +11,6 @@ from tulle.core.envoy.tokens import PAYLOAD, TOKENS
 from tulle.core.model.authorization import Attribute, Clause, Compare, Fact, Term
 from tulle.pb import pack
 from tulle.pb.envoy.extensions.matching.common_inputs.network.v3 import network_inputs_pb2
-from tulle.pb.envoy.extensions.matching.common_inputs.ssl.v3 import ssl_inputs_pb2
 from tulle.pb.envoy.extensions.matching.input_matchers.metadata.v3 import metadata_pb2
 from tulle.pb.envoy.type.matcher.v3 import http_inputs_pb2, value_pb2
 from tulle.pb.envoy.type.matcher.v3 import regex_pb2 as envoy_regex_pb2
@@ -21,6 +20,7 @@ from tulle.pb.xds.type.matcher.v3 import matcher_pb2, regex_pb2, string_pb2
 
 Predicate = matcher_pb2.Matcher.MatcherList.Predicate
 _Single = Predicate.SinglePredicate
+_REST = {Compare.EXACT: "", Compare.PREFIX: "[^,;]+"}
 _QUERY = r"(?:[?#].*)?"
 
 
@@ -50,8 +50,10 @@ def _fact(fact: Fact) -> Predicate:
             header = http_inputs_pb2.HttpRequestHeaderMatchInput(header_name=":path")
             return _single(header, value_match=_regex(f"{_pattern(fact)}{_QUERY}"))
         case Attribute.PRINCIPAL:
-            # Several names of one certificate are one text here.
-            return _single(ssl_inputs_pb2.UriSanInput(), value_match=_text(fact))
+            # Of a connection without TLS Envoy's input of names has no answer yet, so that no choice would ever be made. In this
+            # header the connection manager has written it, as the last word of the last of those before.
+            header = http_inputs_pb2.HttpRequestHeaderMatchInput(header_name="x-forwarded-client-cert")
+            return _single(header, value_match=_regex(f".*;URI={re.escape(fact.value)}{_REST[fact.compare]}"))
         case Attribute.CLAIM:
             return _claim(fact)
     header = http_inputs_pb2.HttpRequestHeaderMatchInput(header_name=fact.name[0])

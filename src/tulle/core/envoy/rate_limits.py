@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 from google.protobuf.message import Message
@@ -29,7 +29,9 @@ from tulle.core.model.rate_limit import (
     KEY_ENTRY,
     LIMITER,
     MOST,
+    ROUTES,
     RULE_ENTRY,
+    RULES,
     Costs,
     Counter,
     Counting,
@@ -38,9 +40,11 @@ from tulle.core.model.rate_limit import (
     Limited,
     LimitKey,
     Override,
+    RouteLimited,
     room,
     unit,
 )
+from tulle.core.model.route import RouteCounters
 from tulle.pb import pack
 from tulle.pb.envoy.config.accesslog.v3 import accesslog_pb2
 from tulle.pb.envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
@@ -54,7 +58,9 @@ from tulle.pb.envoy.config.core.v3 import (
 from tulle.pb.envoy.config.ratelimit.v3 import rls_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2
 from tulle.pb.envoy.extensions.access_loggers.filters.cel.v3 import cel_pb2
+from tulle.pb.envoy.extensions.common.matching.v3 import extension_matcher_pb2
 from tulle.pb.envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
+from tulle.pb.envoy.extensions.filters.common.matcher.action.v3 import skip_action_pb2
 from tulle.pb.envoy.extensions.filters.http.composite.v3 import composite_pb2
 from tulle.pb.envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from tulle.pb.envoy.extensions.filters.http.local_ratelimit.v3 import local_rate_limit_pb2
@@ -64,7 +70,7 @@ from tulle.pb.envoy.extensions.filters.network.http_connection_manager.v3 import
 from tulle.pb.envoy.extensions.rate_limit_descriptors.expr.v3 import expr_pb2
 from tulle.pb.envoy.type.metadata.v3 import metadata_pb2
 from tulle.pb.envoy.type.v3 import http_status_pb2, token_bucket_pb2
-from tulle.pb.google.protobuf import struct_pb2
+from tulle.pb.google.protobuf import any_pb2, struct_pb2
 from tulle.pb.xds.core.v3 import extension_pb2 as xds_extension_pb2
 from tulle.pb.xds.type.matcher.v3 import matcher_pb2
 
@@ -118,16 +124,46 @@ def counting_filters(counter: Counter | None) -> Iterator[http_connection_manage
     yield _slot(counter.resource, COMPOSITE_TYPE)
 
 
-def _slot(name: str, type_url: str) -> http_connection_manager_pb2.HttpFilter:
+def route_counting_filters() -> Iterator[http_connection_manager_pb2.HttpFilter]:
+    """The same for routes: off, but for those that say under which names they are counted (`counted`)."""
+    for name, type_url in ((ROUTES.costs, COSTS_TYPE), (ROUTES.resource, COMPOSITE_TYPE), (RULES.resource, COMPOSITE_TYPE)):
+        yield _slot(name, type_url, disabled=True)
+
+
+def counted(by: RouteCounters) -> Iterator[tuple[str, any_pb2.Any]]:
+    """What a route says to these filters, by their names."""
+    yield ROUTES.costs, pack(route_components_pb2.FilterConfig(config=pack(set_metadata_pb2.Config())))
+    for counter, name in ((ROUTES, by.whole), (RULES, by.rule)):
+        if name:
+            run = composite_pb2.ExecuteFilterAction(filter_chain_name=name)
+            yield counter.resource, pack(composite_pb2.CompositePerRoute(matcher=_always(run)))
+
+
+def _slot(name: str, type_url: str, *, disabled: bool = False) -> http_connection_manager_pb2.HttpFilter:
     found = config_source_pb2.ExtensionConfigSource(config_source=ADS, type_urls=[type_url])
-    return http_connection_manager_pb2.HttpFilter(name=name, config_discovery=found)
+    return http_connection_manager_pb2.HttpFilter(name=name, config_discovery=found, disabled=disabled)
 
 
 def encode_limited(row: Limited) -> tuple[Encoded, ...]:
     """The rules of a place."""
-    made = [_gated(one, row.members.get(one.id, 1)) for one in row.limits]
-    whole = made[0] if len(made) == 1 else _composite(None, made)
-    return (_extension(row.counter.resource, whole),)
+    run = composite_pb2.ExecuteFilterAction(filter_chain=_chain(row.limits, row.members))
+    return (_extension(row.counter.resource, composite_pb2.Composite(matcher=_always(run))),)
+
+
+def encode_route_limited(row: RouteLimited) -> tuple[Encoded, ...]:
+    """The rules of routes: a chain of filters under each name. So a route may change (its weights), and buckets stay."""
+    return tuple(
+        _extension(
+            counter.resource,
+            composite_pb2.Composite(named_filter_chains={name: _chain(limits, row.members) for name, limits in chains.items()}),
+        )
+        for counter, chains in ((ROUTES, row.whole), (RULES, row.rules))
+    )
+
+
+def encode_mesh_limited(row: RouteLimited) -> tuple[Encoded, ...]:
+    """Those of the mesh, which nobody shares."""
+    return (*encode_route_limited(row), *encode_costs(Costs(ROUTES, {})))
 
 
 def encode_costs(row: Costs) -> tuple[Encoded, ...]:
@@ -142,22 +178,37 @@ def _extension(name: str, message: Message) -> Encoded:
     return encode(type_urls.EXTENSION, name, config.SerializeToString(deterministic=True))
 
 
-def _composite(of: matcher_pb2.Matcher.MatcherList.Predicate | None, chain: Iterable[Message]) -> composite_pb2.Composite:
-    """Runs filters, one after the other, for the requests that something is true of (None: all)."""
-    filters = [extension_pb2.TypedExtensionConfig(name=str(index), typed_config=pack(one)) for index, one in enumerate(chain)]
-    run = composite_pb2.ExecuteFilterAction(filter_chain=composite_pb2.FilterChainConfiguration(typed_config=filters))
+def _chain(limits: Iterable[Limit], members: Mapping[str, int]) -> composite_pb2.FilterChainConfiguration:
+    """The filters of rules, one rule after the other."""
+    filters = (one for limit in limits for one in _counting(limit, members.get(limit.id, 1)))
+    named = [extension_pb2.TypedExtensionConfig(name=str(index), typed_config=pack(one)) for index, one in enumerate(filters)]
+    return composite_pb2.FilterChainConfiguration(typed_config=named)
+
+
+def _always(run: composite_pb2.ExecuteFilterAction) -> matcher_pb2.Matcher:
     does = matcher_pb2.Matcher.OnMatch(action=xds_extension_pb2.TypedExtensionConfig(name="run", typed_config=pack(run)))
-    matcher = matcher_pb2.Matcher(on_no_match=does)
-    if of is not None:
-        one = matcher_pb2.Matcher.MatcherList.FieldMatcher(predicate=of, on_match=does)
-        matcher = matcher_pb2.Matcher(matcher_list=matcher_pb2.Matcher.MatcherList(matchers=[one]))
-    return composite_pb2.Composite(matcher=matcher)
+    return matcher_pb2.Matcher(on_no_match=does)
 
 
-def _gated(limit: Limit, members: int) -> composite_pb2.Composite:
-    """A rule: what it says to whom passes, then the counting."""
-    counting = _exact(limit) if limit.counting is Counting.EXACT else _local(limit, members)
-    return _composite(predicate(limit.matches), [_told(limit, members), counting])
+def _counting(limit: Limit, members: int) -> Iterator[Message]:
+    """The filters of a rule: what it says to whom passes, then the counting. (A `composite` would not do for the choice: inside
+    another one it takes what a route says to that for its own.)
+    """
+    filters = (_told(limit, members), _exact(limit) if limit.counting is Counting.EXACT else _local(limit, members))
+    of = predicate(limit.matches)
+    for one in filters:
+        yield one if of is None else _for(of, one)
+
+
+def _for(of: matcher_pb2.Matcher.MatcherList.Predicate, filter_: Message) -> extension_matcher_pb2.ExtensionWithMatcher:
+    """A filter for the requests that something is true of, and for no other."""
+    others = matcher_pb2.Matcher.MatcherList.Predicate(not_matcher=of)
+    skip = xds_extension_pb2.TypedExtensionConfig(name="skip", typed_config=pack(skip_action_pb2.SkipFilter()))
+    one = matcher_pb2.Matcher.MatcherList.FieldMatcher(predicate=others, on_match=matcher_pb2.Matcher.OnMatch(action=skip))
+    return extension_matcher_pb2.ExtensionWithMatcher(
+        xds_matcher=matcher_pb2.Matcher(matcher_list=matcher_pb2.Matcher.MatcherList(matchers=[one])),
+        extension_config=extension_pb2.TypedExtensionConfig(name="filter", typed_config=pack(filter_)),
+    )
 
 
 def _local(limit: Limit, members: int) -> local_rate_limit_pb2.LocalRateLimit:

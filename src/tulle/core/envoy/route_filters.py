@@ -8,9 +8,10 @@ from google.protobuf.message import Message
 
 from tulle.core.envoy.ext_authz import OF_ROUTES, for_route
 from tulle.core.envoy.finding import NAMED_HOST, named_host
+from tulle.core.envoy.rate_limits import counted
 from tulle.core.envoy.route_matches import text_matcher
 from tulle.core.envoy.source import FALSE, TRUE, percent, seconds
-from tulle.core.model.route import Abort, Cors, Delay, Route, Session
+from tulle.core.model.route import UNCOUNTED, Abort, Cors, Delay, Route, Session
 from tulle.pb import pack
 from tulle.pb.envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from tulle.pb.envoy.config.core.v3 import base_pb2, extension_pb2
@@ -57,6 +58,8 @@ def filters(route: Route) -> Iterator[tuple[str, any_pb2.Any]]:
             yield HEADERS, _ECHO
     if route.auth:
         yield OF_ROUTES, for_route(route.auth)
+    if route.limits != UNCOUNTED:
+        yield from counted(route.limits)
     if route.delay or route.abort:
         yield FAULT, pack(_fault(route.delay, route.abort))
     if route.session and (route.session.cookie or route.session.header):

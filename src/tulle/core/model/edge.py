@@ -19,13 +19,15 @@ class Paths(StrEnum):
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True):
     """How large requests may be; 0 is Envoy's own limit (60 KiB of headers, 100 of them), and for a body none.
 
-    `header_kb` and `headers` are for the header section, `body` (bytes, at gateways) for what follows.
+    `header_kb` and `headers` are for the header section, `body` (bytes, at gateways) for what follows. `counted`: routes may have
+    limits of how many (`rate_limit`).
     """
 
     header_kb: int = 0
     headers: int = 0
     body: int = 0
     paths: Paths = Paths.BASE
+    counted: bool = False
 
 
 class Edge(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -159,6 +159,27 @@ class Costs(msgspec.Struct, frozen=True, omit_defaults=True):
     costs: dict[str, int]
 
 
+class RouteLimited(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The limits of the routes that a proxy has: of `whole` ones and of single `rules`, by their names in `RouteCounters`.
+
+    `members` is how many proxies share each, by its id.
+    """
+
+    whole: dict[str, tuple[Limit, ...]] = {}
+    rules: dict[str, tuple[Limit, ...]] = {}
+    members: dict[str, int] = {}
+
+    @property
+    def all(self) -> tuple[tuple[Limit, ...], ...]:
+        """All of them."""
+        return (*self.whole.values(), *self.rules.values())
+
+
+# Where requests of whole routes are counted, and those of single rules. What they cost is with the first.
+ROUTES, RULES = Counter("routes", shared=True), Counter("rules")
+NO_ROUTES = RouteLimited()
+
+
 class SharedLimit(msgspec.Struct, frozen=True, omit_defaults=True):
     """A limit that proxies share: `members` are the ids of those that enforce it, sorted."""
 

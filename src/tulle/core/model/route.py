@@ -220,12 +220,22 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
     path: str = ""
 
 
+class RouteCounters(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Under which names (`rate_limit.RouteLimited`) requests are counted: those of the whole route, those of one rule of it."""
+
+    whole: str = ""
+    rule: str = ""
+
+
+UNCOUNTED = RouteCounters()
+
+
 class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     """One rule: the first route whose `match` holds decides.
 
     A route without `destinations` and `redirect` answers `status` and `body` itself (500 for a broken backend, as the Gateway
     API says). `timeout` and `idle_timeout` (with no byte in either direction) are seconds, 0 for none. `name` is shown in access
-    logs.
+    logs. `limits` say where its requests are counted.
     """
 
     name: str = ""
@@ -246,6 +256,7 @@ class Route(msgspec.Struct, frozen=True, omit_defaults=True):
     delay: Delay | None = None
     abort: Abort | None = None
     origin: Origin | None = None
+    limits: RouteCounters = UNCOUNTED
 
 
 class VirtualHost(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -12,6 +12,7 @@ from tulle.core.encoded import Published
 from tulle.core.model.rate_limit import ONE, Counter, Limit, Override, cost, unit
 from tulle.core.pipeline import Pipeline
 
+ROOT = "tulle-system"
 REVIEWS = ("default/reviews-v1", "default/reviews-v2", "default/reviews-v3")
 
 
@@ -89,6 +90,30 @@ def test_a_proxy_that_joins_takes_its_share_from_the_others(pipeline: Pipeline) 
     assert {layer: names for layer, names in sent(published).items() if "limit" in str(names)} == {
         f"workload/{one}": {"limit-costs~9080"} for one in REVIEWS[:2]
     } | {f"workload/{REVIEWS[2]}": sent(published)[f"workload/{REVIEWS[2]}"]}
+
+
+def route(weight: int) -> Any:
+    backends = [{"name": "reviews-v1", "port": 9080, "weight": weight}, {"name": "reviews-v2", "port": 9080, "weight": 50}]
+    spec = {"parentRefs": [{"name": "web"}], "rules": [{"name": "all", "backendRefs": backends}]}
+    metadata = {"name": "web", "namespace": ROOT}
+    return obj({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": metadata, "spec": spec})
+
+
+def test_a_route_changes_and_its_buckets_stay(pipeline: Pipeline) -> None:
+    """Broken: each step of a roll-out would fill the buckets of the route's clients again."""
+    gateway = {"gatewayClassName": "tulle", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}
+    metadata = {"name": "web", "namespace": ROOT}
+    web = obj({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": metadata, "spec": gateway})
+    pipeline.commit(changes([web, route(10)]))
+    at = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "web"}
+    rules = [{"limit": 100, "scope": "global"}]
+    published = pipeline.commit(
+        changes([limit({"targetRefs": [at, {**at, "sectionName": "all"}], "rules": rules}, namespace=ROOT)])
+    )
+    assert {"limits~routes", "limits~rules", "limit-costs~routes"} < sent(published)[f"workload/{ROOT}/ingress"]
+    assert [one.members for one in pipeline.shared_limits] == [(f"{ROOT}/ingress",)]
+    published = pipeline.commit(changes([route(20)]))
+    assert [set(types) for types in published.changed.values()] == [{type_urls.VIRTUAL_HOST}]
 
 
 @pytest.mark.parametrize("members", [1, 2, 3, 7, 1000])
