@@ -93,22 +93,22 @@ def test_a_proxy_that_joins_takes_its_share_from_the_others(pipeline: Pipeline) 
 
 
 def route(weight: int) -> Any:
-    backends = [{"name": "reviews-v1", "port": 9080, "weight": weight}, {"name": "reviews-v2", "port": 9080, "weight": 50}]
+    backends = [{"name": name, "port": 9080, "weight": one} for name, one in (("reviews", weight), ("ratings", 50))]
     spec = {"parentRefs": [{"name": "web"}], "rules": [{"name": "all", "backendRefs": backends}]}
-    metadata = {"name": "web", "namespace": ROOT}
+    metadata = {"name": "web", "namespace": "default"}
     return obj({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": metadata, "spec": spec})
 
 
 def test_a_route_changes_and_its_buckets_stay(pipeline: Pipeline) -> None:
     """Broken: each step of a roll-out would fill the buckets of the route's clients again."""
     gateway = {"gatewayClassName": "tulle", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}
-    metadata = {"name": "web", "namespace": ROOT}
+    metadata = {"name": "web", "namespace": "default"}
     web = obj({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": metadata, "spec": gateway})
     pipeline.commit(changes([web, route(10)]))
     at = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "web"}
     rules = [{"limit": 100, "scope": "global"}]
     published = pipeline.commit(
-        changes([limit({"targetRefs": [at, {**at, "sectionName": "all"}], "rules": rules}, namespace=ROOT)])
+        changes([limit({"targetRefs": [at, {**at, "sectionName": "all"}], "rules": rules}])
     )
     assert {"limits~routes", "limits~rules", "limit-costs~routes"} < sent(published)[f"workload/{ROOT}/ingress"]
     assert [one.members for one in pipeline.shared_limits] == [(f"{ROOT}/ingress",)]
