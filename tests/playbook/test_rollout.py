@@ -43,13 +43,14 @@ class Story:
         self.notes: list[Note] = []
         self.over = self.late = False
         self.asks: tuple[str, ...] = ()
+        self.queries: tuple[str, ...] = ()
         self.seen = Seen(0, healthy=1, stable=GOOD, candidate=GOOD)
 
     def look(self, after: float = 0.0, **changes: Any) -> Story:
         self.now += after
         self.seen = msgspec.structs.replace(self.seen, heard=self.now, **changes)
         found = decide(self.plan, self.state, msgspec.structs.replace(self.seen, weight=self.route), self.now)
-        self.asks = found.asks
+        self.asks, self.queries = found.asks, found.queries
         self.state, self.over = found.state, found.over
         self.notes += found.notes
         if not self.late and self.route == self.state.was:

@@ -164,7 +164,8 @@ class ControlPlane:
         self.feed = Feed(self.store, self.pipeline, self._publish, self.status_writer.overwritten)
         revision = await when_there(settings, self.feed.load)
         await self.federation.begin()
-        self.rollouts = Rollouts(self.api.objects, self.pipeline, self.events, self.tallies, time.time)
+        query = self.prometheus.numbers if self.prometheus else None
+        self.rollouts = Rollouts(self.api.objects, self.pipeline, self.events, self.tallies, time.time, query)
         writers = self.status_writer, self.infrastructure_writer, self.gateway_starter, self.rollouts
         work = controllers(self.store, self.api.objects, self.events, *writers, settings.history)
         self.leader = Leader(self.store, self.member.name, work, began=self.progress.want if self.progress else None)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -25,14 +26,17 @@ from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target, Writing
 from tulle.control.events import Events
+from tulle.control.rollouts.asking import Asking
 from tulle.control.rollouts.posting import Poster
 from tulle.control.rollouts.telling import Telling
 from tulle.control.rollouts.webhooks import Webhooks
 from tulle.control.telemetry.tally import Tallies, Versions
 from tulle.core.compile.rollout_versions import Asked, version_instances, version_side
 from tulle.core.pipeline import Pipeline
-from tulle.core.rollout.decide import Seen, State, decide, point
-from tulle.core.rollout.plan import plan, unsupported
+from tulle.core.rollout.decide import Decision, Seen, State, decide, point
+from tulle.core.rollout.hooks import Answer, Hook
+from tulle.core.rollout.plan import Plan, plan, unsupported
+from tulle.core.rollout.queries import Query, Reading, nothing, reading
 from tulle.core.rollout.record import state_of, status_of
 from tulle.core.rollout.steering import Side, Sides, found, steered
 from tulle.kit.errors import TulleError
@@ -42,6 +46,8 @@ log = structlog.get_logger("tulle.rollouts")
 
 Raw = dict[str, Any]
 Place = tuple[str, str]  # namespace, name
+# The numbers that a query has at Prometheus; raises `Unavailable`.
+Queried = Callable[[str], Awaitable[Sequence[float]]]
 
 RESOURCE = "rollouts.tulle.dev"
 FINALIZER = "tulle.dev/rollout"
@@ -55,9 +61,20 @@ _TICK = 0.5  # seconds
 class Rollouts:
     """`run` until cancelled. `now`: seconds since the epoch."""
 
-    def __init__(self, objects: Objects, pipeline: Pipeline, events: Events, tallies: Tallies, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        pipeline: Pipeline,
+        events: Events,
+        tallies: Tallies,
+        now: Callable[[], float],
+        prometheus: Queried | None = None,
+    ) -> None:
         self.objects, self.pipeline, self.events, self.tallies, self.now = objects, pipeline, events, tallies, now
-        self.webhooks: Webhooks
+        self._prometheus = prometheus
+        self._answers: Asking[Answer] = Asking()
+        self._readings: Asking[Reading] = Asking()
+        self._webhooks: Webhooks
         self._poster: Poster
         self.telling = Telling(objects.store)
         self._read: dict[Place, tuple[int, Rollout]] = {}
@@ -67,13 +84,14 @@ class Rollouts:
         """Look at all of them, again and again."""
         async with Poster() as poster:
             self._poster = poster
-            self.webhooks = Webhooks(self.objects.store, poster, self.events, self.now)
+            self._webhooks = Webhooks(self.objects.store, poster, self.events, self.now)
             try:
                 while True:
                     await self.once()
                     await asyncio.sleep(_TICK)
             finally:
-                self.webhooks.close()
+                self._answers.close()
+                self._readings.close()
                 self.telling.close()
 
     async def once(self) -> None:
@@ -85,7 +103,8 @@ class Rollouts:
             return
         places = {(one.key.namespace, one.key.name) for one in stored}
         self.tallies.keep(places)
-        self.webhooks.keep(places)
+        self._answers.keep(places)
+        self._readings.keep(places)
         self._read = {place: read for place, read in self._read.items() if place in places}
         taken: dict[tuple[str, str], str] = {}
         for one in sorted(stored, key=lambda one: (one.body["metadata"].get("creationTimestamp", ""), one.key.name)):
@@ -113,12 +132,12 @@ class Rollouts:
         marked = FINALIZER in (metadata.get("finalizers") or ())
         if deleted and not marked:
             return
-        refused = "; ".join(unsupported(one.spec))
+        refused = "; ".join(unsupported(one.spec, prometheus=self._prometheus is not None))
         if not deleted and (other := taken.setdefault((place[0], one.spec.target_ref.name), place[1])) != place[1]:
             refused = f"spec.targetRef: found Service {one.spec.target_ref.name}, which Rollout {other} rolls out; needed another"
         if not marked:
             await self._mark(place, there=True)
-        before, wanted = state_of(one.status), plan(one.spec)
+        before, wanted = state_of(one.status), plan(one.spec, *place)
         route = await self._route(place, one)
         command = str((metadata.get("annotations") or {}).get(COMMAND, ""))
         seen = msgspec.structs.replace(
@@ -126,7 +145,8 @@ class Rollouts:
             deleted=deleted,
             refused=refused,
             command=command,
-            answers=self.webhooks.answers(place, point(before)),
+            answers=self._answers.answers(place, point(before)),
+            readings=self._readings.answers(place, point(before)),
         )
         # As exactly as the status can say it.
         decision = decide(wanted, before, seen, round(self.now(), 3))
@@ -140,10 +160,29 @@ class Rollouts:
             self.telling.event(self._poster, stored.body, wanted.hooks, _told(one, decision.state), note)
         if route is not None and decision.state.identity:
             await self._steer(one, decision.state, route)
-        asked = [hook for hook in wanted.hooks if hook.name in decision.asks]
-        self.webhooks.follow(stored.body, point(decision.state), asked, _told(one, decision.state))
+        self._ask(place, stored.body, wanted, decision, _told(one, decision.state))
         if decision.over:
             await self._mark(place, there=False)
+
+    def _ask(self, place: Place, about: Raw, wanted: Plan, decision: Decision, told: Raw) -> None:
+        """Have asked what is to be asked at this point."""
+        at, ask = point(decision.state), self._webhooks.ask
+
+        async def answer(_before: Answer | None, *, hook: Hook) -> Answer:
+            return await ask(about, at, hook, told)
+
+        hooks = {hook.name: partial(answer, hook=hook) for hook in wanted.hooks if hook.name in decision.asks}
+        self._answers.follow(place, at, hooks)
+        queries = {query.name: partial(self._read_number, query) for query in wanted.queries if query.name in decision.queries}
+        self._readings.follow(place, at, queries)
+
+    async def _read_number(self, query: Query, before: Reading | None) -> Reading:
+        assert self._prometheus is not None
+        try:
+            found = await self._prometheus(query.text)
+        except TulleError as error:
+            return nothing(f"Prometheus: {error.message}", self.now(), before)
+        return reading(found, self.now(), before)
 
     async def _route(self, place: Place, one: Rollout) -> Route | None:
         """The route that is steered; None where it is not there."""

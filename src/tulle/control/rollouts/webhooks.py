@@ -1,12 +1,9 @@
-"""Webhooks of roll-outs: asked beside the controller, which never waits for one, and their answers kept until they are not
-about the present any more.
-"""
+"""Webhooks of roll-outs: how they are asked."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -29,54 +26,20 @@ _UNHEARD = ("load-test", "post-rollout")
 
 
 class Webhooks:
-    """Asks, and knows the answers. `now`: seconds since the epoch."""
+    """Asks them. `now`: seconds since the epoch."""
 
     def __init__(self, store: Store, poster: Poster, events: Events, now: Callable[[], float]) -> None:
         self._store, self._poster, self._events, self._now = store, poster, events, now
-        self._asked: dict[tuple[Place, str], asyncio.Task[None]] = {}
-        self._answers: dict[Place, tuple[str, dict[str, Answer]]] = {}
 
-    def answers(self, place: Place, point: str) -> dict[str, Answer]:
-        """Those of a rollout at a point of it, by name."""
-        at, found = self._answers.get(place, ("", {}))
-        return dict(found) if at == point else {}
-
-    def follow(self, about: Raw, point: str, hooks: Iterable[Hook], body: Raw) -> None:
-        """A rollout is at a point of it: what was asked before is of no interest any more, and `hooks` are asked with `body`."""
+    async def ask(self, about: Raw, point: str, hook: Hook, body: Raw) -> Answer:
+        """The answer of one, about a point of a rollout."""
         place = about["metadata"]["namespace"], about["metadata"]["name"]
-        if self._answers.get(place, ("", {}))[0] != point:
-            self._drop(place)
-            self._answers[place] = point, {}
-        for hook in hooks:
-            asked = self._asked.get((place, hook.name))
-            if asked is None or asked.done():
-                work = self._ask(about, place, point, hook, body)
-                self._asked[place, hook.name] = asyncio.create_task(work, name=f"webhook {hook.name}")
-
-    def keep(self, places: set[Place]) -> None:
-        """Forget the others."""
-        for place in [place for place in self._answers if place not in places]:
-            self._drop(place)
-            del self._answers[place]
-
-    def close(self) -> None:
-        """End what is under way."""
-        for place in list(self._answers):
-            self._drop(place)
-
-    def _drop(self, place: Place) -> None:
-        for key in [key for key in self._asked if key[0] == place]:
-            self._asked.pop(key).cancel()
-
-    async def _ask(self, about: Raw, place: Place, point: str, hook: Hook, body: Raw) -> None:
         why = await self._asked_of(about, place, point, hook, body)
-        at, found = self._answers.get(place, ("", {}))
-        if at == point:
-            found[hook.name] = Answer(not why, why, self._now())
         if why:
             log.info("a webhook of a rollout", rollout="/".join(place), webhook=hook.name, type=hook.type, why=why)
             if hook.type in _UNHEARD:
                 await self._events.record(about, "Warning", "WebhookFailed", f"webhook {hook.name} ({hook.type}): {why}")
+        return Answer(not why, why, self._now())
 
     async def _asked_of(self, about: Raw, place: Place, point: str, hook: Hook, body: Raw) -> str:
         key = ""

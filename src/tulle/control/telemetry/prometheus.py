@@ -16,6 +16,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -27,6 +28,8 @@ from tulle.control.telemetry import promql
 from tulle.control.telemetry.everywhere import Asked, Everywhere, Found
 from tulle.core.model.calls import Edge
 from tulle.kit.errors import Refused, Unavailable
+
+T = TypeVar("T")
 
 log = structlog.get_logger("tulle.control-plane")
 
@@ -45,8 +48,19 @@ class _Result(msgspec.Struct, frozen=True):
     values: tuple[tuple[float, str], ...] = ()
 
 
+class _OfAnyKind(msgspec.Struct, frozen=True, rename="camel"):
+    result_type: str
+    result: msgspec.Raw
+
+
 class _Data(msgspec.Struct, frozen=True):
     result: tuple[_Result, ...]
+
+
+class _Numbers(msgspec.Struct, frozen=True):
+    """What a query of people may have: a vector, or one number."""
+
+    data: _OfAnyKind
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -98,10 +112,26 @@ class Prometheus:
         results = await self._asked("query_range", asked)
         return [promql.Series(one.metric, tuple(map(_numbers, one.values))) for one in results]
 
+    async def numbers(self, query: str) -> list[float]:
+        """What a query has now: a number a series, also such as are none (NaN, infinite); or the one of a scalar."""
+        found = (await self._decoded("query", {"query": query}, _Numbers)).data
+        try:
+            if found.result_type == "scalar":
+                return [float(msgspec.json.decode(found.result, type=tuple[float, str])[1])]
+            if found.result_type == "vector":
+                rows = msgspec.json.decode(found.result, type=tuple[_Result, ...])
+                return [float(one.value[1]) for one in rows if one.value is not None]
+        except (msgspec.DecodeError, ValueError) as error:
+            raise Unavailable(f"its answer makes no sense: {error}") from error
+        raise Unavailable(f"found a {found.result_type[:20]}; needed a query that has a vector or a scalar")
+
     async def _asked(self, path: str, form: Mapping[str, str]) -> tuple[_Result, ...]:
+        return (await self._decoded(path, form, _Answer)).data.result
+
+    async def _decoded(self, path: str, form: Mapping[str, str], kind: type[T]) -> T:
         try:
             body = await self._posted(f"{self.access.url.rstrip('/')}/api/v1/{path}", form)
-            return (await asyncio.to_thread(msgspec.json.decode, body, type=_Answer)).data.result
+            return await asyncio.to_thread(msgspec.json.decode, body, type=kind)
         except TimeoutError as error:
             raise Unavailable(f"it does not answer within {PATIENCE:g} seconds") from error
         except aiohttp.ClientError as error:
@@ -176,6 +206,10 @@ class FromPrometheus:
         found = await self._instead.found(asked)
         found.notice = self.notice
         return found
+
+    async def numbers(self, query: str) -> list[float]:
+        """What a query of people has now; raises `Unavailable`, for nothing else could be answered."""
+        return await self._prometheus.numbers(query)
 
     async def close(self) -> None:
         """End its connections."""

@@ -18,6 +18,7 @@ import msgspec
 from tulle.core.rollout.hooks import Answer, agreed, heard
 from tulle.core.rollout.judge import Traffic, judge
 from tulle.core.rollout.plan import WHOLE, Plan
+from tulle.core.rollout.queries import Measured, Reading, measured
 
 Phase = Literal["Waiting", "Progressing", "Promoting", "Finalising", "Succeeded", "Failed", "Paused", "Terminating"]
 ACTIVE = ("Progressing", "Promoting")
@@ -57,7 +58,8 @@ class Seen(msgspec.Struct, frozen=True):
 
     `refused` says why it cannot be done at all. `healthy`: instances of the candidate that take traffic (None: not known).
     Traffic is that since `State.checked`; `heard` is when a proxy last told of any. `command` is what a person asked for, with
-    the time that makes it another than the last one. `answers`: those of webhooks at this point of it, by name.
+    the time that makes it another than the last one. `answers`: those of webhooks at this point of it, by name,
+    `readings` those of Prometheus.
     """
 
     weight: int | None
@@ -70,6 +72,7 @@ class Seen(msgspec.Struct, frozen=True):
     refused: str = ""
     command: str = ""
     answers: Mapping[str, Answer] = {}
+    readings: Mapping[str, Reading] = {}
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -81,12 +84,15 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """How it stands now. `over`: a deleted rollout may go. `asks`: webhooks that are to be asked, once the state is written."""
+    """How it stands now. `over`: a deleted rollout may go. `asks`: webhooks that are to be asked, once the state is written,
+    `queries` metrics that Prometheus is.
+    """
 
     state: State
     notes: tuple[Note, ...] = ()
     over: bool = False
     asks: tuple[str, ...] = ()
+    queries: tuple[str, ...] = ()
 
 
 def decide(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
@@ -148,24 +154,28 @@ def _going(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
         return _back(state, "Failed", "the candidate has no healthy instance", now)
     if plan.deadline is not None and now - state.started > plan.deadline:
         return _back(state, "Failed", f"it is not through after {plan.deadline:g} s", now)
-    if plan.checks and now - max(seen.heard, state.checked) > max(_PATIENCE, _SILENT * plan.interval):
+    patience = max(_PATIENCE, _SILENT * plan.interval)
+    if plan.checks and now - max(seen.heard, state.checked) > patience:
         return _back(state, "Failed", "telemetry has vanished: no proxy has told of any request", now)
     always = heard(plan.hooks, seen.answers, now, plan.interval, "rollback", "load-test").asks
     if now - state.checked < plan.interval:
         return Decision(state, asks=always)
-    return _checked(plan, state, seen, now, always)
+    numbers = measured(plan.queries, seen.readings, now, plan.interval, patience)
+    if numbers.vanished:
+        return _back(state, "Failed", f"telemetry has vanished: {'; '.join(numbers.vanished)}", now)
+    return _checked(plan, state, seen, numbers, now, always)
 
 
-def _checked(plan: Plan, state: State, seen: Seen, now: float, always: tuple[str, ...]) -> Decision:
+def _checked(plan: Plan, state: State, seen: Seen, numbers: Measured, now: float, always: tuple[str, ...]) -> Decision:
     """An interval is over."""
     verdicts = [judge(check, seen.stable, seen.candidate) for check in plan.checks]
     said = heard(plan.hooks, seen.answers, now, plan.interval, "rollout")
-    bad = [*(one.sentence for one in verdicts if one.good is False), *said.refused]
+    bad = [*(one.sentence for one in verdicts if one.good is False), *numbers.bad, *said.refused]
     if bad:
         return _failed(plan, state, "; ".join(bad), now)
-    unknown = [*(one.sentence for one in verdicts if one.good is None), *said.pending]
+    unknown = [*(one.sentence for one in verdicts if one.good is None), *numbers.unknown, *said.pending]
     if unknown:
-        return Decision(_said(state, "; ".join(unknown)), asks=(*always, *said.asks))
+        return Decision(_said(state, "; ".join(unknown)), asks=(*always, *said.asks), queries=numbers.asks)
     if state.rounds + 1 < plan.rounds:
         message = f"check {state.rounds + 1} of {plan.rounds} passed"
         return _moved(state, now, None, rounds=state.rounds + 1, message=message)

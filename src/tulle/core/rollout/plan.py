@@ -10,6 +10,7 @@ import msgspec
 from tulle.api.own.rollout import Analysis, Metric, RolloutSpec
 from tulle.api.values import seconds
 from tulle.core.rollout.hooks import Hook, hooks_of
+from tulle.core.rollout.queries import Query, queries_of, refused_queries
 
 WHOLE = 100  # percent
 _INTERVAL = 60.0  # seconds
@@ -46,9 +47,10 @@ class Plan(msgspec.Struct, frozen=True):
     deadline: float | None = None
     suspend: bool = False
     hooks: tuple[Hook, ...] = ()
+    queries: tuple[Query, ...] = ()
 
 
-def plan(spec: RolloutSpec) -> Plan:
+def plan(spec: RolloutSpec, namespace: str = "default", name: str = "") -> Plan:
     """What a Rollout asks for, as far as `unsupported` has nothing to say."""
     analysis = spec.analysis
     steps = _steps(analysis) if spec.strategy == "Canary" else (0,) if spec.strategy == "BlueGreen" else (WHOLE,)
@@ -70,6 +72,7 @@ def plan(spec: RolloutSpec) -> Plan:
         deadline=None if spec.progress_deadline is None else seconds(spec.progress_deadline),
         suspend=spec.suspend,
         hooks=hooks_of(tuple(analysis.webhooks)),
+        queries=queries_of(spec, namespace, name),
     )
 
 
@@ -93,17 +96,15 @@ def _check(metric: Metric) -> Check:
     )
 
 
-def unsupported(spec: RolloutSpec) -> Iterator[str]:
-    """What a Rollout asks for that is not done yet, field by field: it does not begin then."""
+def unsupported(spec: RolloutSpec, *, prometheus: bool = False) -> Iterator[str]:
+    """What a Rollout asks for that is not done, field by field: it does not begin then. `prometheus`: whether there is one."""
     analysis = spec.analysis
     said = {
         "spec.analysis.mirror": analysis.mirror,
         "spec.analysis.sessionAffinity": analysis.session_affinity,
     }
     yield from (f"{path}: found it; not supported yet" for path, value in said.items() if value)
-    for index, metric in enumerate(analysis.metrics):
-        if metric.query is not None:
-            yield f"spec.analysis.metrics[{index}].query: found it; not supported yet"
+    yield from refused_queries(spec, prometheus=prometheus)
     if analysis.match and spec.route_ref.section_name is None:
         yield (
             "spec.analysis.match: found it without spec.routeRef.sectionName; needed the name of the rule with these matches, "

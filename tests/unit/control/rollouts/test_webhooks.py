@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from tulle.control.events import Events
+from tulle.control.rollouts.asking import Asking
 from tulle.control.rollouts.posting import SIGNATURE, Poster
 from tulle.control.rollouts.webhooks import DELIVERY, Webhooks
 from tulle.control.store.memory import MemoryStore
@@ -117,11 +118,6 @@ def secret(value: bytes) -> Put:
     return Put(Key("secrets", "default", "hooks"), body)
 
 
-async def answered(hooks: Webhooks, point: str, name: str) -> Answer:
-    await hooks._asked[PLACE, name]
-    return hooks.answers(PLACE, point)[name]
-
-
 async def test_signed_and_told_apart() -> None:
     """Broken: a receiver could not know who asks, or that it is asked the same again."""
     store = MemoryStore()
@@ -129,39 +125,43 @@ async def test_signed_and_told_apart() -> None:
     async with hooked() as (server, url), Poster() as poster, asyncio.timeout(20):
         hooks = Webhooks(store, poster, Events(store, lambda: 1.0), lambda: 1.0)
         hook = Hook("gate", "confirm-rollout", f"{url}/ok", metadata=(("team", "shop"),), key=("hooks", "key"))
-        hooks.follow(ABOUT, "one", [hook], {"phase": "Waiting"})
-        assert (await answered(hooks, "one", "gate")).good
+        for point in ("one", "two", "one"):
+            assert await hooks.ask(ABOUT, point, hook, {"phase": "Waiting"}) == Answer(True, "", 1.0)
         _path, headers, data = server.heard[0]
         assert headers[SIGNATURE] == "sha256=" + hmac.new(b"shared", data, hashlib.sha256).hexdigest()
         told = {"name": "shop", "namespace": "default", "phase": "Waiting", "type": "confirm-rollout"}
         assert json.loads(data) == {**told, "metadata": {"team": "shop"}}
-        for point in ("two", "one"):
-            hooks.follow(ABOUT, point, [hook], {"phase": "Waiting"})
-            await answered(hooks, point, "gate")
         deliveries = [one[1][DELIVERY] for one in server.heard]
         assert deliveries[0] == deliveries[2] != deliveries[1]
         bad = Hook("bad", "confirm-rollout", f"{url}/ok", key=("hooks", "other"))
-        hooks.follow(ABOUT, "one", [bad], {})
-        assert (await answered(hooks, "one", "bad")).why == "Secret default/hooks has no other"
+        assert (await hooks.ask(ABOUT, "one", bad, {})).why == "Secret default/hooks has no other"
         assert len(server.heard) == 3
-        hooks.close()
 
 
 async def test_an_answer_counts_where_it_was_asked_for() -> None:
     """Broken: the consent to the last step would be taken for consent to this one, or one would be asked twice at once."""
-    store = MemoryStore()
-    async with hooked() as (server, url), Poster() as poster, asyncio.timeout(20):
-        hooks = Webhooks(store, poster, Events(store, lambda: 1.0), lambda: 1.0)
-        hanging = Hook("gate", "rollout", f"{url}/hang")
-        hooks.follow(ABOUT, "one", [hanging], {})
-        await server.come.wait()
-        hooks.follow(ABOUT, "one", [hanging], {})
-        hooks.follow(ABOUT, "two", [], {})
-        server.held.set()
-        hooks.follow(ABOUT, "two", [Hook("other", "rollout", f"{url}/ok")], {})
-        await answered(hooks, "two", "other")
-        assert hooks.answers(PLACE, "one") == {}
-        assert set(hooks.answers(PLACE, "two")) == {"other"}
-        assert [path for path, *_ in server.heard] == ["/hang", "/ok"]
-        hooks.keep(set())
-        assert hooks.answers(PLACE, "two") == {}
+    asking: Asking[str] = Asking()
+    asked: list[str] = []
+    held = asyncio.Event()
+
+    async def slow(_before: str | None) -> str:
+        asked.append("slow")
+        await held.wait()
+        return "late"
+
+    async def other(before: str | None) -> str:
+        return f"after {before}"
+
+    asking.follow(PLACE, "one", {"gate": slow})
+    await asyncio.sleep(0)
+    asking.follow(PLACE, "one", {"gate": slow})
+    asking.follow(PLACE, "two", {"other": other})
+    held.set()
+    await asking._asked[PLACE, "other"]
+    assert asked == ["slow"]
+    assert (asking.answers(PLACE, "one"), asking.answers(PLACE, "two")) == ({}, {"other": "after None"})
+    asking.follow(PLACE, "two", {"other": other})
+    await asking._asked[PLACE, "other"]
+    assert asking.answers(PLACE, "two") == {"other": "after after None"}
+    asking.keep(set())
+    assert asking.answers(PLACE, "two") == {}
