@@ -107,9 +107,7 @@ def test_a_route_changes_and_its_buckets_stay(pipeline: Pipeline) -> None:
     pipeline.commit(changes([web, route(10)]))
     at = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "web"}
     rules = [{"limit": 100, "scope": "global"}]
-    published = pipeline.commit(
-        changes([limit({"targetRefs": [at, {**at, "sectionName": "all"}], "rules": rules}])
-    )
+    published = pipeline.commit(changes([limit({"targetRefs": [at, {**at, "sectionName": "all"}], "rules": rules})]))
     assert {"limits~routes", "limits~rules", "limit-costs~routes"} < sent(published)[f"workload/{ROOT}/ingress"]
     assert [one.members for one in pipeline.shared_limits] == [(f"{ROOT}/ingress",)]
     published = pipeline.commit(changes([route(20)]))
