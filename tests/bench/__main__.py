@@ -1,7 +1,7 @@
 """`make bench`: measures, prints one table with the figures that were to be reached beside those that were, and writes JSON.
 
 `python -m tests.bench [latency] [handshakes] [scale] [routes] [policies] [api] [ca] [calls] [watching]
-[page] [--rounds 9]`; without names, all.
+[page] [ratelimit] [--rounds 9]`; without names, all.
 `--against REVISION` compares this build with an older one, and measures nothing else unless it is named too. Never a test:
 figures are reported, not asserted.
 """
@@ -19,11 +19,11 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import against, api, ca, calls, latency, policed, policies, routes, scale, watching
+from tests.bench import against, api, ca, calls, latency, policed, policies, ratelimit, routes, scale, watching
 from tests.bench.scene import Taken
 
 OUT = Path("build/bench.json")
-EVERYTHING = ["latency", "handshakes", "scale", "routes", "policies", "api", "ca", "calls", "watching", "page"]
+EVERYTHING = ["latency", "handshakes", "scale", "routes", "policies", "api", "ca", "calls", "watching", "page", "ratelimit"]
 
 
 def main() -> None:
@@ -91,6 +91,10 @@ def main() -> None:
         seen = asyncio.run(page.measure())
         found["page"] = msgspec.to_builtins(seen)
         _page(table, seen.painted, seen.filled, seen.moving, seen.zooming)
+    if "ratelimit" in what:
+        limited = ratelimit.measure(arguments.rounds, arguments.seconds)
+        found["ratelimit"] = msgspec.to_builtins(limited)
+        _ratelimit(table, limited)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(found, indent=2) + "\n")
     console.print(table)
@@ -142,6 +146,19 @@ def _page(table: Table, painted: float, filled: float, moving: float, zooming: f
     table.add_row("first paint, 500 services", f"{painted:.2f} s", "< 1 s")
     table.add_row("all of them there", f"{filled:.2f} s", "")
     table.add_row("300 nodes and 1,000 links, moved and zoomed", f"{moving:.0f} and {zooming:.0f} frames a second", "> 30")
+    table.add_section()
+
+
+def _ratelimit(table: Table, limited: ratelimit.RateLimited) -> None:
+    load = f"{limited.rate:g} requests/s over {limited.connections} connections"
+    table.add_row(f"[bold]rate limits, {load}[/]", "[dim]p50, p90, p99; CPU a 1,000 requests[/]", "")
+    for name, row in limited.rows.items():
+        python = ""
+        if name in limited.node:
+            python = f"; node agent {limited.node[name]:.0f} ms, control plane {limited.plane[name]:.0f} ms"
+        table.add_row(name, f"{_figures(row)}{python}", "")
+    for name, ratio in limited.ratios.items():
+        table.add_row(f"{name} / none", _times(ratio), "p99 at most x1.05" if name == "local" else "")
     table.add_section()
 
 

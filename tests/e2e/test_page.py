@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(900)  # a browser beside a whole mesh, on whatever machine
 
 PICTURES = ROOT / "build" / "page"
-VIEWS = ("overview", "graph", "services", "workloads", "config", "traces", "proxies", "certificates", "mesh")
+VIEWS = ("overview", "graph", "services", "workloads", "config", "traces", "limits", "proxies", "certificates", "mesh")
 SCRIPT = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>\'"`${1}{{1}}'
 DETAILS = "service/default/reviews", "workload/default/reviews-v1", "object/WorkloadEntry/default/reviews-v1"
 

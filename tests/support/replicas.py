@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 
 from tulle.core.model.rate_limit import Limit
-from tulle.core.ratelimit.shares import Demand, even, expected, reweighted, split
+from tulle.core.ratelimit.shares import NOISE, NOW_AND_THEN, SELDOM, Demand, even, expected, reweighted, split
 
 STEP = 0.001  # seconds of the simulation
 
@@ -82,7 +82,9 @@ class Replicas:
             self._demands[one] = expected(self._demands.get(one), self._came[one], 1.0, self.now)
             self._came[one] = 0
         before = split(self.members, self.shares)
-        self.shares = reweighted(before, self._demands, self.limit.limit / self.limit.window, self.now, keyed=self.keyed)
+        noise = NOW_AND_THEN if int(self.now) % SELDOM == 0 else NOISE
+        rate = self.limit.limit / self.limit.window
+        self.shares = reweighted(before, self._demands, rate, self.now, keyed=self.keyed, noise=noise)
         if self.shares != before:
             self.told += 1
             for one in self.members:

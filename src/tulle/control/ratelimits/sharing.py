@@ -21,7 +21,7 @@ from tulle.control.ratelimits.demand import Demands
 from tulle.control.telemetry.others import Others, nobody
 from tulle.core.encoded import Published
 from tulle.core.model.rate_limit import SharedLimit
-from tulle.core.ratelimit.shares import Demand, reweighted, split
+from tulle.core.ratelimit.shares import NOISE, NOW_AND_THEN, SELDOM, Demand, reweighted, split
 
 log = structlog.get_logger("tulle.ratelimits")
 
@@ -67,6 +67,7 @@ class Sharing:
         self._pipeline, self._publish, self._leads, self._others, self._clock = pipeline, publish, leads, others, clock
         self.demands = Demands()
         self.shares: Shares = {}
+        self._look = 0
         self.told = 0  # how often proxies were given other shares
 
     async def run(self) -> None:
@@ -84,7 +85,8 @@ class Sharing:
             return
         heard = await self._heard()
         if self._leads():
-            found = {rule.limit.id: self._weighed(rule, heard) for rule in rules}
+            self._look += 1
+            found = {rule.limit.id: self._weighed(rule, heard, at) for at, rule in enumerate(rules)}
         else:
             leader = next((one for one in heard if one.leads), None)
             if leader is None:
@@ -110,7 +112,9 @@ class Sharing:
                 log.debug("another control plane tells of shares what cannot be read", why=str(error))
         return found
 
-    def _weighed(self, rule: SharedLimit, heard: list[Exchange]) -> dict[str, float]:
+    def _weighed(self, rule: SharedLimit, heard: list[Exchange], at: int) -> dict[str, float]:
+        # Not all of them at once.
+        noise = NOW_AND_THEN if (self._look + at) % SELDOM == 0 else NOISE
         limit, now = rule.limit, self._clock()
         before = split(rule.members, self.shares.get(limit.id, {}))
         demands = self.demands.demands(rule)
@@ -118,7 +122,7 @@ class Sharing:
             for proxy, (rate, ago) in one.demands.get(limit.id, {}).items():
                 if proxy not in demands or now - ago > demands[proxy].at:
                     demands[proxy] = Demand(rate, now - ago)
-        return reweighted(before, demands, limit.limit / limit.window, now, keyed=limit.key is not None)
+        return reweighted(before, demands, limit.limit / limit.window, now, keyed=limit.key is not None, noise=noise)
 
     def _take(self, found: Shares) -> None:
         if found == self.shares:

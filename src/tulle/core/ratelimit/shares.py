@@ -24,8 +24,9 @@ FLOOR = 0.05
 KEYED_FLOOR = 0.2
 # How much of what was seen last counts for what is expected: after two looks nine tenths of a change are known.
 _NEW = 0.7
-# Changes below this part of a share are noise, for which no proxy is told anything.
-_NOISE = 0.05
+# Changes below this part of a share are noise, for which no proxy is told anything; now and then smaller ones count, too.
+NOISE, NOW_AND_THEN = 0.1, 0.03
+SELDOM = 5  # looks from one at which small changes count to the next
 _LEAST = 1e-9  # what is less is no share
 _SILENT = 5.0  # seconds without a word after which a proxy's demand is not known any more
 
@@ -69,7 +70,13 @@ def split(members: Iterable[str], given: Mapping[str, float]) -> dict[str, float
 
 
 def reweighted(
-    before: Mapping[str, float], demands: Mapping[str, Demand], rate: float, now: float, *, keyed: bool = False
+    before: Mapping[str, float],
+    demands: Mapping[str, Demand],
+    rate: float,
+    now: float,
+    *,
+    keyed: bool = False,
+    noise: float = NOISE,
 ) -> dict[str, float]:
     """The shares for what is asked of whom; `before` has those of all who are there, and is the answer where little changed.
 
@@ -89,7 +96,7 @@ def reweighted(
     for one, came in heard.items():
         wanted = (1.0 - spare) * came / total if total > 0 else 0.0
         after[one] = left * (floor * part + (1.0 - floor) * (wanted + spare * part if total > 0 else part))
-    return after if differs(before, after) else dict(before)
+    return after if differs(before, after, noise) else dict(before)
 
 
 def _floor(total: float, most: float, keyed: bool) -> float:
@@ -99,8 +106,8 @@ def _floor(total: float, most: float, keyed: bool) -> float:
     return FLOOR + (KEYED_FLOOR - FLOOR) * min(1.0, max(0.0, total / most - 1.0))
 
 
-def differs(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
-    """Whether it is worth telling the proxies."""
+def differs(one: Mapping[str, float], other: Mapping[str, float], noise: float) -> bool:
+    """Whether it is worth telling the proxies: by more than that part of a share."""
     return one.keys() != other.keys() or any(
-        abs(other[who] - share) > _NOISE * max(share, 1 / len(one)) for who, share in one.items()
+        abs(other[who] - share) > noise * max(share, 1 / len(one)) for who, share in one.items()
     )

@@ -15,6 +15,7 @@ const VIEWS = [
   ["workloads", "Workloads", "▣"],
   ["config", "Configuration", "≡"],
   ["traces", "Traces", "⋔"],
+  ["limits", "Rate limits", "⊟"],
   ["proxies", "Proxies", "⇄"],
   ["certificates", "Certificates", "◈"],
   ["mesh", "Mesh health", "♥"],
