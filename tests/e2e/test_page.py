@@ -210,6 +210,36 @@ def test_a_split_is_seen(page: Page, mesh: Mesh, made: None) -> None:
     assert "default/reviews-v1" in mesh.tulle("top", "--by", "workload").out
 
 
+def test_a_trace_and_the_past(page: Page, made: None) -> None:
+    """Broken: nobody could see where the time of a request went, or how the mesh was before it failed."""
+    goto(page, "traces?t=600")
+    whole = page.locator("tbody tr", has_text="productpage")
+    until(
+        page,
+        lambda: any(int(one.locator("td").nth(3).inner_text()) >= 7 for one in whole.all()[:20]),
+        "a trace with the call that fails",
+    )
+    row = next(one for one in whole.all() if int(one.locator("td").nth(3).inner_text()) >= 7)
+    row.get_by_role("link").first.click()
+    steps = page.locator(".waterfall .step")
+    steps.nth(6).wait_for()
+    steps.nth(1).click()
+    page.get_by_text("Began after").wait_for()
+    picture(page, "waterfall")
+    goto(page, "graph?t=60")
+    page.locator('[data-link^="default/productpage "]').first.dispatch_event("click")
+    page.get_by_role("complementary", name="Details").get_by_role("img", name="Requests a second").wait_for()
+    picture(page, "graph-link")
+    page.get_by_role("button", name="Play").click()
+    moved = page.locator(".replay [role=status]")
+    until(page, lambda: "until" in moved.inner_text(), "the graph of an hour ago")
+    first = moved.inner_text()
+    until(page, lambda: moved.inner_text() != first and "until" in moved.inner_text(), "the next minute")
+    picture(page, "replay")
+    page.get_by_role("button", name="Back to now").click()
+    until(page, lambda: moved.inner_text() == "now", "the graph of now")
+
+
 def test_what_a_proxy_runs_with_takes_and_writes(page: Page, mesh: Mesh, made: None) -> None:
     """Broken: who looks for a fault on the page would have to log in to the node for what the proxy has and writes."""
     goto(page, "proxies")

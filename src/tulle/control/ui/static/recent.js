@@ -9,8 +9,8 @@ import { Named } from "./named.js";
 
 // As `core/model/recorded.py` has them: lists, in this order.
 function read([shape, [count, estimate, , last, examples]]) {
-  const [, source, destination, service, , protocol, method, path, code, grpc, flags, details] = shape;
-  return { id: JSON.stringify(shape), source, destination, service, protocol, method, path, code, grpc, flags, details, calls: Math.round(estimate || count[0]), last, example: examples?.[0]?.[0] ?? "" };
+  const [reporter, source, destination, service, , protocol, method, path, code, grpc, flags, details] = shape;
+  return { id: JSON.stringify(shape), reporter, source, destination, service, protocol, method, path, code, grpc, flags, details, calls: Math.round(estimate || count[0]), last, example: examples?.[0]?.[0] ?? "" };
 }
 
 const bad = (one) => /^[5-9]|^0?$/.test(one.code) || one.code === "403" || one.code === "429" || (one.flags && one.flags !== "-");
@@ -22,6 +22,7 @@ export function Recent({ title, query, flag }) {
   const rows = (found.data?.rows ?? []).map(read).sort((one, other) => bad(other) - bad(one) || other.last - one.last);
   const columns = [
     { name: "last", label: "Last", number: true, by: (one) => one.last, show: (one) => ago(one.last) },
+    { name: "seen", label: "Seen by", by: (one) => one.reporter, show: (one) => (one.reporter === "source" ? "the caller" : "the called") },
     { name: "from", label: "From", by: (one) => one.source, show: (one) => one.source || "unknown" },
     { name: "request", label: "Request", by: (one) => one.path, show: (one) => (one.protocol === "tcp" ? "connection" : `${one.method} ${one.path}`) },
     { name: "to", label: "To", by: (one) => one.destination, show: (one) => one.destination || one.service || "unknown" },
