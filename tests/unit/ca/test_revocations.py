@@ -110,7 +110,11 @@ def test_every_guard_denies_it() -> None:
     published = pipeline.take_revoked(Revoked((WORKLOAD,), ("ab" * 32,), 7))
     changed = published.changed["unguarded"]
     bytes_of = {name: one.value for names in changed.values() for name, one in names.items() if one is not None}
-    assert {name for name, value in bytes_of.items() if WORKLOAD.encode() in value} == {"authz-deny-http", "authz-deny-tcp"}
+    assert {name for name, value in bytes_of.items() if WORKLOAD.encode() in value} == {
+        "authz-deny-http",
+        "authz-deny-tcp",
+        "authz-early",
+    }
     assert b"sha256_peer_certificate_digest" in bytes_of["authz-deny-tcp"]
     pipeline.take_revoked(Revoked(cut=7))
     assert WORKLOAD.encode() not in pipeline.table("unguarded", next(iter(changed)))["authz-deny-http"].value

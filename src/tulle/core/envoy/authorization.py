@@ -13,7 +13,7 @@ from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import ext_authz
 from tulle.core.envoy.caller_index import INDEX_TYPE, Piece, by_caller, callers_of
-from tulle.core.envoy.early import EARLY_TYPE, encode_early
+from tulle.core.envoy.early import EARLY_TYPE, encode_early, leads_to
 from tulle.core.envoy.source import ADS, uint32
 from tulle.core.envoy.tokens import PAYLOAD, TOKENS, TOKENS_TYPE, encode_tokens
 from tulle.core.model.authorization import (
@@ -62,9 +62,14 @@ def http_filters(guard: Guard) -> Iterator[http_connection_manager_pb2.HttpFilte
         yield _http(guard.resource(action, HTTP), _HTTP_TYPE, INDEX_TYPE)
 
 
-def tcp_filters(guard: Guard) -> Iterator[listener_components_pb2.Filter]:
-    """The filters that stand before connections whose bytes are not looked into."""
-    if guard.strangers:
+def tcp_filters(guard: Guard, cluster: str = "") -> Iterator[listener_components_pb2.Filter]:
+    """The filters that stand before connections whose bytes are not looked into, and lead to a cluster ("": to one of several).
+
+    Who has an identity and may not come is turned away before he hears anything where the proxy after them says so, too (`tcp`).
+    """
+    if cluster and not guard.strangers:
+        yield leads_to(cluster)
+    if cluster or guard.strangers:
         yield listener_components_pb2.Filter(name=guard.early, config_discovery=_discovered(EARLY_TYPE))
     named = [one for asking in guard.asking if asking.grpc for one in _asked(guard, asking, TCP)]
     for name, type_url in (*named, *((guard.resource(action, TCP), _TCP_TYPE) for action in guard.actions)):
@@ -88,8 +93,7 @@ def _discovered(*type_urls: str) -> config_source_pb2.ExtensionConfigSource:
 def encode_authorization(row: Authorization) -> tuple[Encoded, ...]:
     """The resources of a guard: for each action, one for requests and one for connections; and what is asked of tokens."""
     found = tuple(_filter(row, action, kind) for action in row.guard.actions for kind in (HTTP, TCP))
-    found += (encode_early(row),) if row.guard.strangers else ()
-    return (*found, encode_tokens(row.guard.token_resource, row.tokens), *_questions(row))
+    return (*found, encode_early(row), encode_tokens(row.guard.token_resource, row.tokens), *_questions(row))
 
 
 def _questions(row: Authorization) -> Iterator[Encoded]:

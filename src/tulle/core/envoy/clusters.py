@@ -14,12 +14,13 @@ from tulle.core.envoy.checking import check
 from tulle.core.envoy.finding import find_endpoints
 from tulle.core.envoy.limits import NO_LIMITS, limit
 from tulle.core.envoy.origination import originate
-from tulle.core.envoy.source import metadata, pipe, seconds, socket, struct
+from tulle.core.envoy.source import metadata, pipe, seconds, socket, struct, uint32
 from tulle.core.envoy.speaking import AS_CALLED, OPTIONS, speak, spoken_to_application
+from tulle.core.model.authorization import NOWHERE
 from tulle.core.model.destination import Destination, Transport
 from tulle.core.model.traffic import Tls
 from tulle.core.model.workload import Capture, InboundPort, Workload
-from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
+from tulle.pb.envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
 from tulle.pb.envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
 PASSTHROUGH = "PassthroughCluster"
@@ -50,7 +51,7 @@ def encode_cluster(destination: Destination) -> Encoded:
 
 def encode_workload_clusters(workload: Workload) -> tuple[Encoded, ...]:
     """What only this workload's proxy has: its application's ports, and the ways through for what the mesh does not know."""
-    clusters = [_encode(_Cluster(name=BLACK_HOLE, type=_Cluster.STATIC, connect_timeout=seconds(10)))]
+    clusters = [_encode(_Cluster(name=BLACK_HOLE, type=_Cluster.STATIC, connect_timeout=seconds(10))), _encode(_nowhere())]
     if workload.is_gateway:
         return tuple(clusters)
     clusters += [_encode(_application(port)) for port in workload.inbound]
@@ -62,6 +63,20 @@ def encode_workload_clusters(workload: Workload) -> tuple[Encoded, ...]:
 def inbound_name(port: InboundPort) -> str:
     """`inbound|9080||`."""
     return f"inbound|{port.port}||"
+
+
+def _nowhere() -> cluster_pb2.Cluster:
+    """One endpoint, for whose connections nobody may wait: the wish for one fails at once (see `early`)."""
+    endpoint = endpoint_components_pb2.LbEndpoint(endpoint=endpoint_components_pb2.Endpoint(address=pipe("/dev/null")))
+    there = endpoint_components_pb2.LocalityLbEndpoints(lb_endpoints=[endpoint])
+    none = circuit_breaker_pb2.CircuitBreakers.Thresholds(max_pending_requests=uint32(0))
+    return _Cluster(
+        name=NOWHERE,
+        type=_Cluster.STATIC,
+        connect_timeout=seconds(1),
+        load_assignment=endpoint_pb2.ClusterLoadAssignment(cluster_name=NOWHERE, endpoints=[there]),
+        circuit_breakers=circuit_breaker_pb2.CircuitBreakers(thresholds=[none]),
+    )
 
 
 def _protect(cluster: cluster_pb2.Cluster, destination: Destination) -> None:

@@ -1,52 +1,100 @@
 """Guards → what is decided of connections before their caller has said a word: a server that speaks first is not heard by
-strangers who are shut out.
+those who are shut out.
 
-Envoy's RBAC filter asks when the first bytes come. That a caller has no identity, and what he calls, is known when his connection
-begins. Where that alone shuts him out, `set_filter_state` names the cluster without hosts for him, and the connection ends. Only
-what is certain is decided here: the RBAC filter, which has all rules, judges everybody who says something. (Who has an identity
-is known when the handshake is over; by then Envoy has chosen the cluster.)
+Envoy's RBAC filter asks when the first bytes come. What a caller calls is known when his connection begins, and who he is when
+the handshake is over (strangers never have an identity). Where that alone shuts him out, `set_filter_state` names a cluster for
+him at which no connection is ever made (`NOWHERE`), and his own ends. Only what is certain is decided here: the RBAC filter,
+which has all rules, judges everybody who says something.
+
+Envoy chooses a connection's cluster when it begins, and again when none could be made there. So whoever may be shut out for who
+he is goes nowhere first; by the time of the second choice his certificate has been seen, and he goes where his filter chain leads
+(`leads_to`), or nowhere again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
-from tulle.core.envoy.clusters import BLACK_HOLE
-from tulle.core.model.authorization import TCP, Action, Attribute, Authorization, Clause, Compare, Fact, Policy, Rule, Term, told
+from tulle.core.model.authorization import (
+    NOWHERE,
+    TCP,
+    Action,
+    Attribute,
+    Authorization,
+    Clause,
+    Compare,
+    Fact,
+    Policy,
+    Rule,
+    Term,
+    told,
+)
 from tulle.pb import pack
 from tulle.pb.envoy.config.core.v3 import base_pb2, extension_pb2, substitution_format_string_pb2
+from tulle.pb.envoy.config.listener.v3 import listener_components_pb2
+from tulle.pb.envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
 from tulle.pb.envoy.extensions.filters.network.set_filter_state.v3 import set_filter_state_pb2
 
 EARLY_TYPE = "type.googleapis.com/envoy.extensions.filters.network.set_filter_state.v3.Config"
 
+_CLUSTER = "envoy.tcp_proxy.cluster"  # a connection's own cluster, whatever its filter chain says
+_LEADS_TO = "tulle.cluster"
+
+
+class _Is(NamedTuple):
+    """An expression is a text."""
+
+    expression: str
+    value: str
+
+
 # Something that is so (True), is not (False), or depends: an expression of CEL.
-_Expr = str | bool
+_Expr = str | bool | _Is
 
 _LONGEST = 90_000  # characters that CEL reads
-_OF_CALLER = frozenset({Attribute.PRINCIPAL, Attribute.CERTIFICATE})
+_CALLER = "connection.uri_san_peer_certificate"
+_CERTIFICATE = "connection.sha256_peer_certificate_digest"
+
+
+def leads_to(cluster: str) -> listener_components_pb2.Filter:
+    """The filter before that of `encode_early` where callers have an identity: where their filter chain leads."""
+    named = _named(_LEADS_TO, cluster)
+    named.factory_key = "envoy.string"
+    config = set_filter_state_pb2.Config(on_new_connection=[named])
+    return listener_components_pb2.Filter(name="envoy.filters.network.set_filter_state", typed_config=pack(config))
 
 
 def encode_early(row: Authorization) -> Encoded:
-    """The filter that ends connections of strangers."""
+    """The filter that ends connections of those who are shut out for certain."""
     refused = _refused(row)
-    text = BLACK_HOLE if refused is True else f"%CEL(({refused}) ? {_quoted(BLACK_HOLE)} : '')%" if refused else ""
-    return _encoded(row.guard.early, text if len(text) < _LONGEST else "")
+    text = NOWHERE if refused is True else f"%CEL(({_text(refused)}) ? {_quoted(NOWHERE)} : '')%" if refused else ""
+    return _encoded(row.guard.early, text if len(text) < _LONGEST else "", row.guard.strangers)
 
 
 @lru_cache(maxsize=16384)
-def _encoded(name: str, text: str) -> Encoded:
+def _encoded(name: str, text: str, strangers: bool) -> Encoded:
     """The filter that takes its cluster's name from a format."""
     config = set_filter_state_pb2.Config()
-    if text:
-        said = substitution_format_string_pb2.SubstitutionFormatString(
-            text_format_source=base_pb2.DataSource(inline_string=text), omit_empty_values=True
-        )
-        config.on_new_connection.add(object_key="envoy.tcp_proxy.cluster", format_string=said, skip_if_empty=True)
+    if text and (strangers or text == NOWHERE):
+        config.on_new_connection.append(_named(_CLUSTER, text))
+    elif text:
+        config.on_new_connection.append(_named(_CLUSTER, NOWHERE))
+        leads = f"%FILTER_STATE({_LEADS_TO}:PLAIN)%"
+        config.on_downstream_tls_handshake.extend(_named(_CLUSTER, one) for one in (leads, text))
     made = extension_pb2.TypedExtensionConfig(name=name, typed_config=pack(config))
     return encode(type_urls.EXTENSION, name, made.SerializeToString(deterministic=True))
+
+
+def _named(key: str, text: str) -> value_pb2.FilterStateValue:
+    """A text that a connection has; what is empty is not set."""
+    said = substitution_format_string_pb2.SubstitutionFormatString(
+        text_format_source=base_pb2.DataSource(inline_string=text), omit_empty_values=True
+    )
+    return value_pb2.FilterStateValue(object_key=key, format_string=said, skip_if_empty=True)
 
 
 def _refused(row: Authorization) -> _Expr:
@@ -54,23 +102,24 @@ def _refused(row: Authorization) -> _Expr:
 
     def holds(action: Action, *, sure: bool) -> list[_Expr]:
         enforced = (policy for policy in row.having(action, TCP) if not policy.dry_run)
-        return [_policy(policy, sure, row.ports) for policy in enforced]
+        return [_policy(policy, sure, row.ports, row.guard.strangers) for policy in enforced]
 
     allowing = holds(Action.ALLOW, sure=False)
     return _any((*holds(Action.DENY, sure=True), _not(_any(allowing)) if allowing else False))
 
 
 @lru_cache(maxsize=16384)
-def _policy(policy: Policy, sure: bool, ports: tuple[tuple[int, int], ...]) -> _Expr:
+def _policy(policy: Policy, sure: bool, ports: tuple[tuple[int, int], ...], strangers: bool) -> _Expr:
     """Whether one of the rules holds: for certain (`sure`), or possibly."""
     rules = (found for rule in policy.rules if (found := told(rule, policy.action, TCP)))
-    return _any(_Terms(ports).rule(rule, sure) for rule in rules)
+    return _any(_Terms(ports, strangers).rule(rule, sure) for rule in rules)
 
 
 class _Terms:
     """What rules ask, as expressions."""
 
-    def __init__(self, ports: tuple[tuple[int, int], ...]) -> None:
+    def __init__(self, ports: tuple[tuple[int, int], ...], strangers: bool) -> None:
+        self._strangers = strangers
         self._ports: dict[int, list[int]] = {}
         for said, bound in ports:
             self._ports.setdefault(said, []).append(bound)
@@ -94,9 +143,11 @@ class _Terms:
         return _any(not sure if one is None else one for one in said)
 
     def _fact(self, fact: Fact) -> _Expr | None:
-        if fact.attribute in _OF_CALLER:
-            return False
         match fact.attribute:
+            case Attribute.PRINCIPAL:
+                return False if self._strangers else _compared(_CALLER, fact)
+            case Attribute.CERTIFICATE:
+                return False if self._strangers else _compared(_CERTIFICATE, fact)
             case Attribute.DESTINATION_PORT:
                 number = int(fact.value)
                 return f"destination.port in [{','.join(map(str, (number, *self._ports.get(number, ()))))}]"
@@ -108,7 +159,7 @@ class _Terms:
 def _compared(text: str, fact: Fact) -> _Expr:
     match fact.compare:
         case Compare.EXACT:
-            return f"{text} == {_quoted(fact.value)}"
+            return _Is(text, fact.value)
         case Compare.PREFIX:
             return f"{text}.startsWith({_quoted(fact.value)})"
         case Compare.SUFFIX:
@@ -130,18 +181,34 @@ def _escaped(one: str) -> str:
 
 
 def _any(parts: Iterable[_Expr]) -> _Expr:
+    """One of them: those that compare the same with a text each, as one list."""
     kept = [one for one in parts if one is not False]
-    return True if True in kept else _joined(kept, " || ") if kept else False
+    if True in kept:
+        return True
+    if len(kept) < 2:
+        return kept[0] if kept else False
+    listed: dict[str, dict[str, None]] = {}
+    for one in kept:
+        if isinstance(one, _Is):
+            listed.setdefault(one.expression, {})[one.value] = None
+    lists = (f"{text} in [{','.join(map(_quoted, values))}]" for text, values in listed.items())
+    return _joined((*(_text(one) for one in kept if not isinstance(one, _Is)), *lists), " || ")
 
 
 def _all(parts: Iterable[_Expr]) -> _Expr:
     kept = [one for one in parts if one is not True]
-    return False if False in kept else _joined(kept, " && ") if kept else True
+    if False in kept:
+        return False
+    return kept[0] if len(kept) == 1 else _joined([_text(one) for one in kept], " && ") if kept else True
 
 
-def _joined(parts: Sequence[_Expr], sign: str) -> _Expr:
+def _joined(parts: Sequence[str], sign: str) -> str:
     return parts[0] if len(parts) == 1 else sign.join(f"({one})" for one in parts)
 
 
 def _not(one: _Expr) -> _Expr:
-    return (not one) if isinstance(one, bool) else f"!({one})"
+    return (not one) if isinstance(one, bool) else f"!({_text(one)})"
+
+
+def _text(one: _Expr) -> str:
+    return f"{one.expression} == {_quoted(one.value)}" if isinstance(one, _Is) else str(one)

@@ -15,7 +15,7 @@ from tulle.core.envoy.datagrams import encode_gateway_udp
 from tulle.core.envoy.discovery import asked_for
 from tulle.core.envoy.sniffing import INSPECT_TLS
 from tulle.core.envoy.source import datagrams, seconds, socket
-from tulle.core.envoy.tcp_routes import chains, needs_names, tcp_filters
+from tulle.core.envoy.tcp_routes import chains, leads_to, needs_names, tcp_filters
 from tulle.core.model.authorization import Guard
 from tulle.core.model.gateway import GatewayChain, GatewayListener
 from tulle.core.model.workload import Workload
@@ -100,7 +100,9 @@ def _filters(
     workload: Workload, prefix: str, chain: GatewayChain, *, by_quic: bool = False
 ) -> list[listener_components_pb2.Filter]:
     if chain.table is None:
-        return [*authorization.tcp_filters(chain.guard), *tcp_filters(chain.destinations, chain.carriage, chain.telemetry)]
+        only = "" if chain.guard.strangers else leads_to(chain.destinations, chain.carriage)
+        carried = tcp_filters(chain.destinations, chain.carriage, chain.telemetry, mutual=bool(only))
+        return [*authorization.tcp_filters(chain.guard, only), *carried]
     edge, limits = workload.edge, workload.limits
     guard, told = chain.guard, chain.telemetry
     return [

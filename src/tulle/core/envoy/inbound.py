@@ -136,7 +136,7 @@ def _filters(workload: Workload, port: InboundPort, cluster: str, *, plaintext: 
     an identity of the mesh: in plaintext none is shown, and certificates in TLS of the application's may be of any authority.
     """
     called, guard = Called(port.service, plaintext), port.guard.outside if plaintext else port.guard
-    raw = [*tcp_filters(guard), tcp(cluster, port.carriage, called, port.telemetry)]
+    raw = [*tcp_filters(guard, cluster), tcp(cluster, port.carriage, called, port.telemetry, mutual=not plaintext)]
     spoken = [http.inbound(f"inbound_{_ANY}_{port.port}", cluster, workload.limits, guard, called, port.telemetry, port.counter)]
     return raw, spoken, spoken if port.protocol.is_http else raw
 
@@ -144,7 +144,10 @@ def _filters(workload: Workload, port: InboundPort, cluster: str, *, plaintext: 
 def _undeclared(workload: Workload) -> Iterator[listener_components_pb2.FilterChain]:
     """Ports that no service declares: the bytes go where they were going, under the workload's own mode."""
     told = workload.telemetry.server
-    through = [*tcp_filters(workload.guard), tcp(INBOUND_PASSTHROUGH, called=Called(), telemetry=told)]
+    through = [
+        *tcp_filters(workload.guard, INBOUND_PASSTHROUGH),
+        tcp(INBOUND_PASSTHROUGH, called=Called(), telemetry=told, mutual=True),
+    ]
     through_plain = [
         *tcp_filters(workload.guard.outside),
         tcp(INBOUND_PASSTHROUGH, called=Called(plaintext=True), telemetry=told),

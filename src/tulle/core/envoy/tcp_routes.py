@@ -56,16 +56,35 @@ _BYTES = _Filter(
 
 
 def tcp(
-    cluster: str, carriage: Carriage = PLAIN, called: Called | None = None, telemetry: Telemetry = STANDARD
+    cluster: str,
+    carriage: Carriage = PLAIN,
+    called: Called | None = None,
+    telemetry: Telemetry = STANDARD,
+    *,
+    mutual: bool = False,
 ) -> listener_components_pb2.Filter:
-    """Bytes to a cluster, not looked into, for what is `called`; None: they leave."""
-    return _filter(tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster), carriage, telemetry, called)
+    """Bytes to a cluster, not looked into, for what is `called`; None: they leave. `mutual`: from callers with an identity."""
+    proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster)
+    if mutual:
+        _known_first(proxy)
+        proxy.max_connect_attempts.CopyFrom(uint32(2))
+    return _filter(proxy, carriage, telemetry, called)
+
+
+def _known_first(proxy: tcp_proxy_pb2.TcpProxy) -> None:
+    """Connect only when it is known who calls. (Where policies may shut him out the first attempt is none: see `early`.)"""
+    proxy.upstream_connect_mode = tcp_proxy_pb2.ON_DOWNSTREAM_TLS_HANDSHAKE
+    proxy.max_early_data_bytes.CopyFrom(uint32(0))  # what comes before is waited with
 
 
 def tcp_filters(
-    destinations: Sequence[WeightedDestination], carriage: Carriage = PLAIN, telemetry: Telemetry = STANDARD
+    destinations: Sequence[WeightedDestination],
+    carriage: Carriage = PLAIN,
+    telemetry: Telemetry = STANDARD,
+    *,
+    mutual: bool = False,
 ) -> list[listener_components_pb2.Filter]:
-    """The filters of a chain that shares connections among destinations; without any it closes them."""
+    """The filters of a chain that shares connections among destinations; without any it closes them. `mutual` as above."""
     shares = [share for share in destinations if share.weight > 0]
     if not shares:
         return [tcp(BLACK_HOLE, telemetry=telemetry)]
@@ -73,6 +92,8 @@ def tcp_filters(
     if carriage.tunnel is None:  # a proxy that says no would be asked again
         proxy.max_connect_attempts.CopyFrom(uint32(_ATTEMPTS))
         proxy.backoff_options.CopyFrom(_PAUSES)
+    if mutual:
+        _known_first(proxy)
     if len(shares) == 1:
         proxy.cluster = shares[0].destination.cluster
     else:
@@ -80,6 +101,15 @@ def tcp_filters(
             proxy.weighted_clusters.clusters.add(name=share.destination.cluster, weight=weight)
     named = [server_name(share.named_at) for share in shares if share.named_at][:1]
     return [*([_BYTES] if carriage.told else []), *named, _filter(proxy, carriage, telemetry)]
+
+
+def leads_to(destinations: Sequence[WeightedDestination], carriage: Carriage) -> str:
+    """The cluster of a chain to these destinations where that can wait until it is known who calls; "" where it cannot: there are
+    several to choose from, one is yet to be found by its name, or it is behind a proxy that is asked only once.
+    """
+    shares = [share for share in destinations if share.weight > 0]
+    single = len(shares) == 1 and not shares[0].named_at and carriage.tunnel is None
+    return shares[0].destination.cluster if single else ""
 
 
 def _filter(

@@ -175,6 +175,11 @@ DENIED = Cause(
     "no policy that allows calls to {destination} allows this one{allows}",
     "add a rule that allows {principal} to {method} {path}",
 )
+SHUT_OUT = Cause(
+    By.POLICY,
+    "the policies of {destination} shut out {principal}, whose connection was ended before a word was said",
+    "`tulle authz check` tells by which rule",
+)
 BAD_TOKEN = Cause(
     By.TOKENS,
     "the token of the request is not good, or there is none where one is needed{details}",
@@ -370,6 +375,7 @@ DETAILS: dict[str, Cause] = {
     "path_normalization_failed": BAD_PATH,
     "rate_limiter_error": LIMIT_SERVICE,
     "rbac_access_denied": DENIED,
+    "rbac_access_denied_early": SHUT_OUT,
     "rejecting_because_detection_failed": BAD_REQUEST,
     "request_header_timeout": BAD_REQUEST,
     "request_headers_failed_strict_check": STRICT_HEADERS,

@@ -187,7 +187,7 @@ class Guard(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
 
     @property
     def early(self) -> str:
-        """The name of the resource that ends connections of strangers who are shut out before they say anything."""
+        """The name of the resource that ends connections of those who are shut out before they say anything."""
         return self._named("authz-early")
 
     def question(self, asking: Asking, kind: str) -> str:
@@ -217,6 +217,9 @@ class Guard(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
 OPEN = Guard()
 OPEN_TO_STRANGERS = Guard(strangers=True)
 
+
+# The cluster of those who are shut out before they say anything: no connection is ever made there.
+NOWHERE = "NowhereCluster"
 
 # What policies are asked of: requests, or connections whose bytes are not looked into.
 HTTP, TCP = "http", "tcp"

@@ -1,4 +1,4 @@
-"""A server that speaks first is not heard by strangers whom policies shut out, as a real Envoy keeps it."""
+"""A server that speaks first is not heard by those whom policies shut out, as a real Envoy keeps it."""
 
 from __future__ import annotations
 
@@ -49,29 +49,27 @@ async def heard(web: Guarded, identity: str, says: bytes = b"") -> bytes:
 
 
 async def test_who_hears_the_greeting(tmp_path: Path) -> None:
-    """Broken: a stranger who is shut out hears what a server says unasked; or who may call does not hear it. (A and B have an
-    identity, and are judged when they say something.)
-    """
+    """Broken: who is shut out hears what a server says unasked; or who may call does not hear it."""
     no: dict[str, Any] = {"action": "DENY"}
     async with guarded(tmp_path, greet) as web:
         for objects, expected in (
             ([], [True, True, True]),
-            ([policy("nothing", {})], [True, True, False]),
-            ([policy("a", ONLY_A)], [True, True, False]),
+            ([policy("nothing", {})], [False, False, False]),
+            ([policy("a", ONLY_A)], [True, False, False]),
             ([policy("try", {}, dry_run="true")], [True, True, True]),
-            ([policy("no", {**no, "rules": [rule({"namespaces": ["other"]})]})], [True, True, True]),
-            ([policy("no", {**no, "rules": [rule({"notPrincipals": ["*/sa/a"]})]})], [True, True, False]),
-            ([policy("no", {**no, "rules": [rule(None, {"ports": [str(web.tcp)]})]})], [True, True, False]),
+            ([policy("no", {**no, "rules": [rule({"namespaces": ["other"]})]})], [True, False, True]),
+            ([policy("no", {**no, "rules": [rule({"notPrincipals": ["*/sa/a"]})]})], [True, False, False]),
+            ([policy("no", {**no, "rules": [rule(None, {"ports": [str(web.tcp)]})]})], [False, False, False]),
             ([policy("no", {**no, "rules": [rule(None, {"ports": [str(web.http)]})]})], [True, True, True]),
-            ([policy("get", {"rules": [rule(None, {"methods": ["GET"]})]})], [True, True, False]),
-            ([policy("a", {"rules": [rule({"serviceAccounts": ["a"]}, {"ports": [str(web.tcp)]})]})], [True, True, False]),
-            ([policy("a", {"rules": [rule({"serviceAccounts": ["a"]}, {"ports": [str(web.http)]})]})], [True, True, False]),
+            ([policy("get", {"rules": [rule(None, {"methods": ["GET"]})]})], [False, False, False]),
+            ([policy("a", {"rules": [rule({"serviceAccounts": ["a"]}, {"ports": [str(web.tcp)]})]})], [True, False, False]),
+            ([policy("a", {"rules": [rule({"serviceAccounts": ["a"]}, {"ports": [str(web.http)]})]})], [False, False, False]),
         ):
             await web.apply(*objects)
             assert [await heard(web, caller) == GREETING for caller in CALLERS] == expected, objects
         await web.apply(policy("a", ONLY_A))
         assert await heard(web, A, b"ehlo") == GREETING + b"ehlo"
-        assert await heard(web, B, b"ehlo") == GREETING
+        assert await heard(web, B, b"ehlo") == b""
 
 
 async def test_what_only_the_first_bytes_decide(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_proxy_capture_binds_what_callers_reach() -> None:
     listeners = {item.name: item for item in encode_workload(one)}
     assert set(listeners) == {"127.0.0.1_15001", "127.0.0.1_31000"}
     assert listeners["127.0.0.1_15001"].refs == ((type_urls.ROUTE, "0.default"),)
-    assert {item.name for item in encode_workload_clusters(one)} == {"BlackHoleCluster", "inbound|31000||"}
+    assert {item.name for item in encode_workload_clusters(one)} == {"BlackHoleCluster", "NowhereCluster", "inbound|31000||"}
 
 
 def test_equal_rows_are_equal_bytes() -> None:

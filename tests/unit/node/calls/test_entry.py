@@ -6,6 +6,8 @@ from typing import Any
 
 from tulle.core.envoy import calls
 from tulle.core.envoy.telemetry import Called
+from tulle.core.explain.causes import SHUT_OUT, cause
+from tulle.core.model.authorization import NOWHERE
 from tulle.core.model.recorded import HEADERS
 from tulle.core.recorded.paths import Templates
 from tulle.node.calls import intake
@@ -85,6 +87,8 @@ def test_grpc_and_tcp() -> None:
     found = entry(tcp, 1.0, OWN, Templates(), 1.0)
     assert (found.shape.protocol, found.shape.path, found.shape.code) == ("tcp", "", "")
     assert found.example.milliseconds == 12
+    early = entry({**tcp, "side": "destination", "cluster": NOWHERE, "flags": "URX"}, 1.0, OWN, Templates(), 1.0)
+    assert cause(early.shape.details, early.shape.flags, early.shape.code) is SHUT_OUT, "not that its server does not answer"
 
 
 def test_garbage() -> None:
