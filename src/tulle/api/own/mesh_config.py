@@ -151,15 +151,24 @@ class FederatedTrustDomain(Ruled):
             yield Fault(("trustDomainBundle",), "found none; needed the bundle by which the endpoint is known", "Required")
 
 
+_Exports = Annotated[Many[Literal["*", ".", "~"]], Field(max_length=1)]
+
+
 class MeshConfigSpec(Schema):
     """The mesh's settings. Identities of `trustDomainAliases` count as the mesh's own.
 
     `tracePropagators` are the headers by which traces go on, in OpenTelemetry's words: `tracecontext` (W3C) always, and `b3`.
 
+    `defaultServiceExportTo` and its like say who sees what has no `exportTo` of its own: `*` everybody, as without it, `.` its
+    own namespace, `~` nobody.
+
     `meshMTLS` is for mutual TLS between proxies, `tlsDefaults` for TLS with others where a Gateway or rule says nothing else.
     """
 
     trust_domain_aliases: Annotated[Many[PreciseHostname], Field(max_length=64), UNIQUE] = ()
+    default_service_export_to: _Exports = ()
+    default_virtual_service_export_to: _Exports = ()
+    default_destination_rule_export_to: _Exports = ()
     root_namespace: Annotated[DnsLabel, Words(WORDS[DNS_LABEL])] = "tulle-system"
     outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
     default_config: ProxySettings = ProxySettings()

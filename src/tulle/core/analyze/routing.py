@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from tulle.core.analyze.inputs import workloads_known
 from tulle.core.compile.destination_rules import rules_for
 from tulle.core.compile.endpoints import instances
+from tulle.core.compile.exports import counts_for
 from tulle.core.compile.hostname import Key, entry_key, service_key
 from tulle.core.compile.mistakes import warning
-from tulle.core.compile.objects import TCP, age, destination_rules, selects, service_entries, virtual_services, visible
+from tulle.core.compile.objects import TCP, age, destination_rules, selects, service_entries, virtual_services
 from tulle.core.compile.services import service
 from tulle.core.flow import Fetch
 from tulle.kit.problem import Problem
@@ -79,7 +80,7 @@ def _others(fetch: Fetch, row: ServiceEntry, index: str, value: Any) -> Iterator
         if age(other) >= age(row):
             continue
         here, there = row.metadata.namespace, other.metadata.namespace
-        if visible(other.spec.export_to, there, here) or visible(row.spec.export_to, here, there):
+        if counts_for(fetch, other, here) or counts_for(fetch, row, there):
             yield other
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from tulle.api.gateway.shared import BackendObjectRef
 from tulle.core.compile.backend_tls import backend_tls
 from tulle.core.compile.destination_rules import policy, subset_labels
+from tulle.core.compile.exports import EXPORT_TO
 from tulle.core.compile.grants import granted, no_grant
 from tulle.core.compile.hostname import Key, full_name, shown
 from tulle.core.compile.mistakes import error, meant, no_service
-from tulle.core.compile.services import EXPORT_TO, service
 from tulle.core.compile.services import called as meant_by
+from tulle.core.compile.services import service
 from tulle.core.flow import Fetch
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.service import Protocol, Service, ServicePort

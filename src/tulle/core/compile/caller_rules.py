@@ -2,15 +2,16 @@
 
 Such a rule is for the workloads that it selects, for the callers of its namespace where that is not the Service's, or for those
 of the namespaces to which it is exported. With
-`credentialName` a rule is for those whom it selects, as in Istio, and for gateways: they alone are sent the Secret. Endpoints
-stay everybody's, but where the rule says something of places (`local_rules`).
+`credentialName` a rule is for those whom it selects, as in Istio, and for gateways: they alone are sent the Secret. Subsets
+that only such a rule defines are there for those callers, and for no others. Endpoints stay everybody's, but where the rule says
+something of places (`local_rules`).
 """
 
 from __future__ import annotations
 
 from tulle.core.compile.callers import GATEWAY, Source, caller_labels
 from tulle.core.compile.destination_rules import for_some, policy_of, rules_for, rules_of
-from tulle.core.compile.destinations import Place, places, reached
+from tulle.core.compile.destinations import Place, places_of, reached
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.objects import destination_rules, settled, workload_entries
 from tulle.core.compile.services import called, registry, service
@@ -31,7 +32,7 @@ def maybe_apart(fetch: Fetch, namespace: str) -> bool:
         target = None if rule.spec.host.startswith("*") else called(fetch, rule.spec.host, namespace)
         row = fetch(service, target) if target else None
         shared = (row.namespace,) if row else ()
-        if for_some(rule, (*shared, *common)):
+        if for_some(fetch, rule, (*shared, *common)):
             return True
     return False
 
@@ -70,7 +71,7 @@ def places_apart(fetch: Fetch, source: Source) -> tuple[Place, ...]:
         targets: tuple[Key, ...] = (target,) if target else fetch(registry, None) or ()
         for one in targets:
             if key in _own_rules(fetch, one, source) or (key in secret and key in (fetch(rules_for, one) or ())):
-                there: tuple[Place, ...] = fetch(places, one) or ()
+                there: tuple[Place, ...] = fetch(places_of, (one, source)) or ()
                 found.update(there)
     return tuple(sorted(found))
 

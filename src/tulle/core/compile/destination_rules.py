@@ -16,10 +16,11 @@ from tulle.api.istio import DestinationRule
 from tulle.api.istio.destination_rule import TrafficPolicy
 from tulle.core.compile.callers import GATEWAY, Source
 from tulle.core.compile.detection import NOTES, detecting, detection_problems
+from tulle.core.compile.exports import counts_for
 from tulle.core.compile.gateway_secrets import authorities_fault, authorities_ref, pair_fault, pair_ref
 from tulle.core.compile.hostname import Key, covers, full_name, meanings, shown, specificity
 from tulle.core.compile.mistakes import error, no_service, sorted_problems, unsaid, warning
-from tulle.core.compile.objects import age, destination_rules, secrets, settled, visible
+from tulle.core.compile.objects import age, destination_rules, secrets, settled
 from tulle.core.compile.services import called, service
 from tulle.core.compile.traffic_policies import OWN, Policy, merge, read
 from tulle.core.compile.traffic_policy_problems import unsaid_policy
@@ -46,7 +47,7 @@ def rules_for(fetch: Fetch, key: Key) -> tuple[Key, ...]:
         here = [
             rule
             for rule in rules
-            if rule.metadata.namespace == namespace and _exported(rule, "*") and rule.spec.workload_selector is None
+            if rule.metadata.namespace == namespace and counts_for(fetch, rule, "*") and rule.spec.workload_selector is None
         ]
         if here:
             best = min(specificity(_host(rule, name)) for rule in here)
@@ -59,11 +60,6 @@ def _candidates(fetch: Fetch, key: Key) -> tuple[Key, ...]:
     return *fetch.keys(destination_rules, "host", key), *fetch.keys(destination_rules, "host", "*")
 
 
-def _exported(rule: DestinationRule, namespace: str) -> bool:
-    """Whether a rule counts for the callers of a namespace ("*": of all)."""
-    return visible(rule.spec.export_to, rule.metadata.namespace, namespace)
-
-
 @table
 def rules_of_some(fetch: Fetch, key: Key) -> tuple[Key, ...]:
     """The DestinationRules for a Service that hold for some callers alone: by a selector, by their namespace, or by that to which
@@ -71,7 +67,7 @@ def rules_of_some(fetch: Fetch, key: Key) -> tuple[Key, ...]:
     """
     name, common = full_name(key), _common(fetch, key)
     found = (rule for one in _candidates(fetch, key) if (rule := fetch(destination_rules, one)))
-    some = (rule for rule in found if for_some(rule, common) and covers(_host(rule, name), name))
+    some = (rule for rule in found if for_some(fetch, rule, common) and covers(_host(rule, name), name))
     return tuple((rule.metadata.namespace, rule.metadata.name) for rule in sorted(some, key=age))
 
 
@@ -81,9 +77,9 @@ def _common(fetch: Fetch, key: Key) -> tuple[str, ...]:
     return (row.namespace if row else key[0], *settled(fetch).root_namespaces)
 
 
-def for_some(rule: DestinationRule, common: tuple[str, ...]) -> bool:
+def for_some(fetch: Fetch, rule: DestinationRule, common: tuple[str, ...]) -> bool:
     """Whether a rule counts for some callers alone."""
-    return rule.spec.workload_selector is not None or rule.metadata.namespace not in common or not _exported(rule, "*")
+    return rule.spec.workload_selector is not None or rule.metadata.namespace not in common or not counts_for(fetch, rule, "*")
 
 
 @table
@@ -96,7 +92,7 @@ def rules_of(fetch: Fetch, key: tuple[Key, Source]) -> tuple[Key, ...]:
     service_key, source = key
     name, labels = full_name(service_key), set(source.labels)
     rules = [rule for one in fetch(rules_of_some, service_key) or () if (rule := fetch(destination_rules, one))]
-    rules = [rule for rule in rules if _exported(rule, source.namespace) and _asked(rule) <= labels]
+    rules = [rule for rule in rules if counts_for(fetch, rule, source.namespace) and _asked(rule) <= labels]
     own = [rule for rule in rules if rule.metadata.namespace == source.namespace]
     steps = [[rule for rule in own if (rule.spec.workload_selector is not None) is selecting] for selecting in (True, False)]
     shared = fetch(rules_for, service_key) or ()
@@ -117,8 +113,25 @@ def _asked(rule: DestinationRule) -> set[tuple[str, str]]:
 
 
 @table
+def shared_subsets(fetch: Fetch, key: Key) -> tuple[str, ...]:
+    """The subsets of a Service that all callers have."""
+    return _subsets(fetch, fetch(rules_for, key) or ())
+
+
+@table
+def subsets_of(fetch: Fetch, key: tuple[Key, Source]) -> tuple[str, ...]:
+    """Those that some callers have, with all others'."""
+    return _subsets(fetch, fetch(rules_of, key) or ())
+
+
+def _subsets(fetch: Fetch, rules: tuple[Key, ...]) -> tuple[str, ...]:
+    rows = (row for one in rules if (row := fetch(destination_rules, one)))
+    return tuple(sorted({subset.name for row in rows for subset in row.spec.subsets}))
+
+
+@table
 def subset_labels(fetch: Fetch, key: Key) -> dict[str, dict[str, str]]:
-    """The labels of a Service's subsets, by name. A subset is there for all callers, whoever has a policy for it."""
+    """The labels of a Service's subsets, by name, whoever has them. Those that all have come before others of the same name."""
     labels: dict[str, dict[str, str]] = {}
     for rule_key in (*(fetch(rules_for, key) or ()), *(fetch(rules_of_some, key) or ())):
         rule = fetch(destination_rules, rule_key)

@@ -6,7 +6,7 @@ import msgspec
 
 from tulle.core.compile.backend_tls import backend_tls
 from tulle.core.compile.callers import ANYBODY, Source
-from tulle.core.compile.destination_rules import policy, policy_of, rules_for, rules_of, rules_of_some, subset_labels
+from tulle.core.compile.destination_rules import policy, policy_of, rules_for, rules_of, rules_of_some, shared_subsets, subsets_of
 from tulle.core.compile.endpoints import members
 from tulle.core.compile.grants import granted
 from tulle.core.compile.handshakes import mesh_mtls, tls_defaults
@@ -31,13 +31,25 @@ _NOBODY = "revoked"  # a name that no certificate has
 
 @table
 def places(fetch: Fetch, key: Key) -> tuple[Place, ...]:
-    """Every destination of a Service."""
+    """The destinations of a Service that all callers have."""
     row = fetch(service, key)
     if row is None:
         return ()
-    labels = fetch(subset_labels, key)
-    subsets = ("", *sorted(labels or ()))
+    subsets = ("", *(fetch(shared_subsets, key) or ()))
     return tuple((key, port.number, subset) for port in row.ports for subset in subsets)
+
+
+@table
+def places_of(fetch: Fetch, key: tuple[Key, Source]) -> tuple[Place, ...]:
+    """The same as some callers have them, with subsets that are theirs alone."""
+    row = fetch(service, key[0])
+    subsets = ("", *(fetch(subsets_of, key) or ()))
+    return tuple((key[0], port.number, subset) for port in (row.ports if row else ()) for subset in subsets)
+
+
+def is_private(fetch: Fetch, place: Place) -> bool:
+    """Whether only some callers have a destination, for its subset is not everybody's."""
+    return bool(place[2]) and place[2] not in (fetch(shared_subsets, place[0]) or ())
 
 
 def _proving(own: Tls | None, row: Service) -> Tls | None:

@@ -18,11 +18,12 @@ from tulle.api.gateway.shared import GROUP_NAME
 from tulle.api.istio.gateway import Server
 from tulle.core.compile.callers import ANYBODY, Source
 from tulle.core.compile.client_certificates import shown
+from tulle.core.compile.exports import counts_for
 from tulle.core.compile.gateways import Bound, bound, section_names, section_of
 from tulle.core.compile.hostname import Key, full_name, meet, service_key, specificity
 from tulle.core.compile.http_routes import Ranked, at_listener, in_order, rerouted
 from tulle.core.compile.kinds import RULES
-from tulle.core.compile.objects import ROUTES, age, istio_gateways, virtual_services, visible, workload_entries
+from tulle.core.compile.objects import ROUTES, age, istio_gateways, virtual_services, workload_entries
 from tulle.core.compile.parents import attachments_of, hostnames
 from tulle.core.compile.places import places
 from tulle.core.compile.routes import reachable
@@ -95,7 +96,7 @@ def virtual_service_hosts(fetch: Fetch, key: tuple[Key, Key, int, str]) -> tuple
     """The hosts of a VirtualService on a Gateway's server (by its index), for a gateway workload in the namespace `viewer`."""
     name, gateway_name, index, viewer = key
     row, gateway = fetch(virtual_services, name), fetch(istio_gateways, gateway_name)
-    if row is None or gateway is None or not row.spec.http or not visible(row.spec.export_to, name[0], viewer):
+    if row is None or gateway is None or not row.spec.http or not counts_for(fetch, row, viewer):
         return ()
     return tuple(served_hosts(gateway.spec.servers[index], gateway_name[0], name[0], row.spec.hosts))
 

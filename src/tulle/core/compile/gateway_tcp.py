@@ -15,11 +15,12 @@ from tulle.api.gateway.shared import GROUP_NAME
 from tulle.core.compile import backends
 from tulle.core.compile.callers import ANYBODY, Source
 from tulle.core.compile.client_certificates import shown_to
+from tulle.core.compile.exports import counts_for
 from tulle.core.compile.gateway_hosts import gateway_source, served_hosts
 from tulle.core.compile.gateways import ANY_NAME, Bytes, Served, section_names, served
 from tulle.core.compile.hostname import Key, meet, specificity, tells_tls
 from tulle.core.compile.network_gateways import passed_on
-from tulle.core.compile.objects import ROUTES, age, istio_gateways, virtual_services, visible
+from tulle.core.compile.objects import ROUTES, age, istio_gateways, virtual_services
 from tulle.core.compile.parents import attachments_of, hostnames
 from tulle.core.compile.places import places
 from tulle.core.compile.tcp_routes import carried, virtual_service_tcp_routes
@@ -153,7 +154,7 @@ def _virtual_services(fetch: Fetch, one: Bytes, workload: Key) -> Iterator[TcpRo
     for row in sorted(fetch.rows(virtual_services, "gateway", one.bound.gateway), key=age):
         key = (row.metadata.namespace, row.metadata.name)
         hosts = tuple(served_hosts(server, one.bound.gateway[0], key[0], row.spec.hosts))
-        if not hosts or not visible(row.spec.export_to, key[0], workload[0]):
+        if not hosts or not counts_for(fetch, row, workload[0]):
             continue
         made = fetch(virtual_service_tcp_routes, (key, one.bound.gateway, server.port.number, source))
         for route in made.routes if made else ():

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 
 from tulle.api.istio import VirtualService
 from tulle.core.compile.callers import ANYBODY, Source
+from tulle.core.compile.exports import counts_for, exports
 from tulle.core.compile.hostname import Key, covers, full_name, is_address, meanings, short_names, specificity
 from tulle.core.compile.http_routes import Ranked, at_listener, in_order
 from tulle.core.compile.kinds import RULES
-from tulle.core.compile.objects import MESH, ROUTES, age, in_mesh, parent_key, virtual_services, visible
+from tulle.core.compile.objects import MESH, ROUTES, age, in_mesh, parent_key, virtual_services
 from tulle.core.compile.objects import Route as RouteObject
 from tulle.core.compile.routes import reachable
 from tulle.core.compile.services import service
@@ -82,7 +83,7 @@ def differs(fetch: Fetch, key: Key) -> bool:
     if any(one[0] != key[0] for kind in RULES for one in fetch.keys(ROUTES[kind], "parent", ("", "Service", *key))):
         return True
     rows = [*_virtual_services(fetch, key)]
-    if any(row.spec.export_to not in ((), ("*",)) for row in rows):
+    if any(exports(fetch, row) not in ((), ("*",)) for row in rows):
         return True
     return any(one.source_namespace for row in rows for one in matches_of(fetch, row))
 
@@ -146,14 +147,14 @@ def _names_port(row: RouteObject, key: Key, number: int) -> bool:
 def chosen_virtual_service(fetch: Fetch, key: tuple[Key, str]) -> Key | None:
     """The VirtualService that a namespace's sidecars follow for a Service: by the most specific host, then the oldest."""
     service_key, viewer = key
-    seen = [row for row in _virtual_services(fetch, service_key) if seen_by(row, viewer)]
+    seen = [row for row in _virtual_services(fetch, service_key) if seen_by(fetch, row, viewer)]
     first = min(seen, key=lambda row: (best_host(row, service_key), age(row)), default=None)
     return (first.metadata.namespace, first.metadata.name) if first else None
 
 
-def seen_by(row: VirtualService, viewer: str) -> bool:
+def seen_by(fetch: Fetch, row: VirtualService, viewer: str) -> bool:
     """Whether a VirtualService counts for the callers of a namespace ("": of any)."""
-    return not viewer or visible(row.spec.export_to, row.metadata.namespace, viewer)
+    return not viewer or counts_for(fetch, row, viewer)
 
 
 def _virtual_services(fetch: Fetch, key: Key) -> Iterator[VirtualService]:

@@ -20,7 +20,7 @@ from tulle.core.compile.caller_rules import destination_apart, own_source, place
 from tulle.core.compile.callers import GATEWAY, Source, caller_labels, callers_apart
 from tulle.core.compile.client_certificates import own_destination, own_endpoints, own_places, own_secrets
 from tulle.core.compile.counters import costs, limited, route_costs, route_limited
-from tulle.core.compile.destinations import Place, destination, gateway_destination, places
+from tulle.core.compile.destinations import Place, destination, gateway_destination, is_private, places
 from tulle.core.compile.egress import egress_tables
 from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.gateway_hosts import gateway_hosts, gateway_virtual_host
@@ -312,10 +312,12 @@ def _rules(fetch: Fetch, source: Source) -> tuple[Part, ...]:
     who = (source.namespace, labels_digest(source.labels))
     apart: tuple[Place, ...] = _seen_of(fetch, source.namespace, fetch(places_apart, source) or ())
     if GATEWAY not in source.labels and is_narrow(fetch, source):
-        seen: frozenset[Place] = frozenset(_seen(fetch, source))
-        apart = tuple(place for place in apart if place in seen)
+        seen = {place[:2] for place in _seen(fetch, source)}
+        apart = tuple(place for place in apart if place[:2] in seen)
+    near = fetch(local_places_of, source) or ()
     return (
         *((destination_apart, (place, source)) for place in apart),
+        *((endpoints, place) for place in apart if is_private(fetch, place) and place not in near),
         # Secrets are in this layer and in no other: no other proxy can ask for them.
         *((gateway_secret, (who, ref)) for ref in fetch(secrets_apart, source) or ()),
     )

@@ -8,10 +8,10 @@ from __future__ import annotations
 from tulle.core.compile.caller_rules import own_source, places_apart
 from tulle.core.compile.callers import Source
 from tulle.core.compile.destination_rules import policy_of
-from tulle.core.compile.destinations import Place
+from tulle.core.compile.destinations import Place, is_private
 from tulle.core.compile.endpoints import locality_of, network_of
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.localities import Standpoint, from_there, localities
+from tulle.core.compile.localities import Standpoint, from_there, is_local, localities
 from tulle.core.compile.objects import REGION, SUBZONE, ZONE, workload_entries
 from tulle.core.compile.workload_notes import labels_of
 from tulle.core.flow import Fetch, table
@@ -28,7 +28,14 @@ def _own(fetch: Fetch, place: Place, source: Source) -> Localities | None:
 def local_places_of(fetch: Fetch, source: Source) -> tuple[Place, ...]:
     """The destinations whose endpoints callers see otherwise than everybody at their place."""
     apart = fetch(places_apart, source) or ()
-    return tuple(place for place in apart if _own(fetch, place, source) != fetch(localities, place))
+    return tuple(place for place in apart if _differs(fetch, place, source))
+
+
+def _differs(fetch: Fetch, place: Place, source: Source) -> bool:
+    own = _own(fetch, place, source)
+    if is_private(fetch, place):  # nobody else has endpoints for it
+        return own is not None or is_local(fetch, place)
+    return own != fetch(localities, place)
 
 
 @table

@@ -104,7 +104,7 @@ def chosen_tcp_rules(fetch: Fetch, key: tuple[Key, str]) -> Key | None:
     """The VirtualService whose rules for connections the sidecars of a namespace follow for a Service."""
     service_key, viewer = key
     rows = [row for one in _candidates(fetch, service_key) if (row := fetch(virtual_services, one))]
-    seen = [(best, age(row), row) for row in rows if seen_by(row, viewer) and (best := best_host(row, service_key))]
+    seen = [(best, age(row), row) for row in rows if seen_by(fetch, row, viewer) and (best := best_host(row, service_key))]
     if not seen:
         return None
     row = min(seen, key=lambda one: one[:2])[2]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from tulle.api.istio import ServiceEntry
 from tulle.api.istio.entries import ServiceEntryPort
+from tulle.core.compile.exports import exports
 from tulle.core.compile.hostname import Key, entry_key, full_name, is_address, tells_tls
 from tulle.core.compile.mistakes import no_server_name, not_yet, sorted_problems, warning
 from tulle.core.compile.objects import age, network_of, service_entries, services
@@ -93,7 +94,7 @@ def entry_service(fetch: Fetch, key: Key) -> Service | None:
         external=first.spec.location == "MESH_EXTERNAL",
         resolution=resolution,
         networks=tuple(one for one in own if one != given),
-        export_to=tuple(first.spec.export_to),
+        export_to=exports(fetch, first),
         subject_alt_names=tuple(first.spec.subject_alt_names),
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from tulle.api.istio.hosts import export_to_faults
 from tulle.api.kubernetes import Service as ServiceObject
 from tulle.api.kubernetes import ServicePort as PortObject
+from tulle.core.compile.exports import EXPORT_TO, exports, said_exports
 from tulle.core.compile.hostname import Key, full_name, is_address, meanings
 from tulle.core.compile.mistakes import error, not_yet, sorted_problems, unsaid, warning
 from tulle.core.compile.objects import age, service_entries, services
@@ -37,7 +38,6 @@ _PROTOCOLS = {
     "redis": Protocol.TCP,
 }
 
-EXPORT_TO = "networking.istio.io/exportTo"
 
 # Fields that are acted on, or of which `_outside` speaks.
 _SAID = (
@@ -91,12 +91,7 @@ def service(fetch: Fetch, key: Key) -> Service | None:
     own = [one for one in _claimed(row) if fetch(address_owner, one) == key]
     address, address6 = (next((one for one in own if (":" in one) is six), "") for six in (False, True))
     ports, udp = _ports(row), _ports(row, "UDP")
-    return Service(full_name(key), key[1], key[0], address, ports, export_to=_exports(row), address6=address6, udp=udp)
-
-
-def _exports(row: ServiceObject) -> tuple[str, ...]:
-    said = row.metadata.annotations.get(EXPORT_TO, "")
-    return tuple(word for part in said.split(",") if (word := part.strip()))
+    return Service(full_name(key), key[1], key[0], address, ports, export_to=exports(fetch, row), address6=address6, udp=udp)
 
 
 def called(fetch: Fetch, host: str, namespace: str) -> Key | None:
@@ -149,7 +144,7 @@ def service_problems(fetch: Fetch, key: Key) -> tuple[Problem, ...]:
 def _problems(fetch: Fetch, key: Key, row: ServiceObject) -> Iterator[Problem]:
     yield from unsaid(row.ref, row.spec, "spec", _SAID)
     yield from _outside(row)
-    for fault in export_to_faults(_exports(row)):
+    for fault in export_to_faults(said_exports(row)):
         yield error(row.ref, f"metadata.annotations[{EXPORT_TO}]", "BadAnnotation", fault.message)
     if row.spec.session_affinity != "None":
         yield not_yet(row.ref, "spec.sessionAffinity")

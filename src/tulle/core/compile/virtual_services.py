@@ -16,10 +16,11 @@ from tulle.api.istio import VirtualService
 from tulle.api.istio.virtual_service import HTTPMatchRequest
 from tulle.api.istio.virtual_service import HTTPRoute as Rule
 from tulle.core.compile.callers import Source
+from tulle.core.compile.exports import counts_for
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.matches import both
 from tulle.core.compile.mistakes import error, meant, sorted_problems, unsaid, warning
-from tulle.core.compile.objects import MESH, gateway_key, virtual_services, visible
+from tulle.core.compile.objects import MESH, gateway_key, virtual_services
 from tulle.core.compile.pauses import paced, pause_problems
 from tulle.core.compile.routes import Routes, reachable
 from tulle.core.compile.virtual_service_actions import Action, text_match
@@ -120,7 +121,7 @@ def _delegate(fetch: Fetch, row: VirtualService, rule: Rule, path: str) -> Virtu
     key = (rule.delegate.namespace or row.metadata.namespace, rule.delegate.name)
     at = f"{path}.delegate.name"
     found = fetch(virtual_services, key)
-    if found is None or not visible(found.spec.export_to, key[0], row.metadata.namespace):
+    if found is None or not counts_for(fetch, found, row.metadata.namespace):
         near = "" if found else meant(key[1], (other for space, other in fetch.keys(virtual_services) if space == key[0]))
         hidden = " that is exported to this namespace" if found else ""
         return error(row.ref, at, "DelegateNotFound", f"no VirtualService {key[1]} in namespace {key[0]}{hidden}{near}")

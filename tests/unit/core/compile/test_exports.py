@@ -10,7 +10,7 @@ from tests.support.statuses import condition, written
 from tests.unit.core.compile.mesh import Mesh, entry, obj, service
 from tulle.api.object import Object
 from tulle.core import type_urls
-from tulle.core.compile.services import EXPORT_TO
+from tulle.core.compile.exports import EXPORT_TO
 from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
 
 TYPES = (type_urls.CLUSTER, type_urls.ENDPOINT, type_urls.LISTENER, type_urls.VIRTUAL_HOST, type_urls.NAME)
@@ -182,3 +182,53 @@ def test_words_that_name_no_namespace(mesh: Mesh) -> None:
     mesh.apply([private("*.other")])
     assert [(one.reason, one.path) for one in mesh.problems()] == [("BadAnnotation", f"metadata.annotations[{EXPORT_TO}]")]
     assert knows(mesh, OTHER) == set()
+
+
+CART, SUBSET = (f"outbound|9080|{subset}|cart.shop.svc.cluster.local" for subset in ("", "v1"))
+SEEN = {"Service": "clusters", "VirtualService": "routes", "DestinationRule": "rules"}
+
+
+@pytest.mark.parametrize("kind", SEEN)
+@pytest.mark.parametrize("default", [".", "~", "*"])
+def test_what_says_nothing_is_exported_as_the_mesh_says(mesh: Mesh, kind: str, default: str) -> None:
+    """Broken: a mesh in which namespaces are to share nothing unasked would show all to all, or hide what says `*`."""
+    field = f"default{kind}ExportTo"
+    config = {"apiVersion": "tulle.dev/v1alpha1", "kind": "MeshConfig", "metadata": {"name": "mesh"}, "spec": {field: [default]}}
+    cart = service("cart", "shop", address="240.240.0.9", ports=({"port": 9080, "name": "http"},))
+    pool = {"connectionPool": {"tcp": {"maxConnections": 7}}}
+    subsets = [{"name": "v1", "labels": {"app": "cart"}}]
+
+    def rules(*exported: str) -> list[Object]:
+        said = {"exportTo": list(exported)} if exported else {}
+        redirect = [{"redirect": {"uri": "/told"}}]
+        return [
+            istio("VirtualService", "cart", "shop", hosts=["cart"], http=redirect, **said),
+            istio("DestinationRule", "cart", "shop", host="cart", trafficPolicy=pool, subsets=subsets, **said),
+        ]
+
+    def told(proxy: str) -> dict[str, bool]:
+        resources = {
+            (type_url, name): one.value
+            for layer in mesh.pipeline.layers(proxy)
+            for type_url in TYPES
+            for name, one in mesh.pipeline.table(layer, type_url).items()
+        }
+        cluster = cluster_pb2.Cluster.FromString(resources.get((type_urls.CLUSTER, CART), b""))
+        hosts = [value for (_url, name), value in resources.items() if "/cart.shop" in name]
+        return {
+            "clusters": (type_urls.CLUSTER, CART) in resources,
+            "routes": any(b"/told" in value for value in hosts),
+            "rules": cluster.circuit_breakers.thresholds[0].max_connections.value == 7 if cluster.name else False,
+            "subset": {(type_urls.CLUSTER, SUBSET), (type_urls.ENDPOINT, SUBSET)} <= resources.keys(),
+        }
+
+    mesh.apply([cart, *rules(), obj(config)])
+    here, there = told(HERE), told(OTHER)
+    assert here[SEEN[kind]] is (default != "~")
+    assert there[SEEN[kind]] is (default == "*")
+    if kind == "DestinationRule":
+        assert (here["subset"], there["subset"]) == (default != "~", default == "*"), "whose rule it is, his is the subset"
+    elif kind == "VirtualService":
+        assert there["subset"], "only what the field is for"
+    mesh.apply([cart if kind != "Service" else private("*", ports=({"port": 9080, "name": "http"},)), *rules("*"), obj(config)])
+    assert told(OTHER)[SEEN[kind]], "an object's own word counts"
