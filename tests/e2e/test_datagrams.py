@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -10,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from tests.e2e.test_protocols import PYTHON, SPOKEN, call
-from tests.support.mesh import Mesh, assert_shares
+from tests.support.gateways import Gateways, object_
+from tests.support.mesh import Mesh, assert_shares, free_port
 from tests.support.serving import serving
+from tests.support.spoken import datagrams
 from tulle.core.networks import VIRTUAL, inside
 
 # The number of DNS, which capture takes for itself wherever else it leads; an ordinary user may not bind it.
@@ -56,7 +59,7 @@ def heard(mesh: Mesh, clients: int) -> Counter[str]:
     return Counter(call(mesh, "datagrams", "line", "53", str(clients)))
 
 
-def test_shares_of_clients(mesh: Mesh) -> None:
+def test_shares_of_clients(mesh: Mesh, gateways: Gateways) -> None:
     """Broken: a virtual IP is silent to UDP, takes it for DNS, or goes on with shares, or an instance, that are past."""
     mesh.kubectl("apply", "-f", "-", stdin="".join(ONE_VERSION.format(version=one, bound=BOUND) for one in ("v1", "v2")))
     with ExitStack() as over:
@@ -77,6 +80,14 @@ def test_shares_of_clients(mesh: Mesh) -> None:
         two.close()
         mesh.synced()
         assert heard(mesh, 40) == {"v1": 40}, "nobody is sent to the one that is gone"
+        outside = free_port()
+        listening = [{"name": "udp", "port": outside, "protocol": "UDP"}]
+        line = {"parentRefs": [{"name": "datagrams"}], "rules": [{"backendRefs": [{"name": "line", "port": 53}]}]}
+        gateways.apply(
+            object_("Gateway", "datagrams", {"gatewayClassName": "tulle", "listeners": listening}),
+            object_("UDPRoute", "through", line),
+        )
+        assert asyncio.run(datagrams("127.0.0.1", outside, 10)) == {"v1": 10}, "from outside, through a gateway"
 
 
 def test_a_port_that_a_service_does_not_have(mesh: Mesh) -> None:

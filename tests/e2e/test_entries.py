@@ -127,6 +127,30 @@ def test_static(world: World) -> None:
     assert "Could not resolve" in world.curl("http://static.example.com/").err
 
 
+SLICE = """
+apiVersion: v1
+kind: Service
+metadata: {{name: by-hand}}
+spec: {{ports: [{{name: http, port: 80}}, {{name: tcp-echo, port: 7}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: by-hand-1, labels: {{kubernetes.io/service-name: by-hand}}}}
+addressType: IPv4
+ports: [{{name: http, port: {http}}}, {{name: tcp-echo, port: {tcp}}}]
+endpoints:
+- {{addresses: [{host}]}}
+- {{addresses: [192.0.2.1], conditions: {{ready: false}}}}
+"""
+
+
+def test_endpoints_by_hand(world: World) -> None:
+    """Broken: a Service whose endpoints somebody writes himself would answer nobody, or send calls to one that is not ready."""
+    with world.applied(SLICE.format(http=world.servers.http, tcp=world.servers.tcp, host=world.host)):
+        assert {world.told("http://by-hand/a")["host"] for _ in range(4)} == {"by-hand"}
+        assert world.speak("by-hand", 7) == "outside hello"
+
+
 def test_dns(world: World) -> None:
     """The proxy asks the world's DNS for a host of which the application gets a virtual address; routes hold for it."""
     port = f"{{number: 80, name: http, protocol: HTTP, targetPort: {world.servers.http}}}"
@@ -363,6 +387,12 @@ kind: PeerAuthentication
 metadata: {{name: details}}
 spec: {{selector: {{matchLabels: {{app: details}}}}, mtls: {{mode: PERMISSIVE}}}}
 """
+KNOWN = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: known}
+spec: {selector: {matchLabels: {app: details}}, rules: [{from: [{source: {principals: ["*"]}}]}]}
+"""
 LISTENING = (
     "import sys; sys.exit(not any(x.split()[1].endswith(':244C') and x.split()[3] == '0A' for x in open('/proc/net/tcp')))"
 )
@@ -421,6 +451,10 @@ def test_addresses_of_a_sidecars_own(world: World) -> None:
         at = ("--cacert", str(world.roots), "--connect-to", f"::{details}:9443")
         ended = world.curl(*at, "https://edge.example.com/details/0")
         assert "200" in ended.out.partition("\n")[0], ended.text
+        with world.applied(KNOWN):
+            # Whom the application's own TLS lets in has no identity of the mesh, though he comes from a workload.
+            assert "403" in world.curl(*at, "https://edge.example.com/details/0").out.partition("\n")[0]
+            assert "HTTP/1.1 200" in world.curl("http://details:9080/details/0").out
     assert world.curl("-H", "Host: reviews", "http://127.0.0.1:15100/reviews/0").code == 7
 
 

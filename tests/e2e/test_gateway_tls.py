@@ -125,8 +125,18 @@ def test_a_client_without_a_certificate_is_refused(gateways: Gateways, tmp_path:
                 handshake(port, "shop.example", context(client=client))
 
 
+def pair(folder: Path, data: tuple[bytes, bytes]) -> list[str]:
+    """A certificate and its key, as curl wants them."""
+    files = folder / "curl.crt", folder / "curl.key"
+    for file, content in zip(files, data, strict=True):
+        file.write_bytes(content)
+    return ["--cert", str(files[0]), "--key", str(files[1])]
+
+
 def test_what_a_server_asks_of_its_clients(gateways: Gateways, tmp_path: Path) -> None:
-    """A version that is not to be spoken would be, with either API; who has no certificate would be kept out, or let in."""
+    """A version that is not to be spoken would be, with either API; who has no certificate would be kept out, or let in;
+    a client of a foreign authority would be taken for the workload that its certificate names.
+    """
     optional, redirect, api = free_port(), free_port(), free_port()
     server = pem(ROOTS.server("shop.example", "pay.example"))
     strict = {"cipherSuites": ["ECDHE-ECDSA-AES256-GCM-SHA384"], "ecdhCurves": ["P-256"]}
@@ -173,6 +183,17 @@ def test_what_a_server_asks_of_its_clients(gateways: Gateways, tmp_path: Path) -
             handshake(api, "pay.example", context(client=client))
     at = ["-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", "--connect-to", f"::127.0.0.1:{redirect}"]
     assert curl(*at, "http://shop.example/productpage?a=b") == "301 https://shop.example/productpage?a=b"
+    claims = [*pair(tmp_path, ROOTS.leaf("spiffe://cluster.local/ns/default/sa/curl")), "--connect-to", f"::127.0.0.1:{api}"]
+    asks = ["-k", "-o", "/dev/null", "-w", "%{http_code}", *claims, "https://pay.example/productpage"]
+    assert curl(*asks) == "200"
+    workloads = {
+        "selector": {"matchLabels": {"istio": "ingressgateway"}},
+        "rules": [{"from": [{"source": {"principals": ["*"]}}]}],
+    }
+    policy = object_("AuthorizationPolicy", "workloads", workloads, "security.istio.io")
+    policy["metadata"]["namespace"] = "tulle-system"
+    gateways.apply(policy)
+    assert curl(*asks) == "403", "a certificate of somebody else's authority is no identity of the mesh, whatever it says"
 
 
 def test_a_listener_set_adds_to_a_gateway(gateways: Gateways) -> None:
