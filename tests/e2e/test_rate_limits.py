@@ -180,3 +180,13 @@ def test_a_route_of_the_mesh(limits: Limits, mesh: Mesh) -> None:
         assert limits.asks(RATINGS, 9) == {"200": 9}
     finally:
         mesh.kubectl("delete", "httproute", "ratings", "--ignore-not-found")
+
+
+def test_connections(limits: Limits, mesh: Mesh) -> None:
+    """Broken: connections would not be counted, or those that stand would end with a new limit."""
+    at = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "demo"}
+    limits.apply(at, {"unit": "Connections", "limit": 4, "window": "1h"})
+    seen = Counter(fetch(f"{mesh.base}/productpage")[0].status for _ in range(7))
+    assert seen == {200: 4, 0: 3}
+    limits.apply(at, {"unit": "Connections", "limit": 1000}, {"unit": "ConcurrentConnections", "limit": 3})
+    assert Counter(reply.status for reply in fetch(f"{mesh.base}/static/bookinfo.css", 3, parallel=1)) == {200: 3}

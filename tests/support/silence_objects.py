@@ -348,7 +348,15 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             {"scope": "global", "precision": "exact", "onFailure": "deny", "key": {"type": "Identity"}},
         )
     ]
-    + [{"selector": {"matchLabels": {"app": "reviews"}}, "rules": [{"limit": 10}]}],
+    + [{"selector": {"matchLabels": {"app": "reviews"}}, "rules": [{"limit": 10}]}]
+    + [
+        {"targetRefs": [{"kind": "Service", "name": "reviews"}], "rules": [rule]}
+        for rule in (
+            {"unit": "Connections", "limit": 9, "window": "1m", "burst": 3},
+            {"unit": "ConcurrentConnections", "limit": 9, "scope": "global"},
+            {"unit": "Bytes", "limit": 90_000},
+        )
+    ],
     "MeshConfig": [
         {"extensionProviders": [{"name": "a", kind: {"service": "gate.default", "port": 9000, **more}}]}
         for kind, more in (

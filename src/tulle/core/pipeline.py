@@ -19,7 +19,16 @@ from tulle.core.analyze.inputs import feed
 from tulle.core.compile import Settings
 from tulle.core.compile.caller_rules import destination_apart
 from tulle.core.compile.client_certificates import own_destination, own_endpoints
-from tulle.core.compile.counters import costs, exact_limits, limited, route_costs, route_limited, shared_limits, shares
+from tulle.core.compile.counters import (
+    connection_limited,
+    costs,
+    exact_limits,
+    limited,
+    route_costs,
+    route_limited,
+    shared_limits,
+    shares,
+)
 from tulle.core.compile.destinations import destination, gateway_destination
 from tulle.core.compile.endpoints import endpoints
 from tulle.core.compile.federation import Federated, federated, trust_domains
@@ -46,6 +55,7 @@ from tulle.core.compile.workloads import workload
 from tulle.core.encoded import Encoded, Published, encode_json
 from tulle.core.envoy.authorization import encode_authorization
 from tulle.core.envoy.clusters import encode_cluster, encode_workload_clusters
+from tulle.core.envoy.connection_limits import encode_connection_limited
 from tulle.core.envoy.datagrams import encode_outbound_udp
 from tulle.core.envoy.endpoints import encode_endpoints
 from tulle.core.envoy.listeners import encode_outbound, encode_outbound_six, encode_workload
@@ -139,6 +149,7 @@ _ENCODED: Mapping[Table[Any, Any], Table[Any, Resources]] = {
         (authorization, lambda _key, row: encode_authorization(row)),
         (unguarded, lambda _key, row: encode_authorization(row)),
         (limited, lambda _key, row: encode_limited(row)),
+        (connection_limited, lambda _key, row: encode_connection_limited(row)),
         (costs, lambda _key, row: encode_costs(row)),
         (route_costs, lambda _key, row: encode_costs(row)),
         (route_limited, lambda _key, row: encode_route_limited(row)),

@@ -30,6 +30,7 @@ from tulle.api.values import (
 
 GATEWAY_API = "gateway.networking.k8s.io"
 LONGEST_WINDOW = 24 * 3600  # seconds
+LEAST_BYTES = 1024  # in a second
 
 # What a limit can be for, and whether a part of it has a name (a Service's port, a Gateway's listener, a route's rule).
 TARGETS = {
@@ -177,6 +178,9 @@ class Refusal(Ruled):
 class Rule(Ruled):
     """`limit` units in each `window` for each key; up to `burst` more at once. With `shadow` it counts and refuses nothing.
 
+    `unit` Connections is those that begin, ConcurrentConnections those there are at once (without a window), Bytes what they
+    carry in each direction: more is held up, not refused.
+
     `scope` local counts in each proxy by itself, global over all replicas: by `shares` of the limit that are weighted anew about
     every second, or `exact`, which asks a service for each request. `onFailure` is what `exact` does while that is away.
     """
@@ -184,7 +188,7 @@ class Rule(Ruled):
     name: SectionName | None = None
     match: Annotated[Many[Match], Field(max_length=64)] = ()
     key: Key | None = None
-    unit: Defaulted[Literal["Requests", "Bytes", "Connections"]] = "Requests"
+    unit: Defaulted[Literal["Requests", "Bytes", "Connections", "ConcurrentConnections"]] = "Requests"
     limit: Limit
     window: Defaulted[Duration] = "1s"
     burst: UInt32 = 0
@@ -214,13 +218,29 @@ class Rule(Ruled):
         yield from self._override_faults()
 
     def _connection_faults(self) -> Iterator[Fault]:
-        """Bytes and connections are counted where there are no requests."""
-        if self.match and any(one.methods or one.path or one.headers or one.claims for one in self.match):
-            yield Fault(("match",), f"found parts of a request with the unit {self.unit}; needed sources alone", "OneOf")
-        if self.key is not None and self.key.type not in ("Identity", "SourceIP"):
-            yield Fault(("key", "type"), f"found {self.key.type} with the unit {self.unit}; needed Identity or SourceIP", "OneOf")
+        """Connections and bytes are counted before anything is known of who makes them, and get no answer."""
+        why = (
+            f"with the unit {self.unit}; needed none: connections are counted before anybody has said who he is, or what he wants"
+        )
+        for field, value in (("match", self.match), ("key", self.key)):
+            if value:
+                yield Fault((field,), f"found it {why}", "OneOf")
         if "refusal" in self.model_fields_set:
             yield Fault(("refusal",), f"found it with the unit {self.unit}; needed none: a connection gets no answer", "OneOf")
+        if self.shadow:
+            yield Fault(("shadow",), f"found true with the unit {self.unit}; needed false: proxies cannot only count it", "OneOf")
+        if self.precision == "exact":
+            yield Fault(("precision",), f"found exact with the unit {self.unit}; needed shares, an even split of it", "OneOf")
+        if self.unit == "Connections":
+            return
+        if self.burst:
+            yield Fault(("burst",), f"found {self.burst} with the unit {self.unit}; needed none", "OneOf")
+        if self.unit == "ConcurrentConnections" and self.window != type(self).model_fields["window"].default:
+            message = f"found {self.window} with the unit ConcurrentConnections; needed none: what is there at once is counted"
+            yield Fault(("window",), message, "OneOf")
+        if self.unit == "Bytes" and self.limit / seconds(self.window) < LEAST_BYTES:
+            message = f"found {self.limit} in {self.window}; needed at least {LEAST_BYTES} a second, the least that proxies count"
+            yield Fault(("limit",), message, "OutOfRange")
 
     def _override_faults(self) -> Iterator[Fault]:
         seen: set[str] = set()

@@ -23,6 +23,8 @@ from tulle.core.model.gateway import GatewayChain, GatewayListener
 from tulle.core.model.rate_limit import (
     NO_ROUTES,
     ROUTES,
+    ConnectionCounter,
+    ConnectionLimited,
     Costs,
     Counter,
     Counting,
@@ -118,6 +120,23 @@ def requests_at(fetch: Fetch, key: Key, place: str) -> tuple[Limit, ...]:
     return tuple(limit for limit in here.values() if limit.unit is Unit.REQUESTS)
 
 
+def connections_at(fetch: Fetch, key: Key, place: str) -> tuple[ConnectionCounter, ...]:
+    """What counts connections at a place of a workload."""
+    found = fetch(limits_at, key) or {}
+    here = {limit.id: limit for limit in (*found.get(EVERYWHERE, ()), *found.get(place, ()))}
+    return tuple(ConnectionCounter(one.id, one.unit) for one in here.values() if one.unit is not Unit.REQUESTS)
+
+
+@table
+def connection_limited(fetch: Fetch, key: Key) -> ConnectionLimited | None:
+    """The limits of a workload's connections."""
+    here = {one.id: one for limits in (fetch(limits_at, key) or {}).values() for one in limits if one.unit is not Unit.REQUESTS}
+    if not here:
+        return None
+    shared = (one for one in here.values() if one.counting is Counting.SHARED)
+    return ConnectionLimited(tuple(here.values()), {one.id: len(_members(fetch, one)) for one in shared})
+
+
 def counter(fetch: Fetch, key: Key, place: str) -> Counter | None:
     """What counts requests at a place of a workload; None where nothing does."""
     limits = requests_at(fetch, key, place)
@@ -201,8 +220,8 @@ def shared_by(fetch: Fetch, key: Key) -> tuple[str, ...]:
 
 @table
 def shared_limits(fetch: Fetch, _key: None) -> tuple[SharedLimit, ...]:
-    """All limits that proxies share, with these."""
-    found = [one for one in _all(fetch) if one.counting is Counting.SHARED]
+    """All limits of requests that proxies share, with these."""
+    found = [one for one in _all(fetch) if one.counting is Counting.SHARED and one.unit is Unit.REQUESTS]
     return tuple(SharedLimit(one, proxies) for one in found if (proxies := fetch(members_of, one.id)))
 
 
@@ -221,10 +240,11 @@ def counted_listeners(fetch: Fetch, key: Key, listeners: Iterable[GatewayListene
     """The listeners of a gateway workload with what counts in each chain."""
     for listener in listeners:
         chains = tuple(_chain(fetch, key, listener.port, chain) for chain in listener.chains)
-        yield msgspec.structs.replace(listener, chains=chains)
+        rest = connections_at(fetch, key, place_name(listener.port)) if listener.routes else ()
+        yield msgspec.structs.replace(listener, chains=chains, connections=rest)
 
 
 def _chain(fetch: Fetch, key: Key, port: int, chain: GatewayChain) -> GatewayChain:
-    if chain.table is None:
-        return chain
-    return msgspec.structs.replace(chain, counter=counter(fetch, key, place_name(port, chain.table.section)))
+    place = place_name(port, chain.table.section if chain.table else "")
+    requests = counter(fetch, key, place) if chain.table else None
+    return msgspec.structs.replace(chain, counter=requests, connections=connections_at(fetch, key, place))

@@ -19,7 +19,7 @@ from typing import Any
 from tulle.core.compile.caller_rules import destination_apart, own_source, places_apart, secrets_apart, sources_apart
 from tulle.core.compile.callers import GATEWAY, Source, caller_labels, callers_apart
 from tulle.core.compile.client_certificates import own_destination, own_endpoints, own_places, own_secrets
-from tulle.core.compile.counters import costs, limited, route_costs, route_limited
+from tulle.core.compile.counters import connection_limited, costs, limited, route_costs, route_limited
 from tulle.core.compile.destinations import Place, destination, gateway_destination, is_private, places
 from tulle.core.compile.egress import egress_tables
 from tulle.core.compile.endpoints import endpoints
@@ -376,6 +376,7 @@ def _workload(fetch: Fetch, key: Key) -> tuple[Part, ...]:
     parts += ((authorization, (key, guard)) for guard in (row.guards if row else ()) if asks(fetch, key, guard))
     for one in row.counters if row else ():
         parts += ((limited, (key, one.name)), *(((costs, (key, one.name)),) if one.shared else ()))
+    parts += ((connection_limited, key),) if fetch(connection_limited, key) else ()
     if row and row.is_gateway and row.limits.counted:
         parts += ((route_limited, key), (route_costs, key))
     narrow, hidden = fetch(scope, key), fetch(hidden_from, key[0]) or frozenset()

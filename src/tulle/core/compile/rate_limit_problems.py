@@ -9,7 +9,7 @@ from tulle.api.own.rate_limit import Rule, TargetRef
 from tulle.core.compile.counters import members_of
 from tulle.core.compile.endpoints import selected
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.mistakes import info, not_yet, sorted_problems, warning
+from tulle.core.compile.mistakes import info, sorted_problems, warning
 from tulle.core.compile.objects import ROUTES, gateways, rate_limits, services, workload_entries
 from tulle.core.compile.places import places
 from tulle.core.compile.rate_limits import GATEWAY, SERVICE, counting, limits_of
@@ -79,8 +79,9 @@ def _rule(fetch: Fetch, key: Key, row: RateLimit, rule: Rule, index: int) -> Ite
     if rule.key is not None and rule.key.type == KeyKind.ROUTE.value and not routed:
         message = "found Route where workloads are called, which is one route to them; needed another key, or a Gateway or route"
         yield warning(row.ref, f"{path}.key.type", "NotCounted", f"{message}: there is one bucket for all")
-    if rule.unit != Unit.REQUESTS.value:
-        yield not_yet(row.ref, f"{path}.unit", f"the unit {rule.unit}")
+    if rule.unit != Unit.REQUESTS.value and any(ref.kind in ROUTE_KINDS for ref in row.spec.target_refs or ()):
+        message = f"found {rule.unit} for a route, which has requests; needed Requests, or the Service or Gateway as target"
+        yield warning(row.ref, f"{path}.unit", "NotCounted", message)
     routes = (ref for ref in row.spec.target_refs or () if ref.kind in ROUTE_KINDS)
     in_the_mesh = any(in_mesh(fetch, ref.kind, (key[0], ref.name)) for ref in routes)
     callers = [f"match[{at}].sources" for at, one in enumerate(rule.match) if one.sources]

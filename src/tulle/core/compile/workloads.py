@@ -8,7 +8,7 @@ import msgspec
 
 from tulle.api.istio.sidecar import IngressListener
 from tulle.core.compile.callers import Source, caller_labels
-from tulle.core.compile.counters import counted_listeners, counter
+from tulle.core.compile.counters import connections_at, counted_listeners, counter
 from tulle.core.compile.egress import RESERVED, own_egress
 from tulle.core.compile.endpoints import Instance, identity_of, instance
 from tulle.core.compile.federation import believed
@@ -123,6 +123,8 @@ def inbound(fetch: Fetch, key: Key) -> tuple[InboundPort, ...]:
         mode, before = said.of(number, app_port), fetch(guard, (key, str(number))) or OPEN
         told = telemetry_at(fetch, key, str(number)).server
         found = InboundPort(number, app_port, protocol, mode, before, service=called.get(number, ""), telemetry=told)
+        if counts := connections_at(fetch, key, str(number)):
+            found = msgspec.structs.replace(found, connection_counters=counts)
         if protocol.may_be_http:
             found = msgspec.structs.replace(found, counter=counter(fetch, key, str(number)))
         if (pool := inbound_pool(sidecar, number)) is None:

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import authorization, http, tls
+from tulle.core.envoy.connection_limits import connection_filters
 from tulle.core.envoy.datagrams import encode_gateway_udp
 from tulle.core.envoy.discovery import asked_for
 from tulle.core.envoy.sniffing import INSPECT_TLS
 from tulle.core.envoy.source import datagrams, seconds, socket
 from tulle.core.envoy.tcp_routes import chains, leads_to, needs_names, tcp_filters
-from tulle.core.model.authorization import Guard
 from tulle.core.model.gateway import GatewayChain, GatewayListener
 from tulle.core.model.workload import Workload
 from tulle.pb import pack
@@ -77,7 +77,7 @@ def _listener(workload: Workload, listener: GatewayListener) -> listener_pb2.Lis
         continue_on_listener_filters_timeout=inspected and not announced,
         filter_chains=[
             *(_chain(workload, f"outbound_{name}", chain, inspected) for chain in listener.chains),
-            *_guarded(chains(listener.routes, telemetry=listener.telemetry), listener.guard),
+            *_guarded(chains(listener.routes, telemetry=listener.telemetry), listener),
         ],
     )
 
@@ -102,20 +102,24 @@ def _filters(
     if chain.table is None:
         only = "" if chain.guard.strangers else leads_to(chain.destinations, chain.carriage)
         carried = tcp_filters(chain.destinations, chain.carriage, chain.telemetry, mutual=bool(only))
-        return [*authorization.tcp_filters(chain.guard, only), *carried]
+        return [*connection_filters(chain.connections), *authorization.tcp_filters(chain.guard, only), *carried]
     edge, limits = workload.edge, workload.limits
     guard, told = chain.guard, chain.telemetry
     return [
+        *connection_filters(() if by_quic else chain.connections),
         http.gateway(
             prefix, chain.table.name, edge, limits, guard, chain.http3, by_quic=by_quic, telemetry=told, counter=chain.counter
-        )
+        ),
     ]
 
 
-def _guarded(made: Iterable[listener_components_pb2.FilterChain], guard: Guard) -> Iterator[listener_components_pb2.FilterChain]:
+def _guarded(
+    made: Iterable[listener_components_pb2.FilterChain], listener: GatewayListener
+) -> Iterator[listener_components_pb2.FilterChain]:
     """Chains with what stands before them."""
     for chain in made:
-        filters = [*authorization.tcp_filters(guard), *chain.filters]
+        before = [*connection_filters(listener.connections), *authorization.tcp_filters(listener.guard)]
+        filters = [*before, *chain.filters]
         del chain.filters[:]
         chain.filters.extend(filters)
         yield chain

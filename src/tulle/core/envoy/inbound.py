@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from tulle.core.envoy import http, tls
 from tulle.core.envoy.authorization import tcp_filters
 from tulle.core.envoy.clusters import BLACK_HOLE, INBOUND_PASSTHROUGH, inbound_name
+from tulle.core.envoy.connection_limits import connection_filters
 from tulle.core.envoy.sniffing import HTTP1, HTTP2, at, end_wait_inbound, look_for_http, look_for_tls, not_at
 from tulle.core.envoy.source import TRUE, socket, uint32
 from tulle.core.envoy.tcp_routes import tcp
@@ -136,8 +137,13 @@ def _filters(workload: Workload, port: InboundPort, cluster: str, *, plaintext: 
     an identity of the mesh: in plaintext none is shown, and certificates in TLS of the application's may be of any authority.
     """
     called, guard = Called(port.service, plaintext), port.guard.outside if plaintext else port.guard
-    raw = [*tcp_filters(guard, cluster), tcp(cluster, port.carriage, called, port.telemetry, mutual=not plaintext)]
-    spoken = [http.inbound(f"inbound_{_ANY}_{port.port}", cluster, workload.limits, guard, called, port.telemetry, port.counter)]
+    counted = [*connection_filters(port.connection_counters)]
+    carried = tcp(cluster, port.carriage, called, port.telemetry, mutual=not plaintext)
+    raw = [*counted, *tcp_filters(guard, cluster), carried]
+    spoken = [
+        *counted,
+        http.inbound(f"inbound_{_ANY}_{port.port}", cluster, workload.limits, guard, called, port.telemetry, port.counter),
+    ]
     return raw, spoken, spoken if port.protocol.is_http else raw
 
 

@@ -6,7 +6,7 @@ import msgspec
 
 from tulle.core.model.authorization import OPEN_TO_STRANGERS, Guard
 from tulle.core.model.destination import DestinationKey
-from tulle.core.model.rate_limit import Counter
+from tulle.core.model.rate_limit import ConnectionCounter, Counter
 from tulle.core.model.route import RouteTableKey, WeightedDestination
 from tulle.core.model.tcp_route import PLAIN, Carriage, TcpRoute
 from tulle.core.model.telemetry import STANDARD, Telemetry
@@ -84,6 +84,7 @@ class GatewayChain(msgspec.Struct, frozen=True, omit_defaults=True):
     http3: int = 0
     telemetry: Telemetry = STANDARD
     counter: Counter | None = None  # of requests, by limits of the Gateway
+    connections: tuple[ConnectionCounter, ...] = ()
 
 
 class GatewayListener(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -98,6 +99,7 @@ class GatewayListener(msgspec.Struct, frozen=True, omit_defaults=True):
     routes: tuple[TcpRoute, ...] = ()
     guard: Guard = OPEN_TO_STRANGERS  # of `routes`
     telemetry: Telemetry = STANDARD  # of `routes`
+    connections: tuple[ConnectionCounter, ...] = ()  # of `routes`
 
     @property
     def guards(self) -> tuple[Guard, ...]:

@@ -42,7 +42,7 @@ class Counting(StrEnum):
 
 
 class Unit(StrEnum):
-    """What is counted. CONNECTIONS are those that begin, BYTES those of connections, both ways."""
+    """What is counted. CONNECTIONS are those that begin, CONCURRENT those there are at once, BYTES what they carry each way."""
 
     REQUESTS = "Requests"
     BYTES = "Bytes"
@@ -157,6 +157,25 @@ class Costs(msgspec.Struct, frozen=True, omit_defaults=True):
 
     counter: Counter
     costs: dict[str, int]
+
+
+class ConnectionCounter(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """Connections, or what they carry, are counted here by the rule of an `id`."""
+
+    id: str
+    unit: Unit
+
+    @property
+    def resource(self) -> str:
+        """The name of the resource with the rule."""
+        return f"connection-limits~{self.id}"
+
+
+class ConnectionLimited(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The limits of a workload's connections. `members` is how many proxies share each, by its id, in even parts."""
+
+    limits: tuple[Limit, ...]
+    members: dict[str, int] = {}
 
 
 class RouteLimited(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,7 +11,7 @@ from tulle.core.model.destination import DestinationKey
 from tulle.core.model.edge import ENVOYS_LIMITS, NOBODY_IN_FRONT, Edge, Limits
 from tulle.core.model.gateway import GatewayListener, SecretRef, ServerTls, UdpListener
 from tulle.core.model.handshake import USUAL, Handshake
-from tulle.core.model.rate_limit import Counter
+from tulle.core.model.rate_limit import ConnectionCounter, Counter
 from tulle.core.model.route import RouteTableKey
 from tulle.core.model.service import Protocol
 from tulle.core.model.tcp_route import PLAIN, Carriage, TcpRoute
@@ -67,6 +67,7 @@ class InboundPort(msgspec.Struct, frozen=True, omit_defaults=True):
     service: str = ""
     telemetry: Telemetry = STANDARD
     counter: Counter | None = None
+    connection_counters: tuple[ConnectionCounter, ...] = ()
 
 
 class ProxyPorts(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,7 +10,7 @@ from tulle.core.compile.hostname import Key
 from tulle.core.compile.objects import rate_limits
 from tulle.core.compile.rate_limits import limits_of, rule_name
 from tulle.core.flow import Fetch, table
-from tulle.core.model.rate_limit import Counting, Limit
+from tulle.core.model.rate_limit import Counting, Limit, Unit
 from tulle.core.status.rows import Condition, Status, false, true
 from tulle.kit.problem import Severity
 
@@ -48,7 +48,9 @@ def _rule(fetch: Fetch, name: str, limit: Limit) -> dict[str, Any]:
     members: tuple[str, ...] = fetch(members_of, limit.id) or ()
     who = {
         Counting.LOCAL: "each proxy counts by itself",
-        Counting.SHARED: f"shares of the limit, one for each of {len(members)} proxies",
+        Counting.SHARED: f"an even part for each of {len(members)} proxies"
+        if limit.unit is not Unit.REQUESTS
+        else f"shares of the limit, one for each of {len(members)} proxies",
         Counting.EXACT: "the control plane is asked for each request",
     }[limit.counting]
     away = {
