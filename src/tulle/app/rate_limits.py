@@ -19,8 +19,9 @@ from tulle.control.ratelimits.service import RateLimitService
 from tulle.control.ratelimits.sharing import TICK, Sharing
 from tulle.control.telemetry.others import Others, nobody
 from tulle.core.compile.counters import limits_at
+from tulle.core.compile.route_limits import gateway_limited, mesh_limited
 from tulle.core.encoded import Published
-from tulle.core.model.rate_limit import Limit, SharedLimit
+from tulle.core.model.rate_limit import NO_ROUTES, Limit, SharedLimit
 from tulle.core.pipeline import Pipeline
 from tulle.core.ratelimit.buckets import Rate, Rule
 from tulle.kit.errors import Refused
@@ -119,8 +120,11 @@ class RateLimits:
         return rule in known
 
     def _limits_of(self, proxy: str) -> Iterator[Limit]:
+        """What a proxy counts, or asks for: at its ports, and for routes, at gateways by these and elsewhere by callers."""
         namespace, _slash, name = proxy.partition("/")
-        for limits in (self._pipeline.flow.get(limits_at, (namespace, name)) or {}).values():
+        get, key = self._pipeline.flow.get, (namespace, name)
+        of_routes = get(gateway_limited, key) if self._pipeline.is_gateway(proxy) else get(mesh_limited, None)
+        for limits in (*(get(limits_at, key) or {}).values(), *(of_routes or NO_ROUTES).all):
             yield from limits
 
     def _runs(self, node: str, proxy: str) -> bool:

@@ -23,7 +23,7 @@ from tulle.control.ratelimits.sharing import Sharing
 from tulle.control.telemetry.others import Others, nobody
 from tulle.core.model.calls import Count, Edge
 from tulle.core.model.limit_counts import LimitCount, LimitReport
-from tulle.core.model.rate_limit import Counting, SharedLimit
+from tulle.core.model.rate_limit import Counting, SharedLimit, Unit
 from tulle.core.ratelimit.buckets import KeyState
 from tulle.core.ratelimit.shares import split
 from tulle.core.ratelimit.status import KeyStatus, LimitStatuses, ProxyStatus, RuleStatus, bound, callers, merged, top_keys
@@ -142,7 +142,7 @@ class LimitsApi:
             proxies.append(ProxyStatus(proxy, round(shares.get(proxy, 0.0), 4), round(rate, 2), round(over, 2)))
         speed = limit.limit / limit.window
         used: float | None = None
-        if limit.key is None:
+        if limit.key is None and limit.unit is Unit.REQUESTS:
             passing = [max(0.0, proxy.rate - proxy.over) / speed for proxy in proxies]
             used = min(1.0, sum(passing) if limit.counting is Counting.SHARED else max(passing, default=0.0))
         return RuleStatus(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from tulle.core.model.calls import Count, Edge
-from tulle.core.model.rate_limit import Counting, Limit
+from tulle.core.model.rate_limit import Counting, Limit, Unit
 from tulle.core.ratelimit.shares import FLOOR, KEYED_FLOOR
 
 TOP = 10  # keys of a rule, and callers, that are named
@@ -86,6 +86,8 @@ def bound(limit: Limit, members: int, *, several: bool = False) -> str:
         away = "refused" if limit.denies else "let through"
         where = "by each control plane for itself" if several else "for all proxies together"
         return f"counted {where}; {most}; while nobody counts, requests are {away}"
+    if limit.unit is not Unit.REQUESTS:
+        return f"an even part for each of {members} proxies, which no load changes"
     floor = KEYED_FLOOR if limit.key is not None else FLOOR
     return f"shares of {members} proxies, weighed every second; up to {floor:.0%} below where load is uneven; {most}"
 
