@@ -194,7 +194,7 @@ def test_a_tap_ends_with_who_looks(mesh: Mesh) -> None:
 
 # Writes each record as a line; the messages are those of the standard's own package.
 SINK = """
-import grpc, json, sys
+import grpc, json, sys, threading
 from concurrent import futures
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs, logs_service_pb2_grpc as service
 class Sink(service.LogsServiceServicer):
@@ -204,6 +204,7 @@ class Sink(service.LogsServiceServicer):
                 for scope in of.scope_logs:
                     for record in scope.log_records:
                         file.write(json.dumps({one.key: one.value.string_value for one in record.attributes}) + chr(10))
+        if "/stuck" in str(request): threading.Event().wait()
         return logs.ExportLogsServiceResponse()
 server = grpc.server(futures.ThreadPoolExecutor(2))
 service.add_LogsServiceServicer_to_server(Sink(), server)
@@ -232,11 +233,21 @@ def test_a_collector_and_none(mesh: Mesh, tmp_path: Path) -> None:
             record = json.loads(out.read_text().splitlines()[0])
             assert record["code"] == "200"
             assert "secret" not in out.read_text()
+            # It takes what it is sent, and never answers: nor do requests wait for that.
+            while '"/stuck"' not in out.read_text():
+                assert time.monotonic() < deadline + 30
+                mesh.inside("curl", "-sS", "-o", "/dev/null", "http://ratings:9080/stuck")
+            fast(mesh)
         finally:
             child.terminate()
             child.wait(30)
     # Nobody is there now: requests go on as ever, and what is lost is counted.
+    fast(mesh)
+    mesh.tulle("delete", "telemetry", "ratings-logs")
+
+
+def fast(mesh: Mesh) -> None:
+    """Fifty requests, none of which waits for a collector."""
     took = mesh.inside("curl", "-sS", "-o", "/dev/null", "-w", "%{time_total} ", "http://ratings:9080/ratings/[1-50]").out
     assert len(took.split()) == 50
     assert max(map(float, took.split())) < 5
-    mesh.tulle("delete", "telemetry", "ratings-logs")

@@ -85,8 +85,15 @@ def _environment(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def shell() -> Iterator[Shell]:
     """A control plane without nodes; whoever writes to it uses a namespace of its own."""
+    with started() as ready:
+        yield ready
+
+
+@contextlib.contextmanager
+def started(**settings: str) -> Iterator[Shell]:
+    """A control plane without nodes, with some settings."""
     with tempfile.TemporaryDirectory(prefix="tulle-cli-") as folder:
-        env = _environment(Path(folder))
+        env = _environment(Path(folder)) | settings
         addresses = [f"--api-address=127.0.0.1:{free_port()}", f"--xds-address=127.0.0.1:{free_port()}"]
         log = Path(folder) / "log"
         with log.open("wb") as out:
