@@ -154,6 +154,48 @@ def test_providers(pipeline: Pipeline) -> None:
     assert any(one.path == "spec.extensionProviders[3].opentelemetry.service" for one in pipeline.problems())
 
 
+_BY_GRPC: dict[str, Any] = {"service": "otel.default.svc.cluster.local", "port": 4317}
+_BY_HTTP: dict[str, Any] = {**_BY_GRPC, "http": {"path": "/v1/traces"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (_BY_GRPC, {**_BY_GRPC, "service": "other.default.svc.cluster.local"}),
+        (_BY_GRPC, {**_BY_GRPC, "port": 4318}),
+        (_BY_GRPC, {**_BY_GRPC, "timeout": "3s"}),
+        (_BY_GRPC, {**_BY_GRPC, "maxTagLength": 99}),
+        (_BY_HTTP, {**_BY_GRPC, "http": {"path": "/otlp"}}),
+        (_BY_HTTP, {**_BY_GRPC, "http": {"path": "/v1/traces", "timeout": "3s"}}),
+    ],
+    ids=["service", "port", "timeout", "maxTagLength", "http.path", "http.timeout"],
+)
+def test_every_field_of_a_collector_of_traces_acts(pipeline: Pipeline, before: Any, after: Any) -> None:
+    """Broken: a field of the provider that a Telemetry names would be ignored in silence (test_silence.py cannot see these)."""
+    ports = ({"port": 4317, "name": "grpc"}, {"port": 4318, "name": "grpc-more"})
+    there = [service(name, ports=ports, address=f"240.240.9.{at}") for at, name in enumerate(("otel", "other"), 9)]
+    pipeline.commit(changes(there))
+    pipeline.commit(changes([telemetry("traced", {"tracing": [{"providers": [{"name": "mine"}]}]})]))
+    tables = []
+    for provider in (before, after):
+        pipeline.commit(changes([mesh_config({"extensionProviders": [{"name": "mine", "opentelemetry": provider}]})]))
+        assert told(pipeline).client.tracing.provider == "mine"
+        tables.append(dict(pipeline.table("namespace/default", type_urls.LISTENER)))
+    assert tables[0] != tables[1]
+
+
+def test_istio_tags_act_and_a_reporting_interval_is_warned_of(pipeline: Pipeline) -> None:
+    """Broken: the same of `enableIstioTags`; or somebody would believe that metrics are sent at the interval that he wrote."""
+    pipeline.commit(changes([mesh_config({"extensionProviders": [{"name": "mine", "opentelemetry": _BY_GRPC}]})]))
+    tables = []
+    for wanted in (True, False):
+        tracing = [{"providers": [{"name": "mine"}], "enableIstioTags": wanted}]
+        pipeline.commit(changes([telemetry("traced", {"tracing": tracing, "metrics": [{"reportingInterval": "5s"}]})]))
+        tables.append(dict(pipeline.table("namespace/default", type_urls.LISTENER)))
+    assert tables[0] != tables[1]
+    assert any(one.path == "spec.metrics[0].reportingInterval" for one in pipeline.problems())
+
+
 def test_another_provider_takes_the_place_of_prometheus(pipeline: Pipeline) -> None:
     """Broken: a namespace that wants no metrics would have them all the same."""
     pipeline.commit(changes([telemetry("none", {"metrics": [{"providers": [{"name": "elsewhere"}]}]})]))
