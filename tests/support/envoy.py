@@ -23,15 +23,17 @@ from tulle.node.spans import environment
 from tulle.pb import pack
 from tulle.pb.envoy.config.bootstrap.v3 import bootstrap_pb2
 from tulle.pb.envoy.config.cluster.v3 import cluster_pb2
-from tulle.pb.envoy.config.core.v3 import config_source_pb2
+from tulle.pb.envoy.config.core.v3 import config_source_pb2, extension_pb2
 from tulle.pb.envoy.config.endpoint.v3 import endpoint_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 from tulle.pb.envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from tulle.pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from tulle.pb.google.protobuf import any_pb2
 
 # What a node starts it with: spans for collectors say whose they are.
 ENVIRONMENT = {**os.environ, **environment(Who("a", "b", "c", "d"))}
+_COUNTING = ("limits~", "limit-costs~", "connection-limits~")
 _MANAGER = "envoy.filters.network.http_connection_manager"
 
 
@@ -65,11 +67,11 @@ def static_bootstrap(groups: Iterable[Iterable[Encoded]]) -> bytes:
     count = 0
     for group in groups:
         resources = list(group)
-        tables = _tables(resources)
+        tables, counting = _tables(resources), _counting(resources)
         for resource in resources:
             count += 1
             if resource.type_url == type_urls.LISTENER:
-                listener = _listener(resource, tables)
+                listener = _listener(resource, tables, counting)
                 unique = listener.SerializeToString(deterministic=True)
                 if unique in seen:
                     continue
@@ -127,16 +129,28 @@ def _tables(resources: list[Encoded]) -> dict[str, route_pb2.RouteConfiguration]
     return tables
 
 
-def _listener(resource: Encoded, tables: dict[str, route_pb2.RouteConfiguration]) -> listener_pb2.Listener:
+def _counting(resources: list[Encoded]) -> dict[str, any_pb2.Any]:
+    """What filters that count are told: Envoy looks at it here, and not only once it has fetched it."""
+    extensions = (one for one in resources if one.type_url == type_urls.EXTENSION and one.name.startswith(_COUNTING))
+    return {one.name: extension_pb2.TypedExtensionConfig.FromString(one.value).typed_config for one in extensions}
+
+
+def _listener(
+    resource: Encoded, tables: dict[str, route_pb2.RouteConfiguration], counting: dict[str, any_pb2.Any]
+) -> listener_pb2.Listener:
     listener = listener_pb2.Listener.FromString(resource.value)
     for chain in listener.filter_chains:
         for network_filter in chain.filters:
+            if network_filter.name in counting:
+                network_filter.typed_config.CopyFrom(counting[network_filter.name])
             if network_filter.name != _MANAGER:
                 continue
             manager = http_connection_manager_pb2.HttpConnectionManager.FromString(network_filter.typed_config.value)
             if manager.HasField("rds"):
                 manager.route_config.CopyFrom(tables[manager.rds.route_config_name])
-                network_filter.typed_config.CopyFrom(pack(manager))
+            for one in (one for one in manager.http_filters if one.name in counting):
+                one.typed_config.CopyFrom(counting[one.name])
+            network_filter.typed_config.CopyFrom(pack(manager))
     return listener
 
 
