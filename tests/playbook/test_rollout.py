@@ -232,6 +232,7 @@ def test_what_is_not_done_yet_is_refused() -> None:
         **SPEC,
         "analysis": {**SPEC["analysis"], "sessionAffinity": {"cookieName": "x"}},
     }
-    assert list(unsupported(RolloutSpec.model_validate(spec))) == ["spec.analysis.sessionAffinity: found it; not supported yet"]
+    (said,) = unsupported(RolloutSpec.model_validate(spec))
+    assert said.startswith("spec.analysis.sessionAffinity: found it; needed the strategy ABTest")
     assert Story().look(0, refused="no").phase == ("Waiting", 0)
     assert begun().look(0, refused="no").phase == ("Failed", 0)

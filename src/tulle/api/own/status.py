@@ -45,7 +45,8 @@ class RolloutStatus(Schema):
     `change` is what is rolled out. `weight` is what the candidate is to have, in percent, and `previousWeight` what it had until
     that is written. `iterations` counts the checks of a step, `failedChecks` towards the threshold. `checkedAt` is when traffic
     was last judged, or given another weight. `answered` is the last command that was carried out. `confirmed`: webhooks have
-    let it begin. `postRolloutDue`: those that are called at the end have still to be.
+    let it begin. `postRolloutDue`: those that are called at the end have still to be. `mirror` is the backend that the route
+    copies requests to because of this rollout, `mirroring` whether that is to be written, is there, or is to be taken away.
     """
 
     observed_generation: Generation | None = None
@@ -64,4 +65,6 @@ class RolloutStatus(Schema):
     message: str = ""
     confirmed: bool = False
     post_rollout_due: bool = False
+    mirror: str = ""
+    mirroring: Literal["", "Wanted", "There", "Unwanted"] = ""
     conditions: Conditions = ()

@@ -38,7 +38,7 @@ from tulle.core.rollout.hooks import Answer, Hook
 from tulle.core.rollout.plan import Plan, plan, unsupported
 from tulle.core.rollout.queries import Query, Reading, nothing, reading
 from tulle.core.rollout.record import state_of, status_of
-from tulle.core.rollout.steering import Side, Sides, found, steered
+from tulle.core.rollout.steering import Side, Sides, candidate_of, found, mirrored, mirrors, steered, unmirrorable, unmirrored
 from tulle.kit.errors import TulleError
 from tulle.ports import Stored
 
@@ -139,6 +139,8 @@ class Rollouts:
             await self._mark(place, there=True)
         before, wanted = state_of(one.status), plan(one.spec, *place)
         route = await self._route(place, one)
+        if one.spec.analysis.mirror and route is not None and not refused:
+            refused = unmirrorable(route.body, route.sides, one.spec.route_ref.section_name or "")
         command = str((metadata.get("annotations") or {}).get(COMMAND, ""))
         seen = msgspec.structs.replace(
             self._seen(place, one, route, before),
@@ -207,6 +209,7 @@ class Rollouts:
         if route is None:
             return Seen(None, f"spec.routeRef: {ref.kind} {place[0]}/{ref.name} is not there")
         share = found(route.body, route.sides, *_rules(one, state))
+        backend = candidate_of(route.body, route.sides, one.spec.route_ref.section_name or "")
         tally = self.tallies.of(place, _versions(place[0], one, route.sides))
         return Seen(
             weight=share.weight,
@@ -215,6 +218,8 @@ class Rollouts:
             stable=tally.traffic(candidate=False),
             candidate=tally.traffic(candidate=True),
             heard=self.tallies.heard,
+            backend=backend,
+            mirrored=mirrors(route.body, state.mirror or backend),
         )
 
     async def _write(self, place: Place, stored: Stored, state: State, refused: str) -> None:
@@ -252,18 +257,23 @@ class Rollouts:
         await self.objects.patch(_itself(place), change, _WRITING)
 
     async def _steer(self, one: Rollout, state: State, route: Route) -> None:
-        """Give the candidate the weight that it is to have, where it has what it had before."""
+        """Give the candidate what it is to have, where it has what it had before: its weight, and copies of requests."""
         section, everywhere = _rules(one, state)
         weight = found(route.body, route.sides, section, everywhere=everywhere).weight
-        if weight in (None, state.weight) or state.phase == "Succeeded" or not (everywhere or weight == state.was):
-            return
+        settled = weight in (None, state.weight) or state.phase == "Succeeded" or not (everywhere or weight == state.was)
 
         def change(live: Raw) -> Raw:
-            if found(live, route.sides, section, everywhere=everywhere).weight != weight:
-                return live  # another was faster: the next look sees it
-            return steered(live, route.sides, state.weight, section)
+            # Where another was faster, the next look sees it.
+            if not settled and found(live, route.sides, section, everywhere=everywhere).weight == weight:
+                live = steered(live, route.sides, state.weight, section)
+            if state.mirroring == "Wanted" and not mirrors(live, state.mirror):
+                live = mirrored(live, route.sides, one.spec.analysis.mirror_weight, section)
+            if state.mirroring == "Unwanted" and mirrors(live, state.mirror):
+                live = unmirrored(live, state.mirror)
+            return live
 
-        await self.objects.patch(route.target, change, _WRITING)
+        if not settled or state.mirroring in ("Wanted", "Unwanted"):
+            await self.objects.patch(route.target, change, _WRITING)
 
 
 class Route(NamedTuple):

@@ -31,6 +31,8 @@ class State(msgspec.Struct, frozen=True):
     """How far a rollout is. Times are seconds since the epoch; `checked` is when the last check was, or the last change.
 
     `confirmed`: it may begin, as far as confirm-rollout webhooks are asked. `owed`: post-rollout webhooks are still to be called.
+    `mirror` is the backend that the route copies requests to because of it, `mirroring` whether that is to be written, is there,
+    or is to be taken away.
     """
 
     identity: str = ""
@@ -46,6 +48,8 @@ class State(msgspec.Struct, frozen=True):
     message: str = ""
     confirmed: bool = False
     owed: bool = False
+    mirror: str = ""
+    mirroring: Literal["", "Wanted", "There", "Unwanted"] = ""
 
 
 def point(state: State) -> str:
@@ -59,7 +63,8 @@ class Seen(msgspec.Struct, frozen=True):
     `refused` says why it cannot be done at all. `healthy`: instances of the candidate that take traffic (None: not known).
     Traffic is that since `State.checked`; `heard` is when a proxy last told of any. `command` is what a person asked for, with
     the time that makes it another than the last one. `answers`: those of webhooks at this point of it, by name,
-    `readings` those of Prometheus.
+    `readings` those of Prometheus. `backend`: how the route names the candidate; `mirrored`: whether it copies requests to that,
+    or to `State.mirror`.
     """
 
     weight: int | None
@@ -73,6 +78,8 @@ class Seen(msgspec.Struct, frozen=True):
     command: str = ""
     answers: Mapping[str, Answer] = {}
     readings: Mapping[str, Reading] = {}
+    backend: str = ""
+    mirrored: bool = False
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -97,7 +104,14 @@ class Decision(msgspec.Struct, frozen=True):
 
 def decide(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
     """What follows from what is seen."""
+    if state.mirroring == "Wanted" and seen.mirrored:
+        state = msgspec.structs.replace(state, mirroring="There", checked=now)
+    if state.mirroring == "Unwanted" and not seen.mirrored:
+        state = msgspec.structs.replace(state, mirror="", mirroring="")
     found = _decided(plan, state, seen, now)
+    done = found.state
+    if done.mirroring in ("Wanted", "There") and not (done.phase in ACTIVE and done.step < plan.mirrored):
+        found = msgspec.structs.replace(found, state=msgspec.structs.replace(done, mirroring="Unwanted"))
     if found.state.phase == state.phase:
         return found
     owed = found.state.phase in ("Succeeded", "Failed") and any(hook.type == "post-rollout" for hook in plan.hooks)
@@ -133,10 +147,13 @@ def _decided(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
             f"{_FOREIGN}: the candidate has {seen.weight}% where {state.weight}% was written; `tulle rollout resume` goes on"
         )
         return _moved(state, now, Note("Paused", message, bad=True), phase="Paused", message=message)
+    if state.mirroring == "There" and not seen.mirrored:
+        message = f"{_FOREIGN}: the mirror to {state.mirror} is gone; `tulle rollout resume` goes on"
+        return _moved(state, now, Note("Paused", message, bad=True), phase="Paused", message=message, mirror="", mirroring="")
     return _going(plan, state, seen, now)
 
 
-_FOREIGN = "somebody else changed the weights"
+_FOREIGN = "somebody else changed the route"
 
 
 def _told_of_its_end(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
@@ -158,8 +175,8 @@ def _going(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
     if plan.checks and now - max(seen.heard, state.checked) > patience:
         return _back(state, "Failed", "telemetry has vanished: no proxy has told of any request", now)
     always = heard(plan.hooks, seen.answers, now, plan.interval, "rollback", "load-test").asks
-    if now - state.checked < plan.interval:
-        return Decision(state, asks=always)
+    if now - state.checked < plan.interval or seen.weight != state.weight or state.mirroring == "Wanted":
+        return Decision(state, asks=always)  # a step that is not in the route yet is none
     numbers = measured(plan.queries, seen.readings, now, plan.interval, patience)
     if numbers.vanished:
         return _back(state, "Failed", f"telemetry has vanished: {'; '.join(numbers.vanished)}", now)
@@ -199,6 +216,9 @@ def _failed(plan: Plan, state: State, why: str, now: float) -> Decision:
 def _beginning(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
     """Nothing has any traffic yet: an instance is needed, and the word of those who are asked before."""
     always = heard(plan.hooks, seen.answers, now, plan.interval, "rollback").asks
+    if plan.mirrored and seen.mirrored:
+        whose = "this rollout's, which goes first" if state.mirroring else f"somebody else's; needed none to {seen.backend}"
+        return Decision(_said(state, f"the route copies requests already: the mirror is {whose}"), asks=always)
     if seen.healthy == 0:
         return Decision(_said(state, "waits for an instance of the candidate"), asks=always)
     if not state.confirmed:
@@ -217,6 +237,8 @@ def _beginning(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
     gate = heard(plan.hooks, seen.answers, now, plan.interval, *_gates(plan, state, 0))
     if gate.sentence:
         return Decision(_said(state, gate.sentence), asks=(*always, *gate.asks))
+    if plan.mirrored:
+        state = msgspec.structs.replace(state, mirror=seen.backend, mirroring="Wanted")
     return _step(plan, state, 0, now)
 
 
@@ -239,16 +261,26 @@ def _step(plan: Plan, state: State, step: int, now: float) -> Decision:
         message = "all of the traffic goes to the candidate"
         return _moved(state, now, Note("Promoted", message), phase="Finalising", weight=WHOLE, step=step, message=message)
     phase: Phase = "Progressing" if step < plan.promoted else "Promoting"
-    message = f"step {step + 1} of {len(plan.weights)}: the candidate gets {plan.weights[step]}%"
+    gets = "copies of requests" if step < plan.mirrored else f"{plan.weights[step]}%"
+    message = f"step {step + 1} of {len(plan.weights)}: the candidate gets {gets}"
     return _moved(state, now, Note(phase, message), phase=phase, weight=plan.weights[step], step=step, rounds=0, message=message)
 
 
 def _anew(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
     """From the start: the stable version has all of the traffic until an instance of the candidate is there."""
+    phase: Phase = "Paused" if plan.suspend else "Waiting"
+    began = State(
+        identity=plan.identity,
+        phase=phase,
+        was=seen.weight or 0,
+        started=now,
+        checked=now,
+        answered=seen.command,
+        mirror=state.mirror,  # of what was before: it is taken away yet
+        mirroring=state.mirroring,
+    )
     if plan.suspend:
-        began = State(plan.identity, "Paused", 0, seen.weight or 0, started=now, checked=now, answered=seen.command)
         return Decision(_said(began, "it is suspended"), (Note("Paused", "it is suspended"),))
-    began = State(plan.identity, "Waiting", 0, seen.weight or 0, started=now, checked=now, answered=seen.command)
     return Decision(_said(began, "begins"), (Note("Started", f"{plan.identity}: begins"),))
 
 
@@ -277,8 +309,10 @@ def _back(state: State, phase: Phase, why: str, now: float) -> Decision:
 def _deleted(state: State, seen: Seen, now: float) -> Decision:
     """What has not succeeded leaves nothing on the candidate."""
     kept = not state.identity or state.phase in ("Succeeded", "Finalising") or seen.weight not in (state.weight, state.was)
-    if kept or seen.weight == 0:
+    if (kept or seen.weight == 0) and not state.mirroring:
         return Decision(state, over=True)
+    if kept:
+        return Decision(msgspec.structs.replace(state, mirroring="Unwanted"))
     if state.phase == "Terminating":
         return Decision(state)
     return _moved(state, now, None, phase="Terminating", weight=0, message="deleted: the traffic goes to the stable version")

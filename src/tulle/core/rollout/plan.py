@@ -33,7 +33,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What is to be done. `identity` is another where another change is rolled out, or by another route.
 
     `weights`: the candidate's share (percent) in each step, before all of the traffic; the first `promoted` of them are the
-    analysis, the others the promotion. `rounds`: how many checks a step takes. Times are seconds.
+    analysis, the others the promotion. In the first `mirrored` the candidate gets copies of requests. `rounds`: how many checks a
+    step takes. Times are seconds.
     """
 
     identity: str
@@ -48,12 +49,16 @@ class Plan(msgspec.Struct, frozen=True):
     suspend: bool = False
     hooks: tuple[Hook, ...] = ()
     queries: tuple[Query, ...] = ()
+    mirrored: int = 0
 
 
 def plan(spec: RolloutSpec, namespace: str = "default", name: str = "") -> Plan:
     """What a Rollout asks for, as far as `unsupported` has nothing to say."""
     analysis = spec.analysis
     steps = _steps(analysis) if spec.strategy == "Canary" else (0,) if spec.strategy == "BlueGreen" else (WHOLE,)
+    mirrored = int(analysis.mirror and not spec.skip_analysis)
+    if mirrored and spec.strategy == "Canary":
+        steps = 0, *steps
     promotion: tuple[int, ...] = ()
     if spec.strategy == "Canary" and analysis.step_weight_promotion:
         promotion = tuple(range(steps[-1] + analysis.step_weight_promotion, WHOLE, analysis.step_weight_promotion))
@@ -73,6 +78,7 @@ def plan(spec: RolloutSpec, namespace: str = "default", name: str = "") -> Plan:
         suspend=spec.suspend,
         hooks=hooks_of(tuple(analysis.webhooks)),
         queries=queries_of(spec, namespace, name),
+        mirrored=mirrored,
     )
 
 
@@ -99,11 +105,13 @@ def _check(metric: Metric) -> Check:
 def unsupported(spec: RolloutSpec, *, prometheus: bool = False) -> Iterator[str]:
     """What a Rollout asks for that is not done, field by field: it does not begin then. `prometheus`: whether there is one."""
     analysis = spec.analysis
-    said = {
-        "spec.analysis.mirror": analysis.mirror,
-        "spec.analysis.sessionAffinity": analysis.session_affinity,
-    }
-    yield from (f"{path}: found it; not supported yet" for path, value in said.items() if value)
+    if analysis.session_affinity:
+        yield (
+            "spec.analysis.sessionAffinity: found it; needed the strategy ABTest with a rule of the route that matches a cookie, "
+            "for only weights of a route are written"
+        )
+    if analysis.mirror and spec.strategy == "ABTest":
+        yield "spec.analysis.mirror: found it with ABTest; needed Canary or BlueGreen, for a test is of requests with answers"
     yield from refused_queries(spec, prometheus=prometheus)
     if analysis.match and spec.route_ref.section_name is None:
         yield (

@@ -29,6 +29,8 @@ def state_of(status: RolloutStatus | None) -> State:
         message=status.message,
         confirmed=status.confirmed,
         owed=status.post_rollout_due,
+        mirror=status.mirror,
+        mirroring=status.mirroring,
     )
 
 
@@ -46,6 +48,8 @@ def status_of(state: State, generation: int, accepted: Raw) -> Raw:
         "message": state.message,
         "confirmed": state.confirmed,
         "postRolloutDue": state.owed,
+        "mirror": state.mirror,
+        "mirroring": state.mirroring,
         "conditions": [accepted],
     }
     if state.identity:

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from tulle.core.rollout.steering import Side, Sides, found, steered
+from tulle.core.rollout.steering import (
+    Side,
+    Sides,
+    candidate_of,
+    found,
+    mirrored,
+    mirrors,
+    steered,
+    unmirrorable,
+    unmirrored,
+)
 
 SIDES = Sides(Side((("shop", "reviews-v2"),)), Side((("shop", "reviews-v3"),)))
 SUBSETS = Sides(Side((("shop", "reviews"),), ("v2",)), Side((("shop", "reviews"),), ("v3",)))
@@ -76,3 +86,35 @@ def test_a_route_that_cannot_be_steered_says_what_it_lacks(rules: list[Any]) -> 
     weight, trouble = found(http_route(*rules), SIDES)
     assert weight is None
     assert "needed reviews-v2 and reviews-v3 side by side" in trouble
+
+
+def test_copies_in_a_route_of_the_gateway_api() -> None:
+    """Broken: mirrored requests would go nowhere, or a person's own filters would be lost."""
+    own = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "audit", "port": 80}}}
+    route = http_route(rule(1, 0), rule(1, 0) | {"filters": [own]}, {"backendRefs": [{"name": "reviews-v2", "port": 80}]})
+    assert candidate_of(route, SIDES) == "shop/reviews-v3"
+    new = mirrored(route, SIDES, 20)
+    mirror = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "reviews-v3", "port": 80}, "percent": 20}}
+    assert [one.get("filters") for one in new["spec"]["rules"]] == [[mirror], [own, mirror], None]
+    assert mirrors(new, "shop/reviews-v3")
+    assert not mirrors(route, "shop/reviews-v3")
+    assert unmirrored(new, "shop/reviews-v3") == route
+    assert weights(new) == weights(route)
+
+
+def test_copies_in_a_virtual_service() -> None:
+    """Broken: Istio's routes could not mirror, or would be refused by their own rules."""
+    split = [{"destination": {"host": "reviews", "subset": "v2"}}, {"destination": {"host": "reviews.shop", "subset": "v3"}}]
+    route: dict[str, Any] = {
+        "kind": "VirtualService",
+        "metadata": {"name": "reviews", "namespace": "shop"},
+        "spec": {"hosts": ["reviews"], "http": [{"name": "a", "route": split}, {"name": "b", "route": split}]},
+    }
+    new = mirrored(route, SUBSETS, 100, "a")
+    entry = {"destination": {"host": "reviews.shop", "subset": "v3"}, "percentage": {"value": 100}}
+    assert [one.get("mirrors") for one in new["spec"]["http"]] == [[entry], None]
+    assert unmirrored(new, candidate_of(route, SUBSETS)) == route
+    assert unmirrorable(route, SUBSETS) == ""
+    route["spec"]["http"][1]["mirror"] = {"host": "audit"}
+    assert "found mirror in a rule; needed mirrors" in unmirrorable(route, SUBSETS)
+    assert unmirrorable(route, SUBSETS, "a") == ""
