@@ -1,7 +1,7 @@
 """`make bench`: measures, prints one table with the figures that were to be reached beside those that were, and writes JSON.
 
 `python -m tests.bench [latency] [handshakes] [scale] [routes] [policies] [api] [ca] [calls] [watching]
-[page] [ratelimit] [--rounds 9]`; without names, all.
+[page] [ratelimit] [rollouts] [--rounds 9]`; without names, all.
 `--against REVISION` compares this build with an older one, and measures nothing else unless it is named too. Never a test:
 figures are reported, not asserted.
 """
@@ -19,11 +19,24 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import against, api, ca, calls, latency, policed, policies, ratelimit, routes, scale, watching
+from tests.bench import against, api, ca, calls, latency, policed, policies, ratelimit, rollouts, routes, scale, watching
 from tests.bench.scene import Taken
 
 OUT = Path("build/bench.json")
-EVERYTHING = ["latency", "handshakes", "scale", "routes", "policies", "api", "ca", "calls", "watching", "page", "ratelimit"]
+EVERYTHING = [
+    "latency",
+    "handshakes",
+    "scale",
+    "routes",
+    "policies",
+    "api",
+    "ca",
+    "calls",
+    "watching",
+    "page",
+    "ratelimit",
+    "rollouts",
+]
 
 
 def main() -> None:
@@ -95,6 +108,13 @@ def main() -> None:
         limited = ratelimit.measure(arguments.rounds, arguments.seconds)
         found["ratelimit"] = msgspec.to_builtins(limited)
         _ratelimit(table, limited)
+    if "rollouts" in what:
+        rolled = asyncio.run(rollouts.measure())
+        found["rollouts"] = msgspec.to_builtins(rolled)
+        table.add_row(f"[bold]{rolled.rollouts} roll-outs under way[/]", "[dim]of a core, of the control plane[/]", "")
+        table.add_row("within an interval", f"{rolled.steady:.1f}%", "below 30%")
+        table.add_row("a step of each every 10 s", f"{rolled.moving:.1f}% ({rolled.steps} steps)", "")
+        table.add_section()
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(found, indent=2) + "\n")
     console.print(table)

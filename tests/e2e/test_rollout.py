@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
+from typing import Any, ClassVar
 
 import pytest
+import yaml
 
+from tests.e2e.test_outages import pid_of, until
 from tests.support.mesh import TULLE, Mesh
 
 # Answers its version; while the file `fail` is there every second request is answered 500.
@@ -64,6 +72,56 @@ spec:
 """
 
 
+# Another service of the demo, by a route of the Gateway API and a Service for each version; nothing of it is measured.
+OTHER = """
+apiVersion: v1
+kind: Service
+metadata: {name: reviews-one}
+spec: {selector: {app: reviews, version: v1}, ports: [{name: http, port: 9080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: reviews-two}
+spec: {selector: {app: reviews, version: v2}, ports: [{name: http, port: 9080}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: other}
+spec:
+  parentRefs: [{group: "", kind: Service, name: reviews, port: 9080}]
+  rules: [{backendRefs: [{name: reviews-one, port: 9080}, {name: reviews-two, port: 9080, weight: 0}]}]
+"""
+NAMES = ("--service", "rolled", "--route", "virtualservice/rolled", "--stable", "v1", "--candidate", "v2")
+OTHER_ROLLOUT = """
+apiVersion: tulle.dev/v1alpha1
+kind: Rollout
+metadata: {name: other}
+spec:
+  targetRef: {name: reviews}
+  stable: {service: reviews-one}
+  candidate: {service: reviews-two}
+  routeRef: {name: other}
+  analysis: {interval: 2s, stepWeights: [40], mirror: true}
+"""
+
+
+class Told(BaseHTTPRequestHandler):
+    """What webhooks are sent; a check is refused, an alert is taken, and there is a door."""
+
+    door: ClassVar[threading.Event] = threading.Event()
+    heard: ClassVar[Queue[tuple[str, Any]]] = Queue()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(403 if self.path == "/check" or (self.path == "/door" and not self.door.is_set()) else 200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+        self.heard.put((self.path, json.loads(body)))
+
+    def log_message(self, *_words: Any) -> None:
+        """Nothing."""
+
+
 class Rolled:
     """Both versions of a service, their route, and one who calls it all the time."""
 
@@ -106,8 +164,7 @@ class Rolled:
 
     def roll(self, *options: str) -> None:
         """A rollout that looks every two seconds."""
-        names = ("--service", "rolled", "--route", "virtualservice/rolled", "--stable", "v1", "--candidate", "v2")
-        self.mesh.tulle("rollout", "create", "rolled", *names, "--interval", "2s", "--threshold", "2", *options)
+        self.mesh.tulle("rollout", "create", "rolled", *NAMES, "--interval", "2s", "--threshold", "2", *options)
 
     def until(self, phase: str) -> str:
         """Wait for a phase; what the rollout says then."""
@@ -117,6 +174,16 @@ class Rolled:
     def weights(self) -> list[int]:
         found = json.loads(self.mesh.kubectl("get", "virtualservice", "rolled", "-o", "json").out)
         return [one.get("weight", 0) for one in found["spec"]["http"][0]["route"]]
+
+    def wish(self, *options: str) -> Any:
+        """A Rollout as `tulle rollout init` writes it."""
+        return yaml.safe_load(self.mesh.tulle("rollout", "init", "rolled", *NAMES, *options).out)
+
+    def happened(self, name: str) -> list[str]:
+        """The reasons of the Events of the rollout that there is now, each as often as it happened."""
+        uid = self.mesh.kubectl("get", "rollout", name, "-o", "jsonpath={.metadata.uid}").out
+        found = json.loads(self.mesh.kubectl("get", "events", "-o", "json").out)["items"]
+        return sorted(one["reason"] for one in found if one["involvedObject"].get("uid") == uid for _ in range(one["count"]))
 
     def forget(self) -> None:
         """No rollout any more, and all of the traffic is the first version's."""
@@ -211,3 +278,61 @@ def test_people_have_the_last_word(rolled: Rolled) -> None:
     rolled.mesh.kubectl(*wait, "--for=jsonpath={.status.previousWeight}=50")
     rolled.mesh.kubectl("delete", "rollout", "rolled")
     assert rolled.weights() == [100, 0]
+
+
+@pytest.fixture
+def told() -> Iterator[str]:
+    """The address of who is told, and asked."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Told)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_webhook_that_refuses_brings_it_back(rolled: Rolled, told: str) -> None:
+    """Broken: acceptance tests that fail would not stop a release, or nobody would hear that it went back."""
+    body = rolled.wish("--interval", "1s", "--threshold", "2")
+    body["spec"]["analysis"] |= {"metrics": [], "webhooks": [{"name": "tests", "type": "rollout", "url": f"{told}/check"}]}
+    body["spec"]["alerts"] = [{"name": "team", "severity": "error", "url": f"{told}/alert"}]
+    rolled.mesh.tulle("apply", "-f", "-", stdin=json.dumps(body))
+    assert "webhook tests (rollout): it answers 403" in rolled.until("Failed")
+    heard = dict(Told.heard.get(timeout=30) for _ in range(3))
+    assert heard["/check"]["weight"] == 10
+    assert "RolledBack" in heard["/alert"]["text"]
+    assert rolled.weights() == [100, 0]
+
+
+def test_a_control_plane_that_dies_in_the_middle_of_two(rolled: Rolled, told: str) -> None:
+    """Broken: a step would be skipped or done again, one rollout would do the other's, or copies of requests stay for ever."""
+    mesh = rolled.mesh
+    body, other = rolled.wish("--interval", "2s", "--step", "50"), yaml.safe_load(OTHER_ROLLOUT)
+    # Both stay where they are until the door is open.
+    body["spec"]["analysis"]["webhooks"] = [{"name": "door", "type": "confirm-promotion", "url": f"{told}/door"}]
+    other["spec"]["analysis"]["webhooks"] = [{"name": "door", "type": "confirm-traffic-increase", "url": f"{told}/door"}]
+    mesh.tulle("apply", "-f", "-", stdin=OTHER)
+    try:
+        with rolled.called() as found:
+            for one in (body, other):
+                mesh.tulle("apply", "-f", "-", stdin=json.dumps(one))
+            mesh.kubectl("wait", "--timeout=60s", "--for=jsonpath={.status.mirroring}=There", "rollout/other")
+            mesh.kubectl("wait", "--timeout=60s", "--for=jsonpath={.status.previousWeight}=50", "rollout/rolled")
+            os.kill(pid_of(mesh, "tulle control-plane"), signal.SIGKILL)
+            until("it is back", lambda: mesh.kubectl("get", "rollouts", check=False).code == 0, 60)
+            route = json.loads(mesh.kubectl("get", "httproute", "other", "-o", "json").out)["spec"]["rules"][0]
+            assert [one["type"] for one in route["filters"]] == ["RequestMirror"]
+            assert rolled.weights() == [50, 50]
+            Told.door.set()
+            rolled.until("Succeeded")
+            mesh.kubectl("wait", "--timeout=60s", "--for=jsonpath={.status.phase}=Succeeded", "rollout/other")
+        assert {status for status, _version in found} == {200}, Counter(found)
+        route = json.loads(mesh.kubectl("get", "httproute", "other", "-o", "json").out)["spec"]["rules"][0]
+        assert [ref.get("weight") for ref in route["backendRefs"]] == [0, 100]
+        assert "filters" not in route
+        assert rolled.weights() == [0, 100]
+        assert rolled.happened("rolled") == ["Progressing", "Promoted", "Started", "Succeeded"]
+        assert rolled.happened("other") == ["Progressing", "Progressing", "Promoted", "Started", "Succeeded"]
+    finally:
+        Told.door.clear()
+        mesh.kubectl("delete", "rollout,httproute", "other", "--ignore-not-found")
+        mesh.kubectl("delete", "service", "reviews-one", "reviews-two")

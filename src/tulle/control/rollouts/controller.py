@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -77,22 +78,30 @@ class Rollouts:
         self._webhooks: Webhooks
         self._poster: Poster
         self.telling = Telling(objects.store)
-        self._read: dict[Place, tuple[int, Rollout]] = {}
+        self._read: dict[Place, Read] = {}
+        self._routes: dict[Place, Route] = {}
+        self._quiet: dict[Place, Look] = {}
         self._failing: set[Place] = set()
 
-    async def run(self) -> None:
-        """Look at all of them, again and again."""
+    @asynccontextmanager
+    async def beginning(self) -> AsyncIterator[None]:
+        """While it may look: others can be told, and asked."""
         async with Poster() as poster:
             self._poster = poster
             self._webhooks = Webhooks(self.objects.store, poster, self.events, self.now)
             try:
-                while True:
-                    await self.once()
-                    await asyncio.sleep(_TICK)
+                yield
             finally:
                 self._answers.close()
                 self._readings.close()
                 self.telling.close()
+
+    async def run(self) -> None:
+        """Look at all of them, again and again."""
+        async with self.beginning():
+            while True:
+                await self.once()
+                await asyncio.sleep(_TICK)
 
     async def once(self) -> None:
         """Look at all of them."""
@@ -105,12 +114,17 @@ class Rollouts:
         self.tallies.keep(places)
         self._answers.keep(places)
         self._readings.keep(places)
-        self._read = {place: read for place, read in self._read.items() if place in places}
+        for kept in (self._read, self._routes, self._quiet):
+            for place in kept.keys() - places:
+                del kept[place]
         taken: dict[tuple[str, str], str] = {}
-        for one in sorted(stored, key=lambda one: (one.body["metadata"].get("creationTimestamp", ""), one.key.name)):
-            place = one.key.namespace, one.key.name
+        found = [self._decoded(one) for one in stored]
+        for read in sorted(
+            found, key=lambda read: (read.stored.body["metadata"].get("creationTimestamp", ""), read.stored.key.name)
+        ):
+            place = read.stored.key.namespace, read.stored.key.name
             try:
-                await self._one(place, one, taken)
+                await self._one(place, read, taken)
                 self._failing.discard(place)
             except (Denial, TulleError) as error:
                 if place not in self._failing:
@@ -119,39 +133,56 @@ class Rollouts:
                     )
                 self._failing.add(place)
 
-    def _decoded(self, place: Place, stored: Stored) -> Rollout:
+    def _decoded(self, stored: Stored) -> Read:
+        place = stored.key.namespace, stored.key.name
         read = self._read.get(place)
-        if read is None or read[0] != stored.revision:
-            read = self._read[place] = stored.revision, Rollout.model_validate(stored.body)
-        return read[1]
+        if read is None or read.stored.revision != stored.revision:
+            self._routes.pop(place, None)  # read for other versions, maybe
+            one = Rollout.model_validate(stored.body)
+            refused = "; ".join(unsupported(one.spec, prometheus=self._prometheus is not None))
+            read = self._read[place] = Read(stored, one, plan(one.spec, *place), state_of(one.status), refused)
+        return read
 
-    async def _one(self, place: Place, stored: Stored, taken: dict[tuple[str, str], str]) -> None:
-        one = self._decoded(place, stored)
+    async def _one(self, place: Place, read: Read, taken: dict[tuple[str, str], str]) -> None:
+        stored, one, wanted, before, refused = read
         metadata = stored.body["metadata"]
         deleted = bool(metadata.get("deletionTimestamp"))
         marked = FINALIZER in (metadata.get("finalizers") or ())
         if deleted and not marked:
             return
-        refused = "; ".join(unsupported(one.spec, prometheus=self._prometheus is not None))
         if not deleted and (other := taken.setdefault((place[0], one.spec.target_ref.name), place[1])) != place[1]:
             refused = f"spec.targetRef: found Service {one.spec.target_ref.name}, which Rollout {other} rolls out; needed another"
         if not marked:
             await self._mark(place, there=True)
-        before, wanted = state_of(one.status), plan(one.spec, *place)
         route = await self._route(place, one)
         if one.spec.analysis.mirror and route is not None and not refused:
             refused = unmirrorable(route.body, route.sides, one.spec.route_ref.section_name or "")
-        command = str((metadata.get("annotations") or {}).get(COMMAND, ""))
+        look = Look(stored.revision, route.revision if route else 0, route.sides if route else _NEITHER, refused)
+        again = self._quiet.get(place) == look  # nothing but time and traffic can have made a difference
+        if again and before.phase in _SETTLED and not (before.owed or before.mirroring or deleted):
+            return
         seen = msgspec.structs.replace(
             self._seen(place, one, route, before),
             deleted=deleted,
             refused=refused,
-            command=command,
+            command=str((metadata.get("annotations") or {}).get(COMMAND, "")),
             answers=self._answers.answers(place, point(before)),
             readings=self._readings.answers(place, point(before)),
         )
         # As exactly as the status can say it.
         decision = decide(wanted, before, seen, round(self.now(), 3))
+        if not again or decision.state != before:
+            self._quiet.pop(place, None)
+            await self._do(place, read, decision, refused, route)
+            if decision.state == before:
+                self._quiet[place] = look
+        self._ask(place, stored.body, wanted, decision, one)
+        if decision.over:
+            await self._mark(place, there=False)
+
+    async def _do(self, place: Place, read: Read, decision: Decision, refused: str, route: Route | None) -> None:
+        """Write down what is decided, then do it."""
+        stored, one, wanted, before, _refused = read
         if (decision.state.checked, decision.state.identity) != (before.checked, before.identity):
             self.tallies.forget(place)
         await self._write(place, stored, decision.state, refused)
@@ -162,16 +193,13 @@ class Rollouts:
             self.telling.event(self._poster, stored.body, wanted.hooks, _told(one, decision.state), note)
         if route is not None and decision.state.identity:
             await self._steer(one, decision.state, route)
-        self._ask(place, stored.body, wanted, decision, _told(one, decision.state))
-        if decision.over:
-            await self._mark(place, there=False)
 
-    def _ask(self, place: Place, about: Raw, wanted: Plan, decision: Decision, told: Raw) -> None:
+    def _ask(self, place: Place, about: Raw, wanted: Plan, decision: Decision, one: Rollout) -> None:
         """Have asked what is to be asked at this point."""
         at, ask = point(decision.state), self._webhooks.ask
 
         async def answer(_before: Answer | None, *, hook: Hook) -> Answer:
-            return await ask(about, at, hook, told)
+            return await ask(about, at, hook, _told(one, decision.state))
 
         hooks = {hook.name: partial(answer, hook=hook) for hook in wanted.hooks if hook.name in decision.asks}
         self._answers.follow(place, at, hooks)
@@ -195,13 +223,23 @@ class Rollouts:
         stored = await self.objects.store.get(target.key)
         if stored is None:
             return None
+        known = self._routes.get(place)
+        if known is None or (known.revision, known.target) != (stored.revision, target):
+            known = self._routes[place] = self._read_route(place, one, target, stored)
+        get = self.pipeline.flow.get
+        sides = Sides(*(get(version_side, one) or _NOBODY for one in known.asked))
+        if sides != known.sides:
+            known = self._routes[place] = _sided(known, place[0], one, sides)
+        return known
+
+    def _read_route(self, place: Place, one: Rollout, target: Target, stored: Stored) -> Route:
+        kind = target.kind
         names = None if kind.kind == "VirtualService" else _backends(stored.body, place[0])
         asked = [
             Asked(place[0], one.spec.target_ref.name, version.version or "", version.service or "", names)
             for version in (one.spec.stable, one.spec.candidate)
         ]
-        get = self.pipeline.flow.get
-        return Route(target, stored.body, asked[1], Sides(*(get(version_side, one) or _NOBODY for one in asked)))
+        return Route(target, stored.revision, stored.body, (asked[0], asked[1]), _NEITHER, _versions(place[0], one, _NEITHER), "")
 
     def _seen(self, place: Place, one: Rollout, route: Route | None, state: State) -> Seen:
         """What is seen of the route, the instances and the traffic."""
@@ -209,17 +247,16 @@ class Rollouts:
         if route is None:
             return Seen(None, f"spec.routeRef: {ref.kind} {place[0]}/{ref.name} is not there")
         share = found(route.body, route.sides, *_rules(one, state))
-        backend = candidate_of(route.body, route.sides, one.spec.route_ref.section_name or "")
-        tally = self.tallies.of(place, _versions(place[0], one, route.sides))
+        tally = self.tallies.of(place, route.versions)
         return Seen(
             weight=share.weight,
             trouble=share.trouble,
-            healthy=self.pipeline.flow.get(version_instances, route.candidate),
+            healthy=self.pipeline.flow.get(version_instances, route.asked[1]),
             stable=tally.traffic(candidate=False),
             candidate=tally.traffic(candidate=True),
             heard=self.tallies.heard,
-            backend=backend,
-            mirrored=mirrors(route.body, state.mirror or backend),
+            backend=route.backend,
+            mirrored=mirrors(route.body, state.mirror or route.backend),
         )
 
     async def _write(self, place: Place, stored: Stored, state: State, refused: str) -> None:
@@ -276,16 +313,45 @@ class Rollouts:
             await self.objects.patch(route.target, change, _WRITING)
 
 
+class Read(NamedTuple):
+    """A rollout as it is stored, and what follows of that alone."""
+
+    stored: Stored
+    one: Rollout
+    plan: Plan
+    state: State
+    refused: str
+
+
 class Route(NamedTuple):
-    """The route that is steered, and how it names both versions; `candidate` asks for the instances of that."""
+    """The route that is steered, and how it names both versions, and the candidate; `asked`: what these are made of."""
 
     target: Target
+    revision: int
     body: Raw
-    candidate: Asked
+    asked: tuple[Asked, Asked]
     sides: Sides
+    versions: Versions
+    backend: str
+
+
+class Look(NamedTuple):
+    """What a look saw that is not traffic or time."""
+
+    rollout: int
+    route: int
+    sides: Sides
+    refused: str
 
 
 _NOBODY = Side(())
+_NEITHER = Sides(_NOBODY, _NOBODY)
+_SETTLED = ("Succeeded", "Failed", "Paused")
+
+
+def _sided(route: Route, namespace: str, one: Rollout, sides: Sides) -> Route:
+    backend = candidate_of(route.body, sides, one.spec.route_ref.section_name or "")
+    return route._replace(sides=sides, versions=_versions(namespace, one, sides), backend=backend)
 
 
 def _itself(place: Place, subresource: str = "") -> Target:

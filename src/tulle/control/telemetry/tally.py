@@ -22,8 +22,7 @@ class Versions(msgspec.Struct, frozen=True):
 
     def candidates(self, edge: Edge) -> bool | None:
         """Whether a call was one to the candidate; None where it was to neither."""
-        name, _dot, rest = edge.service.partition(".")
-        service = f"{rest.partition('.')[0]}/{name}"
+        service = service_of(edge)
         for is_candidate, services, version in (
             (False, self.stable, self.stable_version),
             (True, self.candidate, self.candidate_version),
@@ -31,6 +30,12 @@ class Versions(msgspec.Struct, frozen=True):
             if service in services and version in ("", edge.destination_version):
                 return is_candidate
         return None
+
+
+def service_of(edge: Edge) -> str:
+    """`namespace/name` of the Service that was called."""
+    name, _dot, rest = edge.service.partition(".")
+    return f"{rest.partition('.')[0]}/{name}"
 
 
 class Tally:
@@ -68,12 +73,14 @@ class Tallies:
     def __init__(self) -> None:
         self.heard = 0.0
         self._by: dict[object, Tally] = {}
+        self._of: dict[str, list[Tally]] | None = {}  # by `namespace/name` of Services; None: to be made anew
 
     def of(self, key: object, versions: Versions) -> Tally:
         """The one of a roll-out, which begins where there is none, or one that told other versions apart."""
         found = self._by.get(key)
         if found is None or found.versions != versions:
             found = self._by[key] = Tally(versions)
+            self._of = None
         return found
 
     def forget(self, key: object) -> None:
@@ -86,11 +93,18 @@ class Tallies:
         wanted = set(keys)
         for key in [key for key in self._by if key not in wanted]:
             del self._by[key]
+            self._of = None
 
     def add(self, now: float, rows: Iterable[tuple[Edge, Count]]) -> None:
         """A node's report."""
         self.heard = now
-        if self._by:
-            rows = tuple(rows)
+        if not self._by:
+            return
+        if self._of is None:
+            self._of = {}
             for tally in self._by.values():
-                tally.add(rows)
+                for service in tally.versions.stable | tally.versions.candidate:
+                    self._of.setdefault(service, []).append(tally)
+        for row in rows:
+            for tally in self._of.get(service_of(row[0]), ()):
+                tally.add((row,))

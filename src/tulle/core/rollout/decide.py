@@ -136,7 +136,11 @@ def _decided(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
     if plan.suspend and state.phase not in ("Paused", "Succeeded", "Failed"):
         return _back(state, "Paused", "it is suspended", now)
     if state.phase == "Paused":
-        return Decision(state) if plan.suspend or state.message.startswith(_FOREIGN) else _anew(plan, state, seen, now)
+        return (
+            Decision(state)
+            if plan.suspend or state.message.startswith((_FOREIGN, _UNMIRRORED))
+            else _anew(plan, state, seen, now)
+        )
     if state.phase == "Finalising" and seen.weight == state.weight:
         message = f"{plan.identity.partition(' by ')[0]}: all of the traffic is the candidate's"
         return _moved(state, now, Note("Succeeded", message), phase="Succeeded", message=message)
@@ -148,12 +152,13 @@ def _decided(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
         )
         return _moved(state, now, Note("Paused", message, bad=True), phase="Paused", message=message)
     if state.mirroring == "There" and not seen.mirrored:
-        message = f"{_FOREIGN}: the mirror to {state.mirror} is gone; `tulle rollout resume` goes on"
+        message = f"{_UNMIRRORED}: no requests are copied to {state.mirror}; `tulle rollout resume` goes on"
         return _moved(state, now, Note("Paused", message, bad=True), phase="Paused", message=message, mirror="", mirroring="")
     return _going(plan, state, seen, now)
 
 
-_FOREIGN = "somebody else changed the route"
+_FOREIGN = "somebody else changed the weights"
+_UNMIRRORED = "somebody else took the mirror away"
 
 
 def _told_of_its_end(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
