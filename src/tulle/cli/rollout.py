@@ -49,10 +49,27 @@ def _wish(function: F) -> F:
                 "--stable", required=True, prompt="Version that is there", help="The `version` label that has the traffic."
             ),
             click.option("--candidate", required=True, prompt="New version", help="The `version` label that is to get it."),
+            click.option(
+                "--template",
+                type=click.Choice(["canary", "blue-green", "ab-test"]),
+                default="canary",
+                show_default=True,
+                help="More traffic step by step; none and then all; or all of those who match.",
+            ),
             click.option("--step", type=click.IntRange(1, 100), default=10, show_default=True, help="Percent more in each step."),
             click.option(
                 "--max", "most", type=click.IntRange(1, 100), default=50, show_default=True, help="Percent, before all of it."
             ),
+            click.option(
+                "--checks", type=int, default=5, show_default=True, help="How many must pass, of blue-green and of an A/B test."
+            ),
+            click.option(
+                "--header",
+                default="cookie=^(.*; )?candidate=yes(;.*)?$",
+                show_default=True,
+                help="Whom the rule of an A/B test matches: NAME=EXPRESSION.",
+            ),
+            click.option("--mirror", is_flag=True, help="Copies of requests first, whose answers nobody gets."),
             click.option("--interval", default="1m", show_default=True, help="How long a step takes at least."),
             click.option("--threshold", type=int, default=5, show_default=True, help="Failed checks before it goes back."),
             click.option(
@@ -105,8 +122,12 @@ def _document(
     route: str,
     stable: str,
     candidate: str,
+    template: str,
     step: int,
     most: int,
+    checks: int,
+    header: str,
+    mirror: bool,
     interval: str,
     threshold: int,
     success: float,
@@ -114,10 +135,15 @@ def _document(
     namespace: str,
 ) -> Raw:
     kind, _slash, rest = route.partition("/")
-    named, _slash, rule = rest.partition("/")
-    if kind.lower() not in _ROUTES or not named:
+    target, _slash, rule = rest.partition("/")
+    if kind.lower() not in _ROUTES or not target:
         raise click.UsageError(f"--route: found {route!r}; needed KIND/NAME, of KIND {', '.join(_ROUTES)}")
     group, word = _ROUTES[kind.lower()]
+    if template == "ab-test" and not rule:
+        raise click.UsageError(f"--route: found {route!r}; needed KIND/NAME/RULE, the rule that has the matches")
+    named, _equals, expression = header.partition("=")
+    if not named or not expression:
+        raise click.UsageError(f"--header: found {header!r}; needed NAME=EXPRESSION")
     metrics: list[Raw] = [{"name": "request-success-rate", "thresholdRange": {"min": success}}]
     if latency is not None:
         metrics.append({"name": "request-duration", "thresholdRange": {"max": latency}})
@@ -129,17 +155,21 @@ def _document(
             "targetRef": {"kind": "Service", "name": service},
             "stable": {"version": stable},
             "candidate": {"version": candidate},
-            "routeRef": {"group": group, "kind": word, "name": named} | ({"sectionName": rule} if rule else {}),
-            "strategy": "Canary",
+            "routeRef": {"group": group, "kind": word, "name": target} | ({"sectionName": rule} if rule else {}),
+            "strategy": _STRATEGIES[template],
             "analysis": {
                 "interval": interval,
                 "threshold": threshold,
-                "stepWeight": step,
-                "maxWeight": most,
+                **({"stepWeight": step, "maxWeight": most} if template == "canary" else {"iterations": checks}),
+                **({"match": [{"headers": {named: {"regex": expression}}}]} if template == "ab-test" else {}),
+                **({"mirror": True} if mirror else {}),
                 "metrics": metrics,
             },
         },
     }
+
+
+_STRATEGIES = {"canary": "Canary", "blue-green": "BlueGreen", "ab-test": "ABTest"}
 
 
 @rollout.command()
