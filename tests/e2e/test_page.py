@@ -250,6 +250,8 @@ def test_what_a_proxy_runs_with_takes_and_writes(page: Page, mesh: Mesh, made: N
     try:
         mesh.synced()
         goto(page, "workload/default/reviews-v1?t=60")
+        until(page, lambda: "Envoy 1." in page.locator("main").inner_text(), "what its proxy is and takes")
+        assert page.get_by_role("link", name="Traces in which reviews took part").count() == 1
         page.get_by_role("button", name="Show what it runs with").click()
         page.get_by_role("tab", name="Clusters").click()
         page.get_by_label("Filter by name").fill("ratings")
