@@ -75,7 +75,6 @@ def encode_early(row: Authorization) -> Encoded:
     return _encoded(row.guard.early, text if len(text) < _LONGEST else "", row.guard.strangers)
 
 
-@lru_cache(maxsize=16384)
 def _encoded(name: str, text: str, strangers: bool) -> Encoded:
     """The filter that takes its cluster's name from a format."""
     config = set_filter_state_pb2.Config()
@@ -170,6 +169,7 @@ def _compared(text: str, fact: Fact) -> _Expr:
             return f"{text}.matches({_quoted(f'^(?:{fact.value})$')})"
 
 
+@lru_cache(maxsize=16384)
 def _quoted(text: str) -> str:
     """A text of CEL, without what means something to CEL or to Envoy's formats."""
     plain = "".join(one if one.isascii() and (one.isalnum() or one in "/:._-") else _escaped(one) for one in text)

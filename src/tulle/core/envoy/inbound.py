@@ -17,7 +17,7 @@ from tulle.core.envoy.clusters import BLACK_HOLE, INBOUND_PASSTHROUGH, inbound_n
 from tulle.core.envoy.connection_limits import connection_filters
 from tulle.core.envoy.sniffing import HTTP1, HTTP2, at, end_wait_inbound, look_for_http, look_for_tls, not_at
 from tulle.core.envoy.source import TRUE, socket, uint32
-from tulle.core.envoy.tcp_routes import tcp
+from tulle.core.envoy.tcp_routes import may_wait, tcp
 from tulle.core.envoy.telemetry import Called
 from tulle.core.model.gateway import ServerTls
 from tulle.core.model.service import Protocol
@@ -138,8 +138,9 @@ def _filters(workload: Workload, port: InboundPort, cluster: str, *, plaintext: 
     """
     called, guard = Called(port.service, plaintext), port.guard.outside if plaintext else port.guard
     counted = [*connection_filters(port.connection_counters)]
-    carried = tcp(cluster, port.carriage, called, port.telemetry, mutual=not plaintext)
-    raw = [*counted, *tcp_filters(guard, cluster), carried]
+    mutual = not plaintext and may_wait(port.carriage)
+    carried = tcp(cluster, port.carriage, called, port.telemetry, mutual=mutual)
+    raw = [*counted, *tcp_filters(guard, cluster if mutual else ""), carried]
     spoken = [
         *counted,
         http.inbound(f"inbound_{_ANY}_{port.port}", cluster, workload.limits, guard, called, port.telemetry, port.counter),

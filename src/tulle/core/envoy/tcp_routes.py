@@ -105,11 +105,18 @@ def tcp_filters(
 
 def leads_to(destinations: Sequence[WeightedDestination], carriage: Carriage) -> str:
     """The cluster of a chain to these destinations where that can wait until it is known who calls; "" where it cannot: there are
-    several to choose from, one is yet to be found by its name, or it is behind a proxy that is asked only once.
+    several to choose from, one is yet to be found by its name, or there may not be a second attempt.
     """
     shares = [share for share in destinations if share.weight > 0]
-    single = len(shares) == 1 and not shares[0].named_at and carriage.tunnel is None
+    single = len(shares) == 1 and not shares[0].named_at and may_wait(carriage)
     return shares[0].destination.cluster if single else ""
+
+
+def may_wait(carriage: Carriage) -> bool:
+    """Whether a first attempt may be none, until it is known who calls. A proxy in between is asked only once; and Envoy forgets
+    the idle timeout of a connection with the first attempt that fails.
+    """
+    return carriage.tunnel is None and carriage.idle_timeout is None
 
 
 def _filter(

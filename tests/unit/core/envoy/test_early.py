@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.guarded import Guarded, guarded, policy
+from tests.unit.core.compile.mesh import obj
 from tests.unit.core.envoy.test_authorization import CALLERS, A, B, rule
 from tulle.core.envoy.early import encode_early
 from tulle.core.model.authorization import OPEN_TO_STRANGERS, Action, Attribute, Authorization, Compare, Fact, Policy, Rule, Term
@@ -80,6 +81,19 @@ async def test_what_only_the_first_bytes_decide(tmp_path: Path) -> None:
         assert await heard(web, "", b"ehlo") == GREETING + b"ehlo"
         await web.apply(policy("there", {"rules": [rule({"ipBlocks": ["192.0.2.0/24"]})]}))
         assert await heard(web, "", b"ehlo") == GREETING, "an address is not looked at before"
+
+
+async def test_an_idle_timeout_is_kept(tmp_path: Path) -> None:
+    """Broken: connections to a port with policies would stay open for ever, for Envoy forgets with an attempt that fails."""
+    pool = {"tcp": {"idleTimeout": "1s"}}
+    spec = {"workloadSelector": {"labels": {"app": "web"}}, "inboundConnectionPool": pool}
+    sidecar = {"apiVersion": "networking.istio.io/v1", "kind": "Sidecar", "metadata": {"name": "s"}, "spec": spec}
+    async with guarded(tmp_path, greet) as web:
+        await web.apply(obj(sidecar), policy("a", ONLY_A))
+        reader, writer = await web.connected(web.tcp, web.context(A))
+        async with asyncio.timeout(20):
+            assert await reader.read() == GREETING
+        writer.close()
 
 
 @pytest.mark.parametrize("text", ["a'b", "100%", ")%", "\\", "é", "\U0001f600", "a) ? 'x' : ''"])
