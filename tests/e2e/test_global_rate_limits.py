@@ -19,7 +19,7 @@ from tests.e2e.test_outages import pid_of, until
 from tests.support.mesh import Mesh
 from tests.support.redis import RedisServer, needed
 
-LIMIT = 100
+LIMIT, FEW = 100, 20
 _LOAD = ("h2load", "--h1", "-c", "8", "--rps", str(10 * LIMIT / 8))
 _URL = "http://reviews:9080/health"
 
@@ -135,18 +135,20 @@ def test_a_limit_holds_while_who_shares_it_changes_and_the_control_plane_dies(li
 
 def test_exact_is_exact_and_says_so_when_nobody_counts(limits: Limits) -> None:
     """Broken: the limit would be off by more than 1%, or a Redis that is away would be seen by nobody, or for ever."""
-    limits.limit(precision="exact", onFailure="deny")
-    exact = limits.load(10, warm_up=2)
-    assert exact.passed <= LIMIT * 1.01
-    # On a machine that is busy with other things an answer may come too late: it counts, and is a 503.
-    assert exact.passed + exact.failed >= LIMIT * 0.99
-    limits.limit(precision="exact", onFailure="allow")
+    # So little that also a machine which is busy with other things asks for more all the time: no bucket fills meanwhile.
+    limits.limit(limit=FEW, precision="exact", onFailure="deny")
+    exact = limits.load(10, warm_up=3)
+    assert exact.refused > FEW
+    assert exact.passed <= FEW * 1.01
+    # There an answer may come too late: it counts, and is a 503.
+    assert exact.passed + exact.failed >= FEW * 0.99
+    limits.limit(limit=FEW, precision="exact", onFailure="allow")
     limits.redis.stop()
     away = limits.load(2, warm_up=1)
-    assert away.passed > 2 * LIMIT
+    assert away.passed > 2 * FEW
     assert away.refused == 0
     assert limits.status()["failed"] > 0
     assert "not counted, let through" in limits.mesh.tulle("ratelimit", "status").out
     limits.redis.start()
-    back = limits.load(2, warm_up=2)
-    assert back.passed == pytest.approx(LIMIT, rel=0.1)
+    back = limits.load(4, warm_up=3)
+    assert back.refused > FEW
