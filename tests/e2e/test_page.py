@@ -59,6 +59,33 @@ spec:
   host: reviews
   subsets: [{name: v1, labels: {version: v1}}, {name: v3, labels: {version: v3}}]
 """
+# Its candidate has no instance: it waits for one.
+ROLLED = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: details, namespace: default}
+spec: {host: details, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: details, namespace: default}
+spec:
+  hosts: [details]
+  http:
+    - route:
+        - {destination: {host: details, subset: v1}, weight: 100}
+        - {destination: {host: details, subset: v2}, weight: 0}
+---
+apiVersion: tulle.dev/v1alpha1
+kind: Rollout
+metadata: {name: details, namespace: default}
+spec:
+  targetRef: {name: details}
+  stable: {version: v1}
+  candidate: {version: v2}
+  routeRef: {group: networking.istio.io, kind: VirtualService, name: details}
+  analysis: {stepWeights: [10, 50], mirror: true}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +172,11 @@ def traffic(mesh: Mesh) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def made(mesh: Mesh, traffic: None) -> Iterator[None]:
     """`ratings` is broken, `reviews` is split 70 to 30."""
-    for text in (SUBSETS, SPLIT, BROKEN):
+    for text in (SUBSETS, SPLIT, BROKEN, ROLLED):
         mesh.tulle("apply", "-f", "-", stdin=text)
     mesh.synced()
     yield
-    for text in (SPLIT, BROKEN, SUBSETS):
+    for text in (ROLLED, SPLIT, BROKEN, SUBSETS):
         mesh.tulle("delete", "-f", "-", stdin=text)
     mesh.synced()
 
@@ -283,7 +310,7 @@ def test_every_view_for_everybody(browser: Browser, address: str, made: None) ->
     for scheme, size in (("light", (1280, 720)), ("dark", (390, 844))):
         for page in opened(browser, address, color_scheme=scheme):
             page.set_viewport_size({"width": size[0], "height": size[1]})
-            for view in (*VIEWS, *DETAILS):
+            for view in (*VIEWS, *DETAILS, "rollouts", "rollout/default/details"):
                 goto(page, f"{view}?t=300")
                 serious = [one for one in axe.run(page).response["violations"] if one["impact"] in ("serious", "critical")]
                 assert serious == [], f"{view}: {json.dumps(serious, indent=1)[:3000]}"
@@ -367,6 +394,24 @@ def test_change_an_object(page: Page, mesh: Mesh, made: None) -> None:
     page.get_by_text("It is as it was before this change.").wait_for()
     picture(page, "history")
     assert mesh.kubectl("get", "virtualservice", "reviews", "-o", weights).out == "70 30"
+
+
+def test_a_rollout_is_shown_and_stopped(page: Page, mesh: Mesh, made: None) -> None:
+    """Broken: whoever watches a release could not see why it stays where it is, nor stop it from the page."""
+    goto(page, "rollouts")
+    assert "waits for an instance of the candidate" in page.locator("main").inner_text()
+    page.get_by_role("link", name="default/details").first.click()
+    page.get_by_role("heading", name="Waiting").wait_for()
+    assert page.get_by_label("Steps").first.locator("li").all_inner_texts() == ["copies", "10%", "50%", "100%"]
+    page.get_by_text("Started").wait_for()
+    page.get_by_role("button", name="pause…").click()
+    assert "tulle rollout pause details -n default" in page.locator("main").inner_text()
+    picture(page, "rollout")
+    page.get_by_role("button", name="Yes, pause").click()
+    page.get_by_text("it is suspended").first.wait_for()
+    assert mesh.kubectl("get", "rollout", "details", "-o", "jsonpath={.status.phase}").out == "Paused"
+    mesh.tulle("rollout", "resume", "details")
+    page.get_by_text("waits for an instance of the candidate").first.wait_for()
 
 
 def test_with_a_token_and_few_rights(browser: Browser, mesh: Mesh) -> None:

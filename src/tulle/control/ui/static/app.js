@@ -16,12 +16,13 @@ const VIEWS = [
   ["config", "Configuration", "≡"],
   ["traces", "Traces", "⋔"],
   ["limits", "Rate limits", "⊟"],
+  ["rollouts", "Roll-outs", "⇗"],
   ["proxies", "Proxies", "⇄"],
   ["certificates", "Certificates", "◈"],
   ["mesh", "Mesh health", "♥"],
 ];
 // A view that stands below another in the menu.
-const BELOW = { service: "services", workload: "workloads", object: "config", trace: "traces" };
+const BELOW = { service: "services", workload: "workloads", object: "config", trace: "traces", rollout: "rollouts" };
 const TIMES = [["60", "1 min"], ["300", "5 min"], ["600", "10 min"], ["1800", "30 min"], ["3600", "1 h"], ["10800", "3 h"], ["21600", "6 h"]];
 
 function App() {
