@@ -67,7 +67,7 @@ function Versions({ of, seconds }) {
     { name: "ready", label: "Ready", by: (row) => row.ready, show: (row) => html`<${Health} of=${row.ready === false ? "failing" : "healthy"} word=${false} /> ${row.ready === false ? "not ready" : "ready"}` },
     ...figureColumns(),
   ];
-  return html`<${Panel} title="Both versions"><${Wait} of=${found}><${Table} caption="Both versions" columns=${columns} rows=${found.data ?? []} id=${(row) => `${row.label} ${row.id}`} first=${["label", true]} empty="Neither version has an instance." /><//><${Command} line=${`tulle stat workload -n ${shell(of.namespace)} -t ${seconds}s`} /><//>`;
+  return html`<${Panel} title="Both versions"><${Wait} of=${found}><${Table} caption="Both versions" columns=${columns} rows=${found.data ?? []} id=${(row) => `${row.label} ${row.id}`} first=${["label", true]} empty="Neither version has an instance." /><//><${Command} line=${`tulle stat ${shell(of.service)} -t ${seconds}s`} /><//>`;
 }
 
 function Happened({ namespace, name, uid }) {
