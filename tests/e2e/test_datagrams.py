@@ -39,6 +39,16 @@ spec:
   selector: {{app: line, version: {version}}}
   ports: [{{port: 53, name: udp, protocol: UDP, targetPort: {bound}}}]
 """
+SIX = f"""
+apiVersion: v1
+kind: Service
+metadata: {{name: line-six, namespace: default}}
+spec:
+  ipFamilies: [IPv4, IPv6]
+  ipFamilyPolicy: RequireDualStack
+  selector: {{app: line}}
+  ports: [{{port: 53, name: udp, protocol: UDP, targetPort: {BOUND}}}]
+"""
 
 
 @contextmanager
@@ -77,6 +87,13 @@ def test_shares_of_clients(mesh: Mesh, gateways: Gateways) -> None:
         routed(mesh, "line-v1", 0, 1)
         assert heard(mesh, 40) == {"v2": 40}
         routed(mesh, "line", 1, 0)
+        if mesh.inside("ip", "-6", "-o", "address", "show", "dev", "eth0", "scope", "global").out:
+            mesh.kubectl("apply", "-f", "-", stdin=SIX)
+            over.callback(lambda: mesh.kubectl("delete", "service", "line-six"))
+            mesh.synced()
+            six = mesh.inside("getent", "ahostsv6", "line-six").out.split()[0]
+            assert inside(six, VIRTUAL[1])
+            assert set(call(mesh, "datagrams", six, "53", "20")) == {"v1", "v2"}, "by IPv6"
         two.close()
         mesh.synced()
         assert heard(mesh, 40) == {"v1": 40}, "nobody is sent to the one that is gone"

@@ -292,10 +292,11 @@ async def serve_datagrams(port: int, name: str) -> None:
 async def datagrams(host: str, port: int, clients: int) -> Any:
     """So many clients, each with one datagram: how many were answered by each name, and by nobody ("")."""
     loop = asyncio.get_running_loop()
-    address = (await loop.getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_DGRAM))[0][4]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = (await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM))[0][4]
     answered: Counter[str] = Counter()
     for number in range(clients):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        with socket.socket(family, socket.SOCK_DGRAM) as one:
             one.setblocking(False)
             one.connect(address)
             await loop.sock_sendall(one, f"{number}".encode())
