@@ -80,13 +80,18 @@ class _Report:
 
     def add(self, at: tuple[str | int, ...], reason: str, message: str, severity: Severity = Severity.ERROR) -> None:
         """A problem at a place. Of very many, only the first are kept: nobody reads on."""
-        if len(self.problems) == _MOST_PROBLEMS:
+        if self.full:
             return
         if len(message) > _LONGEST_MESSAGE:  # what a person wrote may be of any length
             message = f"{message[:200]} ... {message[-600:]}"
         path = paths.join(at)
         location = self.locate(path) if self.locate is not None else None
         self.problems.append(Problem(self.ref, path, reason, message, severity, location))
+
+    @property
+    def full(self) -> bool:
+        """Whether no more are kept, so that none need be put into words."""
+        return len(self.problems) == _MOST_PROBLEMS
 
     def in_order(self) -> list[Problem]:
         """The problems in the document's order, each once."""
@@ -175,6 +180,8 @@ def _typed(body: dict[str, Any], kind: Kind, model: type[Object], report: _Repor
 
 def _report_errors(error: ValidationError, kind: Kind, whole: Shape, report: _Report) -> None:
     for one in error.errors(include_url=False):
+        if report.full:
+            return
         at = tuple(step for step in one["loc"] if step != "[key]")
         context: Mapping[str, Any] = one.get("ctx") or {}
         secret = kind.secretive
