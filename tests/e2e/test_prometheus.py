@@ -185,13 +185,12 @@ async def same(mesh: Mesh, prometheus: Prometheus, began: float) -> None:
                     query = f"/telemetry/{what}seconds={time.time() - began:.3f}"
                     answers = [await (await client.get(query)).json(), await api.request("GET", f"/tulle/v1{query}")]
                     found = [[row for row in [*one.get("rows", ()), *one.get("links", ())] if wanted(row)] for one in answers]
-                    seen = [[(row["figures"]["calls"], row["figures"]["p99"]) for row in rows] for rows in found]
-                    if seen[0] == seen[1] and sum(calls for calls, _p99 in seen[0]) >= 47:
+                    # Whole figures: while only one end of the calls is known to one of them, the counts alone may be alike.
+                    seen = [[{**row["figures"], "rate": 0} for row in rows] for rows in found]
+                    if seen[0] == seen[1] and sum(one["calls"] for one in seen[0]) >= 47:
                         break
-                    assert time.monotonic() < deadline, found
+                    assert time.monotonic() < deadline, (found, source.notice)
                     await asyncio.sleep(0.5)
-                for one, other in zip(*found, strict=True):
-                    assert {**one["figures"], "rate": 0} == {**other["figures"], "rate": 0}
                 assert answers[0]["notice"] == ""
         await source.close()
     assert source.failed == 0
