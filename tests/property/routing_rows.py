@@ -133,8 +133,7 @@ def whole(index: int) -> st.SearchStrategy[Route]:
             name=f"r{index}",
             match=match,
             destinations=action.destinations,
-            # Where a CONNECT is sent elsewhere Envoy names a place or none, by a path that is not there.
-            redirect=None if _CONNECT in match.headers else action.redirect,
+            redirect=action.redirect,
             status=action.status,
             body=action.body,
             rewrite=action.rewrite,

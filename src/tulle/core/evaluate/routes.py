@@ -11,7 +11,7 @@ from tulle.core.evaluate.edits import edited_request, location, new_path
 from tulle.core.evaluate.hosts import choose_host
 from tulle.core.evaluate.request import Request, normalized
 from tulle.core.evaluate.texts import holds, why_not
-from tulle.core.model.route import Cors, HeaderEdit, Rewrite, Route, RouteTableKey, VirtualHost, WeightedDestination
+from tulle.core.model.route import Cors, HeaderEdit, PathKind, Rewrite, Route, RouteTableKey, VirtualHost, WeightedDestination
 
 CONNECT = "CONNECT"
 _NOT_FOUND = 404
@@ -115,7 +115,11 @@ def _act(host: VirtualHost, domain: str, route: Route, request: Request, chance:
         told = grpc if _is_grpc(request) else None
         return msgspec.structs.replace(base, status=route.abort.status if grpc is None else 200, grpc=told)
     if share is None and route.redirect:
-        where = location(route.redirect, route.match.path, request)
+        edit, match = route.redirect.path, route.match.path
+        # CONNECT has no path. Envoy names a place only where it has made one, which it does for no new path as a whole.
+        made = edit is not None and edit.kind is not PathKind.FULL and bool(new_path(edit, match, request.path))
+        nowhere = request.method == CONNECT and not made
+        where = "" if nowhere else location(route.redirect, match, request)
         return msgspec.structs.replace(base, outcome=Outcome.REDIRECT, status=route.redirect.status, location=where)
     if share is None:
         return msgspec.structs.replace(base, status=route.status or 500)
