@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
-import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -23,27 +21,27 @@ import structlog
 from aiohttp import web
 
 import tulle
-from tulle.app import collector, logs, preflight, rights
+from tulle.app import collector
+from tulle.app.administrator import keep, write_kubeconfig
 from tulle.app.ca import MeshAuthority, token_reviewer
-from tulle.app.certificate import ServerCertificate, is_any, reached, split_address
+from tulle.app.certificate import ServerCertificate, reached, split_address
 from tulle.app.controllers import controllers
 from tulle.app.feed import Feed
 from tulle.app.mesh import RunningMesh
-from tulle.app.notify import notify
 from tulle.app.oidc import oidc_issuer
 from tulle.app.peers import Peers
+from tulle.app.plane_metrics import metrics_of_plane
 from tulle.app.rate_limits import RateLimits
 from tulle.app.recording import Recording
 from tulle.app.settings import ControlPlaneSettings
 from tulle.app.stores import is_shared, open_store, when_there
-from tulle.client import kubeconfig
 from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.server import ApiServer
 from tulle.control.asking import IDENTITY
 from tulle.control.backup_api import add_backup
 from tulle.control.bundle_endpoint import BundleEndpoint, WebCertificate
 from tulle.control.ca.bundles import Bundles
-from tulle.control.ca.http import COUNTS, Counts, identity_app
+from tulle.control.ca.http import COUNTS, identity_app
 from tulle.control.ca.http import PREFIX as IDENTITY_PREFIX
 from tulle.control.ca.identity import node_of
 from tulle.control.ca.jwt_keys import JwtKeys
@@ -61,7 +59,7 @@ from tulle.control.looks import Board
 from tulle.control.looks_api import add_looks
 from tulle.control.members import Member, Members
 from tulle.control.mesh_api import mesh_api
-from tulle.control.metrics import Metric, metrics_app
+from tulle.control.metrics import metrics_app
 from tulle.control.progress import SharedProgress
 from tulle.control.prometheus_api import add_prometheus
 from tulle.control.revocations_api import add_revocations
@@ -73,7 +71,7 @@ from tulle.control.telemetry.others import nobody
 from tulle.control.telemetry.prometheus import Access, FromPrometheus, Prometheus
 from tulle.control.telemetry.tally import Tallies
 from tulle.control.telemetry.traces import Traces
-from tulle.control.telemetry.traces_api import add_traces, metrics_of
+from tulle.control.telemetry.traces_api import add_traces
 from tulle.control.telemetry.window import Window
 from tulle.control.ui import page
 from tulle.control.ui.live import State, add_live
@@ -82,14 +80,12 @@ from tulle.core.inventory import inventory
 from tulle.core.pipeline import Pipeline
 from tulle.core.secured import security
 from tulle.core.trust_bundle import TrustBundle
-from tulle.kit.errors import Refused, TulleError, Unavailable
+from tulle.kit.errors import Refused, Unavailable
 from tulle.ports import Key
 from tulle.xds.server import OPTIONS, AdsServer
 
 log = structlog.get_logger("tulle.control-plane")
 
-_CLIENT_LIFETIME = 365 * 24 * 3600.0  # the local administrator's own kubeconfig; made anew at every start
-_DAY = 24 * 3600.0
 _READY = 2.0  # seconds in which a store has to answer, for a control plane to be ready
 
 
@@ -170,7 +166,7 @@ class ControlPlane:
         work = controllers(self.store, self.api.objects, self.events, *writers, settings.history)
         self.leader = Leader(self.store, self.member.name, work, began=self.progress.want if self.progress else None)
         await self._serve()
-        await self._write_kubeconfig()
+        await self._administrator()
         self._run("feed", self.feed.run(revision))
         self._run("leader", self.leader.run())
         self._run("key sets", self.key_sets.run())
@@ -178,7 +174,7 @@ class ControlPlane:
         self._run("certificate", self.certificate.run())
         self._run("recorded calls", self.recording.run())
         self._run("rate limits", self.limits.run())
-        self._run("kubeconfig", self._keep_kubeconfig())
+        self._run("kubeconfig", keep(self._administrator))
         for name, task in self.ca.tasks(lambda: self._soon(self._new_roots()), self._revoked).items():
             self._run(name, task)
         if self.members is not None and self.progress is not None:
@@ -209,7 +205,7 @@ class ControlPlane:
         self.peers: Peers | None = None
         told: Callable[[], Any] = self.ads.progress
         if is_shared(settings):
-            self.members = Members(self.store, self.member, lambda: self._soon(self._write_kubeconfig()))
+            self.members = Members(self.store, self.member, lambda: self._soon(self._administrator()))
             self.peers = Peers(self.members, self.ca.signer)
             self._stack.push_async_callback(self.peers.close)
             told = self.progress = SharedProgress(self.store, self.pipeline, self.ads.progress, name, self._others_moved)
@@ -293,7 +289,7 @@ class ControlPlane:
             judge=mesh,
             foreign=issuer,
             identities=self.ca.nodes.identities,
-            extra_apps={"/tulle/v1": app, "/metrics": metrics_app(lambda: self._metrics(identity[COUNTS]))},
+            extra_apps={"/tulle/v1": app, "/metrics": metrics_app(lambda: metrics_of_plane(self, identity[COUNTS]))},
             open_apps={IDENTITY_PREFIX: identity, page.PREFIX: page.page_app()},
             ready=self._ready,
             revoked=self.ca.revocations.is_revoked,
@@ -378,7 +374,7 @@ class ControlPlane:
         self._publish(published)
         self.bundles.look()
         await self.certificate.renew()
-        await self._write_kubeconfig()
+        await self._administrator()
 
     def _revoked(self) -> None:
         """Somebody has lost an identity, or got it back."""
@@ -402,42 +398,12 @@ class ControlPlane:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a task failed", exc_info=error)
 
-    async def _metrics(self, counts: Counts) -> list[Metric]:
-        of_clients = "Client certificates that the API server did not accept."
-        of_streams = "Streams of proxies that the xDS server refused, or ended."
-        counted = (
-            ("tulle_handshakes_refused_total", of_clients, self.api.connections.refused),
-            ("tulle_xds_refused_total", of_streams, self.ads.refused),
-        )
-        return [
-            *self.health.metrics(self.ads.waiting, self.ads.queued),
-            self.store.timings.metric("tulle_store_seconds", "Seconds that the store took, by operation."),
-            *self._configuration(),
-            *await self.ca.metrics(counts),
-            *self.key_sets.metrics(),
-            *self.limits.metrics(),
-            *(Metric(name, "counter", what, [({}, float(number))]) for name, what, number in counted),
-            *metrics_of(self.traces),
-            *self.telemetry.metrics(),
-            *self.recording.metrics(),
-            *(self.prometheus.metrics() if self.prometheus else ()),
-            *self.rollouts.telling.metrics(),
-        ]
-
     async def _entries(self) -> list[Mapping[str, Any]]:
         return [stored.body for stored in (await self.store.list("workloadentries.networking.istio.io"))[0]]
 
     def _planes(self) -> Mapping[str, str]:
         """The addresses of all control planes' APIs, by name."""
         return {one.name: one.api for one in (self.member, *(self.members.others.values() if self.members else ()))}
-
-    def _configuration(self) -> list[Metric]:
-        """How far the mesh's configuration is."""
-        return [
-            Metric("tulle_revision", "gauge", "The revision that proxies are sent.", [({}, float(self.pipeline.revision))]),
-            Metric("tulle_feed_queue", "gauge", "Events that are not compiled yet.", [({}, float(self.feed.waiting))]),
-            Metric("tulle_leader", "gauge", "Whether this control plane leads.", [({}, float(self.leader.leads))]),
-        ]
 
     async def _ready(self) -> str:
         """Why this control plane cannot do all of its work at the moment: "" where it can."""
@@ -450,28 +416,9 @@ class ControlPlane:
             return "the store does not answer"
         return self.ca.near_end()
 
-    async def _keep_kubeconfig(self) -> None:
-        """A signer elsewhere may give less than a year: write it anew each day."""
-        while True:
-            await asyncio.sleep(_DAY)
-            try:
-                await self._write_kubeconfig()
-            except TulleError as error:
-                log.warning("the kubeconfig was not renewed", why=error.message)
-
-    async def _write_kubeconfig(self) -> None:
-        """For the administrator here: with this control plane, and all others as further contexts."""
-        person = await self.ca.signer.issue_client("tulle-admin", ["system:masters"], _CLIENT_LIFETIME)
-        host, port = split_address(self.settings.api_address)
-        host = "127.0.0.1" if is_any(host) else host
-        kubeconfig.write(
-            self.settings.state_dir / "kubeconfig",
-            server=f"https://{host}:{port}",
-            ca=self.ca.signer.bundle,
-            certificate=person.chain,
-            key=person.key,
-            others={one.name: f"https://{one.api}" for one in (self.members.others.values() if self.members else ())},
-        )
+    async def _administrator(self) -> None:
+        """The administrator's kubeconfig here, with all others as further contexts."""
+        await write_kubeconfig(self.settings, self.ca.signer, self.members.others.values() if self.members else ())
 
     def _authorize(self, peer: str | None, proxy: str) -> None:
         """A node may ask for the proxies that it runs, and for no other; raises `Refused`."""
@@ -481,62 +428,3 @@ class ControlPlane:
         workload = self.pipeline.workload(proxy)
         if workload is not None and workload.node != peer.removeprefix(prefix):
             raise Refused(f"{proxy} runs on node {workload.node or 'nowhere'}, not on {peer.removeprefix(prefix)}")
-
-
-@contextlib.asynccontextmanager
-async def _signals() -> AsyncIterator[asyncio.Event]:
-    loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
-    try:
-        yield asked
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-
-
-async def serve(settings: ControlPlaneSettings) -> None:
-    """Run until SIGTERM; raises `TulleError` where it cannot start, and what a task died of."""
-    for address, name in ((settings.api_address, "API server"), (settings.xds_address, "xDS server")):
-        preflight.check_port(*split_address(address), name)
-    async with _signals() as asked:
-        plane = ControlPlane(settings)
-        stop = asyncio.ensure_future(asked.wait())
-        starting = asyncio.ensure_future(plane.__aenter__())
-        await asyncio.wait((stop, starting), return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():  # it waits for a store that is away
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
-            return
-        try:
-            starting.result()
-            log.info(
-                "control plane ready",
-                name=plane.member.name,
-                api=settings.api_address,
-                xds=settings.xds_address,
-                revision=plane.pipeline.revision,
-            )
-            notify("READY=1\nSTATUS=")
-            failed = asyncio.ensure_future(plane.failed())
-            await asyncio.wait((stop, failed), return_when=asyncio.FIRST_COMPLETED)
-            notify("STOPPING=1")
-            stop.cancel()
-            if failed.done():
-                failed.result()
-            failed.cancel()
-        finally:
-            await plane.close()
-
-
-def run_control_plane(settings: ControlPlaneSettings) -> None:
-    """The program; returns after SIGTERM."""
-    import uvloop
-
-    logs.configure(settings.log_level)
-    rights.of_control_plane()
-    # Every client and every node is a descriptor; the soft limit is there for programs that use select().
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    uvloop.run(serve(settings))

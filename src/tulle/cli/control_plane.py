@@ -1,4 +1,4 @@
-"""`tulle control-plane`: the program of `app/control_plane.py` with a flag and a variable for each of its settings."""
+"""`tulle control-plane`: the program of `app/control_plane_program.py` with a flag and a variable for each of its settings."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def control_plane(
     log_level: str,
 ) -> None:
     """Run the control plane: API server, store, certificate authority, xDS."""
-    from tulle.app.control_plane import run_control_plane
+    from tulle.app.control_plane_program import run_control_plane
     from tulle.app.settings import ControlPlaneSettings
     from tulle.kit import paths
 
