@@ -123,7 +123,8 @@ def test_a_limit_holds_while_who_shares_it_changes_and_the_control_plane_dies(li
     )
     until("the fourth has a share", lambda: len(limits.status()["proxies"]) == 4)
     fourth.terminate()
-    assert fourth.wait(30) == 128 + signal.SIGTERM
+    # The first where it was still starting: a shell says 143 of both.
+    assert fourth.wait(30) in (-signal.SIGTERM, 128 + signal.SIGTERM)
     os.kill(pid_of(limits.mesh, "tulle control-plane"), signal.SIGKILL)
     out, _ = running.communicate(timeout=90)
     found = counted(out, 15)

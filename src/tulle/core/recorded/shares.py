@@ -11,7 +11,7 @@ import msgspec
 BEGIN = 0.01  # the share of calls that went well, before anything is known of how many there are
 LEAST = 1e-6
 _LEFT = 0.1  # of the budget that failures leave to the others
-_QUIET = 0.1  # how much of what was seen in this second counts for what is expected
+_QUIET = 0.5  # how much of what was seen in this second counts for what is expected: load that comes back is noticed at once
 _FASTER = 2.0  # how much a share may grow in a second
 
 

@@ -56,9 +56,11 @@ class Runtime:
                 nonce += 1
                 moved, again = self._moved, bool(self.values)
                 yield self._response(nonce)
-                waits = [ended, asyncio.ensure_future(moved.wait())]
-                await asyncio.wait(waits, timeout=_AGAIN if again else None, return_when=asyncio.FIRST_COMPLETED)
-                waits[1].cancel()
+                change = asyncio.ensure_future(moved.wait())
+                try:
+                    await asyncio.wait((ended, change), timeout=_AGAIN if again else None, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    change.cancel()
         finally:
             self.listeners -= 1
             ended.cancel()

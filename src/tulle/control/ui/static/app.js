@@ -40,12 +40,7 @@ function App() {
       if (error.status === 401) { session.token = ""; setUser(false); } else { setTrouble(error); }
     }
   };
-  useEffect(() => {
-    // `tulle dashboard` opens the page with the key to its own door.
-    const key = /^#key=([\w-]+)$/.exec(location.hash)?.[1];
-    if (key) { session.token = key; history.replaceState(null, "", "#/overview"); }
-    enter();
-  }, []);
+  useEffect(() => { enter(); }, []);
   if (user === false) return html`<${Login} entered=${enter} />`;
   if (!user) return html`<main class="alone">${trouble ? html`<${Trouble} error=${trouble} /><p><button type="button" onClick=${enter}>Try again</button> <button type="button" onClick=${() => setUser(false)}>Log in</button></p>` : html`<p class="waiting" role="status">Loading…</p>`}</main>`;
   return html`<${Shell} status=${user.status} leave=${session.token ? () => { session.token = ""; stop(); setUser(false); } : null} />`;
@@ -125,6 +120,10 @@ function Theme() {
   const dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   return html`<button type="button" class="theme" aria-label=${dark ? "Light colours" : "Dark colours"} onClick=${() => set(dark ? "light" : "dark")}><span aria-hidden="true">${dark ? "☀" : "☾"}</span></button>`;
 }
+
+// `tulle dashboard` opens the page with the key to its own door. It is taken before anything else can change the place.
+const key = /^#key=([\w-]+)$/.exec(location.hash)?.[1];
+if (key) { session.token = key; history.replaceState(null, "", "#/overview"); }
 
 const root = document.getElementById("app");
 root.replaceChildren();

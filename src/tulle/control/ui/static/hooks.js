@@ -29,6 +29,7 @@ export function usePlace() {
   useEffect(() => {
     const moved = () => set(place());
     addEventListener("hashchange", moved);
+    moved(); // somebody may have gone on between the first drawing and this
     return () => removeEventListener("hashchange", moved);
   }, []);
   return now;
