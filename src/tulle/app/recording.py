@@ -16,6 +16,7 @@ from tulle.control.telemetry.keeping import Keeping
 from tulle.control.telemetry.recorded import Kept
 from tulle.control.telemetry.recorded_api import add_recorded
 from tulle.core.pipeline import Pipeline
+from tulle.core.recorded.early import named
 from tulle.ports import Store
 
 
@@ -30,12 +31,13 @@ class Recording:
         self.kept = Kept(began, keep)
         self._keeping = Keeping(file, self.kept)
         self._explained = partial(explained, pipeline, store)
+        self._named = partial(named, pipeline)
         self._peers = peers
         self.load, self.run, self.close = self._keeping.load, self._keeping.run, self._keeping.write
 
     def add(self, app: web.Application, reporter: Callable[[web.Request], str]) -> None:
         """Serve it; `reporter` is the node that asks, or ""."""
-        add_recorded(app, self.kept, reporter, self._explained, self._others, notice=lambda: self.notice)
+        add_recorded(app, self.kept, reporter, self._explained, self._others, notice=lambda: self.notice, named=self._named)
 
     @property
     def notice(self) -> str:

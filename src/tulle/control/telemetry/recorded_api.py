@@ -70,11 +70,12 @@ def add_recorded(
     others: Peers,
     clock: Callable[[], float] = time.time,
     notice: Callable[[], str] = str,
+    named: Callable[[Shape], Shape] = lambda shape: shape,
 ) -> None:
     """Serve `POST` and `GET /telemetry/recorded`, `GET /telemetry/hops` (what is known of a request here) and `GET /explain`.
 
     `reporter` is the node that asks, or ""; `others` asks the other control planes for a path; `notice` is what people
-    are to know.
+    are to know; `named` puts the policy to a shape whose proxy does not tell it.
     """
 
     async def report(request: web.Request) -> web.Response:
@@ -88,9 +89,11 @@ def add_recorded(
         now = clock()
         wrong = now - told.sent if told.sent else 0.0
         wrong = wrong if _SKEW < abs(wrong) < _WRONG else 0.0
-        rows = [(shape, _moved(record, wrong)) for shape, record in told.rows[:_MOST_ROWS] if _sane(shape, record, now - wrong)]
+        rows = [
+            (named(shape), _moved(record, wrong)) for shape, record in told.rows[:_MOST_ROWS] if _sane(shape, record, now - wrong)
+        ]
         failures = [
-            (shape, _moved_example(one, wrong))
+            (named(shape), _moved_example(one, wrong))
             for shape, one in told.failures[:_MOST_ROWS]
             if _sane_example(one, now - wrong) and _short(shape)
         ]

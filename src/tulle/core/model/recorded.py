@@ -23,6 +23,7 @@ HEADERS = (
     "x-envoy-attempt-count",
     "x-forwarded-proto",
 )
+EARLY = "rbac_access_denied_early"  # details of a connection that was refused before a word was said, as Envoy would call it
 LONGEST = 256  # characters of a header, or of a path, that are kept
 EXAMPLES = 3  # of a shape
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tulle.core.model.authorization import NOWHERE
-from tulle.core.model.recorded import HEADERS, LONGEST, Example, Shape, failing
+from tulle.core.model.recorded import EARLY, HEADERS, LONGEST, Example, Shape, failing
 from tulle.core.recorded.folding import kind_of
 from tulle.core.recorded.paths import Templates
 from tulle.node.metrics.standard import UNKNOWN, Who, known, peer, service
@@ -16,7 +16,6 @@ from tulle.node.metrics.standard import UNKNOWN, Who, known, peer, service
 _RULE = re.compile(r"ns\[(?P<namespace>[^]]*)\]-policy\[(?P<name>[^]]*)\]-rule\[(?P<rule>\d+)\]")
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
 _OTHER = "OTHER"
-_EARLY = "rbac_access_denied_early"  # as Envoy would call it
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -43,7 +42,7 @@ def entry(said: Mapping[str, str], time: float, own: Who, templates: Templates, 
     source, destination = (own, other) if side == "source" else (other, own)
     cluster, details = _text(said, "cluster"), _text(said, "details")
     if cluster == NOWHERE:  # refused before a word was said; the filter that names policies was not asked
-        details = _EARLY
+        details = EARLY
     called = _text(said, "service") or (cluster if cluster.startswith("outbound|") else "")
     authority = _text(said, "authority")
     host = service(called, destination)[0]
