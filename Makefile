@@ -63,7 +63,7 @@ check: $(DEV) $(STUBS)  ## format, lint, types, layers, known vulnerabilities, u
 	@out=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$out"; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/python packaging/audit.py $(VENV)
-	@$(BIN)/python -m pytest -q tests/unit -n 2 --dist loadfile --hypothesis-profile=quick
+	@$(BIN)/python -m pytest -q tests/unit -n 2 --dist loadfile
 
 format: $(DEV)  ## rewrite files as ruff formats them
 	@$(BIN)/ruff format --quiet .

@@ -22,6 +22,6 @@ for version in 3.11 3.12 3.13 3.14; do
         touch "$folder/.done"
     fi
     echo "== Python $version"
-    "$folder/bin/python" -m pytest -q tests/unit tests/playbook -n 2 --dist loadfile -p no:cacheprovider --hypothesis-profile=quick || status=1
+    "$folder/bin/python" -m pytest -q tests/unit tests/playbook -n 2 --dist loadfile -p no:cacheprovider || status=1
 done
 exit $status
