@@ -115,6 +115,15 @@ def test_telemetry_that_vanishes_is_no_good_sign() -> None:
     assert decide(story.plan, story.state, silent, story.now + 31).state.phase == "Failed"
 
 
+def test_who_begins_to_look_has_heard_nothing_yet() -> None:
+    """Broken: each start of a control plane, or change of the leader, would take quiet releases back."""
+    story = begun().look(100, candidate=FEW)
+    for others in ({}, {"b": 0.0}):
+        anew = msgspec.structs.replace(story.seen, weight=10, heard=0.0, since=story.now, others=others)
+        assert decide(story.plan, story.state, anew, story.now + 29).state.phase == "Progressing"
+        assert decide(story.plan, story.state, anew, story.now + 31).state.phase == "Failed"
+
+
 def test_paused_by_hand_and_resumed() -> None:
     """Broken: a release that somebody has stopped in doubt would keep its users."""
     story = begun().look(10)
@@ -186,6 +195,54 @@ def test_a_clock_that_goes_back() -> None:
     story = begun().look(-500)
     assert story.look(9).phase == ("Progressing", 10)
     assert story.look(2).phase == ("Progressing", 50)
+
+
+def test_how_long_a_roll_back_took_is_told() -> None:
+    """Broken: nobody would know for how long users had the errors of a release, or whether some still have them."""
+    story = begun().look(10, candidate=BAD).look(10).look(0.25)
+    assert story.phase == ("Failed", 0)
+    assert (story.state.bad, story.state.turned, story.state.acknowledged) == (1010.0, 1020.0, 0.0)
+    story.look(0.25, acknowledged=True)
+    assert story.notes[-1].reason == "Acknowledged"
+    assert story.state.message.endswith("; every proxy had it 0.50 s later, 10.50 s after the first bad window")
+    assert story.look(5).state.acknowledged == 1020.5
+    assert [note.reason for note in story.notes].count("Acknowledged") == 1
+    at_once = begun().look(1, healthy=0).look(0.1, acknowledged=True)
+    assert at_once.state.message.endswith("; every proxy had it 0.10 s later")
+    story.look(1, command=f"{RESUME} 1", acknowledged=False)
+    assert (story.state.bad, story.state.turned, story.state.acknowledged) == (0.0, 0.0, 0.0)
+
+
+def test_a_roll_back_that_takes_nothing_away_has_no_time() -> None:
+    """Broken: people would read of a roll-back where the candidate never had any traffic."""
+    story = Story(planned(suspend=True)).look().look(1, acknowledged=True)
+    assert (story.phase, story.state.turned) == (("Paused", 0), 0.0)
+    assert [note.reason for note in story.notes] == ["Paused"]
+
+
+def test_what_others_have_not_told_is_waited_for() -> None:
+    """Broken: a release would be promoted by what half of the nodes report, or stay half done unseen."""
+    story = begun().look(10, others={"b": 1009.9})
+    assert story.phase == ("Progressing", 10)
+    assert story.state.message == "waits for what the nodes of control plane b report"
+    assert story.look(0.5, others={"b": 1010.0}).phase == ("Progressing", 50)
+    # What is known to be bad is bad.
+    assert begun().look(10, others={"b": 0.0}, candidate=BAD).look(10).phase == ("Failed", 0)
+    story = begun().look(29, others={"b": 0.0})
+    assert story.phase == ("Progressing", 10)
+    assert story.look(2).phase == ("Failed", 0)
+    assert "telemetry has vanished: control plane b does not tell what its nodes report" in story.state.message
+    assert begun().look(10, others={}).phase == ("Progressing", 50)
+
+
+def test_a_suspended_rollout_is_not_promoted() -> None:
+    """Broken: all of the traffic would go to the candidate for a moment, and back."""
+    story = begun().look(1)
+    story.plan = planned(suspend=True)
+    story.look().look(0, command=f"{PROMOTE} 1")
+    assert story.phase == ("Paused", 0)
+    assert "it is suspended, so it is not promoted" in story.state.message
+    assert story.look(1).phase == ("Paused", 0)
 
 
 @pytest.mark.parametrize("seed", range(200))

@@ -64,6 +64,8 @@ from tulle.control.progress import SharedProgress
 from tulle.control.prometheus_api import add_prometheus
 from tulle.control.revocations_api import add_revocations
 from tulle.control.rollouts.controller import Rollouts
+from tulle.control.rollouts.gathering import PATH as ROLLED
+from tulle.control.rollouts.gathering import Gathering, Tail
 from tulle.control.status import StatusWriter
 from tulle.control.telemetry.api import Telemetry
 from tulle.control.telemetry.everywhere import Everywhere, Source
@@ -161,7 +163,10 @@ class ControlPlane:
         revision = await when_there(settings, self.feed.load)
         await self.federation.begin()
         query = self.prometheus.numbers if self.prometheus else None
-        self.rollouts = Rollouts(self.api.objects, self.pipeline, self.events, self.tallies, time.time, query)
+        gathering = Gathering(self.tallies, self.peers, time.time) if self.peers else None
+        self.rollouts = Rollouts(
+            self.api.objects, self.pipeline, self.events, self.tallies, time.time, query, self.told, gathering
+        )
         writers = self.status_writer, self.infrastructure_writer, self.gateway_starter, self.rollouts
         work = controllers(self.store, self.api.objects, self.events, *writers, settings.history)
         self.leader = Leader(self.store, self.member.name, work, began=self.progress.want if self.progress else None)
@@ -203,13 +208,13 @@ class ControlPlane:
         self.members: Members | None = None
         self.progress: SharedProgress | None = None
         self.peers: Peers | None = None
-        told: Callable[[], Any] = self.ads.progress
+        self.told: Callable[[], Any] = self.ads.progress
         if is_shared(settings):
             self.members = Members(self.store, self.member, lambda: self._soon(self._administrator()))
             self.peers = Peers(self.members, self.ca.signer)
             self._stack.push_async_callback(self.peers.close)
-            told = self.progress = SharedProgress(self.store, self.pipeline, self.ads.progress, name, self._others_moved)
-        self.status_writer = StatusWriter(self.store, self.pipeline, told, time.time, self.events)
+            self.told = self.progress = SharedProgress(self.store, self.pipeline, self.ads.progress, name, self._others_moved)
+        self.status_writer = StatusWriter(self.store, self.pipeline, self.told, time.time, self.events)
         objects = Objects(self.store, time.time)
         self.infrastructure_writer = InfrastructureWriter(objects, self.pipeline)
         self.gateway_starter = GatewayStarter(objects, self.pipeline)
@@ -248,17 +253,18 @@ class ControlPlane:
         add_backup(app, mesh.backup)
         add_ca(app, self.ca)
         add_revocations(app, self.ca.revocations, settings.trust_domain, self.ca.ledger.all)
-        window = Window(time.time(), settings.metrics_window)
+        window, tail = Window(time.time(), settings.metrics_window), Tail()
         self.telemetry = Telemetry(
             window,
             self._reporter,
             partial(security, self.pipeline),
             partial(inventory, self.pipeline),
-            counted=(self.recording.kept.count, self.tallies.add),
+            counted=(self.recording.kept.count, self.tallies.add, tail.add),
             others=self.peers.answers if self.peers else nobody,
             source=self._source,
         )
         self.telemetry.add(app)
+        app.router.add_post(ROLLED, tail.answer)
         self.recording.add(app, self._reporter)
         self.limits.add(app, self._reporter, self.telemetry.calls)
         add_live(app, lambda: self._state(window))
@@ -360,13 +366,14 @@ class ControlPlane:
 
     def _moved(self) -> None:
         """A proxy came, went, acknowledged or refused something."""
-        self.status_writer.proxies_moved()
+        self._others_moved()
         if self.progress is not None:
             self.progress.told()
 
     def _others_moved(self) -> None:
-        """Another control plane has told how far its proxies are."""
+        """The same, of another control plane's."""
         self.status_writer.proxies_moved()
+        self.rollouts.proxies_moved()
 
     async def _new_roots(self) -> None:
         """Something else signs, or is trusted: here, or because another control plane has seen to it."""

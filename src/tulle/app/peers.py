@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -28,6 +28,7 @@ log = structlog.get_logger("tulle.control-plane")
 
 _LIFETIME = 24 * 3600.0
 _LIST = 5.0  # seconds that a list of proxies waits for another control plane
+_SOON = 2.0  # seconds that what is asked all the time waits
 _QUIET = 60.0  # seconds of silence after which an answer that goes on is over
 _AGAIN = 0.5  # seconds before one that does not answer is asked again
 
@@ -80,6 +81,17 @@ class Peers:
         found = await asyncio.gather(*(self._ask(one, f"/tulle/v1{path}", query, _LIST) for one in members))
         return [answer for answer in found if answer is not None]
 
+    @property
+    def names(self) -> Collection[str]:
+        """Who they are."""
+        return self._members.others.keys()
+
+    async def each(self, path: str, question: Callable[[str], Any]) -> Mapping[str, Any]:
+        """What each answers at a path of `/tulle/v1` to the question that is made for its name; None where it does not."""
+        members = dict(self._members.others)
+        asked = [self._ask(one, f"/tulle/v1{path}", {}, _SOON, question(name)) for name, one in members.items()]
+        return dict(zip(members, await asyncio.gather(*asked), strict=True))
+
     async def _behind(self, name: str, revision: int, timeout: float) -> Sequence[str]:
         """Of one. Where it has gone, its proxies have gone elsewhere."""
         loop = asyncio.get_running_loop()
@@ -95,12 +107,15 @@ class Peers:
             await asyncio.sleep(_AGAIN)
         return []
 
-    async def _ask(self, member: Member, path: str, query: Mapping[str, str], timeout: float) -> Any:
+    async def _ask(self, member: Member, path: str, query: Mapping[str, str], timeout: float, question: Any = None) -> Any:
+        """GET, or with a question POST."""
         try:
             client = await self._client()
-            async with client.get(
+            async with client.request(
+                "GET" if question is None else "POST",
                 f"https://{member.api}{path}",
                 params={**query, "here": "true"},
+                data=None if question is None else msgspec.json.encode(question),
                 timeout=aiohttp.ClientTimeout(total=timeout),
                 server_hostname=SERVER_NAME,
             ) as response:

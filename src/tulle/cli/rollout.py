@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 Raw = dict[str, Any]
 
+_PATIENCE = 10.0  # seconds that a command waits until it is done
 _COMMAND = "tulle.dev/rollout"  # an annotation: what a person asks for, and when
 _MANAGER = "tulle-rollout"
 _HEADER = ["rollout", "service", "strategy", "phase", "candidate", "step", "failed checks", "message"]
@@ -226,19 +228,44 @@ def _command(word: str, help_text: str) -> None:
         patch: Raw = {}
         if word != "pause":
             patch["metadata"] = {"annotations": {_COMMAND: f"{word} {time.time():.3f}"}}
-        if word in ("pause", "resume"):
+        if word != "abort":
             patch["spec"] = {"suspend": word == "pause"}
-        asked(connect(kubeconfig, lambda api: api.patch(_kind(), name, patch, namespace, field_manager=_MANAGER)))
-        click.echo(f"rollout/{name}: {_SAID[word]}")
-        return 0
+
+        async def ask(api: ApiClient) -> Raw | None:
+            wanted = await api.patch(_kind(), name, patch, namespace, field_manager=_MANAGER)
+            return await _done(api, wanted, namespace)
+
+        found = asked(connect(kubeconfig, ask))
+        if found is None:
+            click.echo(
+                f"rollout/{name}: not done within {_PATIENCE:g} s; see tulle rollout status {name} -n {namespace}", err=True
+            )
+            return 1
+        row = _row(found)
+        click.echo(f"rollout/{name}: {row[3]}, the candidate has {row[4]}: {row[7]}", err=row[3] == "Refused")
+        return int(row[3] == "Refused")
 
 
-_SAID = {
-    "promote": "all of the traffic goes to the candidate",
-    "abort": "all of the traffic goes to the stable version",
-    "pause": "all of the traffic goes to the stable version until it is resumed",
-    "resume": "begins anew",
-}
+async def _done(api: ApiClient, wanted: Raw, namespace: str) -> Raw | None:
+    """The rollout once what is `wanted` of it has been done, and has come to every proxy; None where that takes too long."""
+    import asyncio
+
+    command = (wanted["metadata"].get("annotations") or {}).get(_COMMAND, "")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE):
+            async for event in api.watch(_kind(), namespace, since=wanted["metadata"]["resourceVersion"]):
+                one: Raw = event["object"]
+                if one["metadata"].get("uid") != wanted["metadata"]["uid"] or event["type"] not in ("ADDED", "MODIFIED"):
+                    continue
+                said = one.get("status") or {}
+                if _row(one)[3] == "Refused":
+                    return one
+                heard = said.get("observedGeneration") == one["metadata"]["generation"] and command in ("", said.get("answered"))
+                if heard and said.get("phase") != "Finalising" and (not said.get("rolledBackAt") or said.get("acknowledgedAt")):
+                    return one
+    return None
+
+
 _command("promote", "Give the candidate all of the traffic now, whatever its measurements say.")
 _command("abort", "Give the stable version all of the traffic again, for good.")
 _command("pause", "Give the stable version all of the traffic again, until it is resumed.")
@@ -250,20 +277,25 @@ _command("resume", "Begin the steps anew: after a pause, an abort, a failure, or
 @namespace_option
 @mesh_option
 def history(name: str, namespace: str, kubeconfig: str | None) -> int:
-    """Show what happened to a rollout in the last hour, the newest last."""
+    """Show what happened to a rollout in the last hour, the newest last, and how it stands now."""
 
-    async def ask(api: ApiClient) -> list[Raw]:
+    async def ask(api: ApiClient) -> tuple[Raw, list[Raw]]:
         from tulle.api.registry import kind_for
 
         kind = kind_for("", "Event")
         assert kind is not None
         said = f"involvedObject.kind=Rollout,involvedObject.name={name}"
-        return list((await api.list(kind, namespace, field_selector=said))["items"])
+        one = await api.get(_kind(), name, namespace)
+        return one, list((await api.list(kind, namespace, field_selector=said))["items"])
 
-    found = sorted(asked(connect(kubeconfig, ask)), key=lambda one: one["lastTimestamp"])
-    rows = [[one["lastTimestamp"], one["reason"], str(one.get("count", 1)), one["message"]] for one in found]
-    click.echo(table(["time", "what", "times", "why"], rows) if rows else "nothing is known of it", err=not rows)
-    return 0 if rows else 1
+    one, events = asked(connect(kubeconfig, ask))
+    found = sorted(events, key=lambda event: event["lastTimestamp"])
+    rows = [[event["lastTimestamp"], event["reason"], str(event.get("count", 1)), event["message"]] for event in found]
+    standing = one.get("status") or {}
+    row = _row(one)
+    rows.append([standing.get("checkedAt", "-"), f"(now) {row[3]}", "-", row[7]])
+    click.echo(table(["time", "what", "times", "why"], rows))
+    return 0
 
 
 def _kind() -> Kind:

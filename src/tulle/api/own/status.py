@@ -47,6 +47,8 @@ class RolloutStatus(Schema):
     was last judged, or given another weight. `answered` is the last command that was carried out. `confirmed`: webhooks have
     let it begin. `postRolloutDue`: those that are called at the end have still to be. `mirror` is the backend that the route
     copies requests to because of this rollout, `mirroring` whether that is to be written, is there, or is to be taken away.
+    Of a roll-back: `badSince` is the end of the first bad window, `rolledBackAt` when it was decided, `acknowledgedAt` when the
+    last proxy had it.
     """
 
     observed_generation: Generation | None = None
@@ -67,4 +69,7 @@ class RolloutStatus(Schema):
     post_rollout_due: bool = False
     mirror: str = ""
     mirroring: Literal["", "Wanted", "There", "Unwanted"] = ""
+    bad_since: Time | None = None
+    rolled_back_at: Time | None = None
+    acknowledged_at: Time | None = None
     conditions: Conditions = ()

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target, Writing
 from tulle.control.events import Events
 from tulle.control.rollouts.asking import Asking
+from tulle.control.rollouts.gathering import Gathering
 from tulle.control.rollouts.posting import Poster
 from tulle.control.rollouts.telling import Telling
 from tulle.control.rollouts.webhooks import Webhooks
@@ -40,6 +41,7 @@ from tulle.core.rollout.plan import Plan, plan, unsupported
 from tulle.core.rollout.queries import Query, Reading, nothing, reading
 from tulle.core.rollout.record import state_of, status_of
 from tulle.core.rollout.steering import Side, Sides, candidate_of, found, mirrored, mirrors, steered, unmirrorable, unmirrored
+from tulle.core.status.progress import Progress
 from tulle.kit.errors import TulleError
 from tulle.ports import Stored
 
@@ -57,10 +59,14 @@ COMMAND = "tulle.dev/rollout"
 MANAGER = "tulle-rollouts"
 _WRITING = Writing(MANAGER)
 _TICK = 0.5  # seconds
+_MOMENT = 0.02  # seconds in which proxies' answers come together
 
 
 class Rollouts:
-    """`run` until cancelled. `now`: seconds since the epoch."""
+    """`run` until cancelled. `now`: seconds since the epoch. `progress` gives how far all proxies are.
+
+    `gathering` has what nodes of other control planes report, if there are any.
+    """
 
     def __init__(
         self,
@@ -70,13 +76,18 @@ class Rollouts:
         tallies: Tallies,
         now: Callable[[], float],
         prometheus: Queried | None = None,
+        progress: Callable[[], Iterable[Progress]] = tuple,
+        gathering: Gathering | None = None,
     ) -> None:
         self.objects, self.pipeline, self.events, self.tallies, self.now = objects, pipeline, events, tallies, now
-        self._prometheus = prometheus
+        self._prometheus, self._progress, self._gathering = prometheus, progress, gathering
+        self._moved = asyncio.Event()
+        self._turning: set[Place] = set()  # whose roll-back has not come to every proxy yet
         self._answers: Asking[Answer] = Asking()
         self._readings: Asking[Reading] = Asking()
         self._webhooks: Webhooks
         self._poster: Poster
+        self._since: float
         self.telling = Telling(objects.store)
         self._read: dict[Place, Read] = {}
         self._routes: dict[Place, Route] = {}
@@ -86,6 +97,7 @@ class Rollouts:
     @asynccontextmanager
     async def beginning(self) -> AsyncIterator[None]:
         """While it may look: others can be told, and asked."""
+        self._since = self.now()
         async with Poster() as poster:
             self._poster = poster
             self._webhooks = Webhooks(self.objects.store, poster, self.events, self.now)
@@ -98,10 +110,20 @@ class Rollouts:
 
     async def run(self) -> None:
         """Look at all of them, again and again."""
-        async with self.beginning():
+        async with asyncio.TaskGroup() as beside, self.beginning():
+            if self._gathering is not None:
+                beside.create_task(self._gathering.run())
             while True:
+                self._moved.clear()
                 await self.once()
-                await asyncio.sleep(_TICK)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._moved.wait(), _TICK)
+                    await asyncio.sleep(_MOMENT)
+
+    def proxies_moved(self) -> None:
+        """A proxy came, went or acknowledged something: a roll-back may have come to the last one."""
+        if self._turning:
+            self._moved.set()
 
     async def once(self) -> None:
         """Look at all of them."""
@@ -114,14 +136,13 @@ class Rollouts:
         self.tallies.keep(places)
         self._answers.keep(places)
         self._readings.keep(places)
+        self._turning &= places
         for kept in (self._read, self._routes, self._quiet):
             for place in kept.keys() - places:
                 del kept[place]
         taken: dict[tuple[str, str], str] = {}
         found = [self._decoded(one) for one in stored]
-        for read in sorted(
-            found, key=lambda read: (read.stored.body["metadata"].get("creationTimestamp", ""), read.stored.key.name)
-        ):
+        for read in sorted(found, key=_first):
             place = read.stored.key.namespace, read.stored.key.name
             try:
                 await self._one(place, read, taken)
@@ -150,8 +171,12 @@ class Rollouts:
         marked = FINALIZER in (metadata.get("finalizers") or ())
         if deleted and not marked:
             return
-        if not deleted and (other := taken.setdefault((place[0], one.spec.target_ref.name), place[1])) != place[1]:
-            refused = f"spec.targetRef: found Service {one.spec.target_ref.name}, which Rollout {other} rolls out; needed another"
+        over = deleted or before.phase in ("Succeeded", "Failed")
+        if not over and (other := taken.setdefault((place[0], one.spec.target_ref.name), place[1])) != place[1]:
+            refused = (
+                f"spec.targetRef: found Service {one.spec.target_ref.name}, which Rollout {other} rolls out; "
+                "needed another one, or the end of that"
+            )
         if not marked:
             await self._mark(place, there=True)
         route = await self._route(place, one)
@@ -159,7 +184,7 @@ class Rollouts:
             refused = unmirrorable(route.body, route.sides, one.spec.route_ref.section_name or "")
         look = Look(stored.revision, route.revision if route else 0, route.sides if route else _NEITHER, refused)
         again = self._quiet.get(place) == look  # nothing but time and traffic can have made a difference
-        if again and before.phase in _SETTLED and not (before.owed or before.mirroring or deleted):
+        if again and before.phase in _SETTLED and not (before.owed or before.mirroring or before.turning or deleted):
             return
         seen = msgspec.structs.replace(
             self._seen(place, one, route, before),
@@ -171,6 +196,7 @@ class Rollouts:
         )
         # As exactly as the status can say it.
         decision = decide(wanted, before, seen, round(self.now(), 3))
+        (self._turning.add if decision.state.turning else self._turning.discard)(place)
         if not again or decision.state != before:
             self._quiet.pop(place, None)
             await self._do(place, read, decision, refused, route)
@@ -186,13 +212,13 @@ class Rollouts:
         if (decision.state.checked, decision.state.identity) != (before.checked, before.identity):
             self.tallies.forget(place)
         await self._write(place, stored, decision.state, refused)
+        if route is not None and decision.state.identity:
+            await self._steer(one, decision.state, route)
         for note in decision.notes:
             log.info("rollout", rollout="/".join(place), reason=note.reason, message=note.message)
             await self.events.record(stored.body, "Warning" if note.bad else "Normal", note.reason, note.message)
             self.telling.alert(self._poster, stored.body, one.spec.alerts, one.spec.target_ref.name, decision.state.weight, note)
             self.telling.event(self._poster, stored.body, wanted.hooks, _told(one, decision.state), note)
-        if route is not None and decision.state.identity:
-            await self._steer(one, decision.state, route)
 
     def _ask(self, place: Place, about: Raw, wanted: Plan, decision: Decision, one: Rollout) -> None:
         """Have asked what is to be asked at this point."""
@@ -255,9 +281,16 @@ class Rollouts:
             stable=tally.traffic(candidate=False),
             candidate=tally.traffic(candidate=True),
             heard=self.tallies.heard,
+            since=self._since,
             backend=route.backend,
             mirrored=mirrors(route.body, state.mirror or route.backend),
+            acknowledged=state.turning and self._acknowledged(route.revision),
+            others=self._gathering.told() if self._gathering is not None else {},
         )
+
+    def _acknowledged(self, revision: int) -> bool:
+        """Whether every proxy that is connected has all of a revision."""
+        return self.pipeline.revision >= revision and all(one.synced >= revision for one in self._progress())
 
     async def _write(self, place: Place, stored: Stored, state: State, refused: str) -> None:
         """The status, where it is another than the one that stands."""
@@ -347,6 +380,13 @@ class Look(NamedTuple):
 _NOBODY = Side(())
 _NEITHER = Sides(_NOBODY, _NOBODY)
 _SETTLED = ("Succeeded", "Failed", "Paused")
+_UNDER_WAY = ("Progressing", "Promoting", "Finalising")
+
+
+def _first(read: Read) -> tuple[bool, str, str]:
+    """Who has a service that several want: whoever has moved its traffic, then the oldest."""
+    made = str(read.stored.body["metadata"].get("creationTimestamp", ""))
+    return read.state.phase not in _UNDER_WAY, made, read.stored.key.name
 
 
 def _sided(route: Route, namespace: str, one: Rollout, sides: Sides) -> Route:

@@ -98,13 +98,30 @@ class Tallies:
     def add(self, now: float, rows: Iterable[tuple[Edge, Count]]) -> None:
         """A node's report."""
         self.heard = now
+        self._count(rows)
+
+    def take(self, rows: Iterable[tuple[Edge, Count]], heard: float) -> None:
+        """What nodes of another control plane have reported, the last of them at a time (0: none has)."""
+        self.heard = max(self.heard, heard)
+        self._count(rows)
+
+    @property
+    def services(self) -> Iterable[str]:
+        """`namespace/name` of the services whose calls count."""
+        return self._tallied().keys()
+
+    def _count(self, rows: Iterable[tuple[Edge, Count]]) -> None:
         if not self._by:
             return
+        of = self._tallied()
+        for row in rows:
+            for tally in of.get(service_of(row[0]), ()):
+                tally.add((row,))
+
+    def _tallied(self) -> dict[str, list[Tally]]:
         if self._of is None:
             self._of = {}
             for tally in self._by.values():
                 for service in tally.versions.stable | tally.versions.candidate:
                     self._of.setdefault(service, []).append(tally)
-        for row in rows:
-            for tally in self._of.get(service_of(row[0]), ()):
-                tally.add((row,))
+        return self._of

@@ -50,6 +50,14 @@ class State(msgspec.Struct, frozen=True):
     owed: bool = False
     mirror: str = ""
     mirroring: Literal["", "Wanted", "There", "Unwanted"] = ""
+    bad: float = 0.0
+    turned: float = 0.0
+    acknowledged: float = 0.0
+
+    @property
+    def turning(self) -> bool:
+        """Whether a roll-back has not come to every proxy yet, as far as is known."""
+        return bool(self.turned) and not self.acknowledged
 
 
 def point(state: State) -> str:
@@ -64,7 +72,8 @@ class Seen(msgspec.Struct, frozen=True):
     Traffic is that since `State.checked`; `heard` is when a proxy last told of any. `command` is what a person asked for, with
     the time that makes it another than the last one. `answers`: those of webhooks at this point of it, by name,
     `readings` those of Prometheus. `backend`: how the route names the candidate; `mirrored`: whether it copies requests to that,
-    or to `State.mirror`.
+    or to `State.mirror`. `acknowledged`: every proxy has the route as it is. `others`: until when it is known what the nodes of
+    each of the other control planes have reported. `since`: when whoever looks began to; it has heard nothing before.
     """
 
     weight: int | None
@@ -80,6 +89,9 @@ class Seen(msgspec.Struct, frozen=True):
     readings: Mapping[str, Reading] = {}
     backend: str = ""
     mirrored: bool = False
+    acknowledged: bool = False
+    others: Mapping[str, float] = {}
+    since: float = 0.0
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -108,7 +120,10 @@ def decide(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
         state = msgspec.structs.replace(state, mirroring="There", checked=now)
     if state.mirroring == "Unwanted" and not seen.mirrored:
         state = msgspec.structs.replace(state, mirror="", mirroring="")
+    state, told = _acknowledged(state, seen, now)
     found = _decided(plan, state, seen, now)
+    if told:
+        found = msgspec.structs.replace(found, notes=(*told, *found.notes))
     done = found.state
     if done.mirroring in ("Wanted", "There") and not (done.phase in ACTIVE and done.step < plan.mirrored):
         found = msgspec.structs.replace(found, state=msgspec.structs.replace(done, mirroring="Unwanted"))
@@ -116,6 +131,17 @@ def decide(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
         return found
     owed = found.state.phase in ("Succeeded", "Failed") and any(hook.type == "post-rollout" for hook in plan.hooks)
     return msgspec.structs.replace(found, state=msgspec.structs.replace(found.state, owed=owed))
+
+
+def _acknowledged(state: State, seen: Seen, now: float) -> tuple[State, tuple[Note, ...]]:
+    """Every proxy has the roll-back: how long that took is told."""
+    if not (state.turning and seen.acknowledged and seen.weight == state.weight):
+        return state, ()
+    took = f"{max(0.0, now - state.turned):.2f} s"
+    since = f", {now - state.bad:.2f} s after the first bad window" if state.bad < state.turned else ""
+    message = f"{state.message}; every proxy had it {took} later{since}"
+    note = Note("Acknowledged", f"every proxy has the roll-back, {took} after it was decided{since}")
+    return msgspec.structs.replace(state, acknowledged=now, message=message), (note,)
 
 
 def _decided(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
@@ -177,8 +203,13 @@ def _going(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
     if plan.deadline is not None and now - state.started > plan.deadline:
         return _back(state, "Failed", f"it is not through after {plan.deadline:g} s", now)
     patience = max(_PATIENCE, _SILENT * plan.interval)
-    if plan.checks and now - max(seen.heard, state.checked) > patience:
+    begun = max(seen.since, state.checked)
+    if plan.checks and now - max(seen.heard, begun) > patience:
         return _back(state, "Failed", "telemetry has vanished: no proxy has told of any request", now)
+    silent = [name for name, at in sorted(seen.others.items()) if now - max(at, begun) > patience]
+    if plan.checks and silent:
+        why = f"control plane {' and '.join(silent)} does not tell what its nodes report"
+        return _back(state, "Failed", f"telemetry has vanished: {why}", now)
     always = heard(plan.hooks, seen.answers, now, plan.interval, "rollback", "load-test").asks
     if now - state.checked < plan.interval or seen.weight != state.weight or state.mirroring == "Wanted":
         return Decision(state, asks=always)  # a step that is not in the route yet is none
@@ -195,7 +226,9 @@ def _checked(plan: Plan, state: State, seen: Seen, numbers: Measured, now: float
     bad = [*(one.sentence for one in verdicts if one.good is False), *numbers.bad, *said.refused]
     if bad:
         return _failed(plan, state, "; ".join(bad), now)
-    unknown = [*(one.sentence for one in verdicts if one.good is None), *numbers.unknown, *said.pending]
+    late = [name for name, at in sorted(seen.others.items()) if plan.checks and at < state.checked + plan.interval]
+    untold = [f"waits for what the nodes of control plane {name} report" for name in late]
+    unknown = [*(one.sentence for one in verdicts if one.good is None), *numbers.unknown, *said.pending, *untold]
     if unknown:
         return Decision(_said(state, "; ".join(unknown)), asks=(*always, *said.asks), queries=numbers.asks)
     if state.rounds + 1 < plan.rounds:
@@ -211,11 +244,11 @@ def _checked(plan: Plan, state: State, seen: Seen, numbers: Measured, now: float
 
 def _failed(plan: Plan, state: State, why: str, now: float) -> Decision:
     """A check that has failed: one of so many."""
-    failed = state.failed + 1
+    failed, bad = state.failed + 1, state.bad or now
     if failed >= plan.threshold:
-        return _back(msgspec.structs.replace(state, failed=failed), "Failed", why, now)
+        return _back(msgspec.structs.replace(state, failed=failed, bad=bad), "Failed", why, now)
     note = Note("CheckFailed", f"{why} ({failed} of {plan.threshold})", bad=True)
-    return _moved(state, now, note, failed=failed, message=note.message)
+    return _moved(state, now, note, failed=failed, bad=bad, message=note.message)
 
 
 def _beginning(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
@@ -295,6 +328,8 @@ def _told(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
     word = seen.command.partition(" ")[0]
     if word == RESUME and state.phase in ("Paused", "Failed"):
         return _anew(plan, state, seen, now)
+    if word == PROMOTE and plan.suspend:
+        return Decision(_said(state, "it is suspended, so it is not promoted; needed spec.suspend false"))
     if word == PROMOTE and state.phase not in ("Succeeded", "Finalising"):
         state = msgspec.structs.replace(state, was=seen.weight or 0)
         return _step(plan, state, len(plan.weights), now)
@@ -308,7 +343,9 @@ def _back(state: State, phase: Phase, why: str, now: float) -> Decision:
     """All of the traffic is the stable version's again, at once."""
     message = f"{why}: all of the traffic goes to the stable version"
     reason = "Paused" if phase == "Paused" else "RolledBack"
-    return _moved(state, now, Note(reason, message, bad=phase == "Failed"), phase=phase, weight=0, message=message)
+    turned = {"bad": state.bad or now, "turned": now, "acknowledged": 0.0} if state.weight or state.was else {}
+    note = Note(reason, message, bad=phase == "Failed")
+    return _moved(state, now, note, phase=phase, weight=0, message=message, **turned)
 
 
 def _deleted(state: State, seen: Seen, now: float) -> Decision:

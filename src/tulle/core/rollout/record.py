@@ -31,6 +31,9 @@ def state_of(status: RolloutStatus | None) -> State:
         owed=status.post_rollout_due,
         mirror=status.mirror,
         mirroring=status.mirroring,
+        bad=_seconds(status.bad_since),
+        turned=_seconds(status.rolled_back_at),
+        acknowledged=_seconds(status.acknowledged_at),
     )
 
 
@@ -54,7 +57,8 @@ def status_of(state: State, generation: int, accepted: Raw) -> Raw:
     }
     if state.identity:
         found |= {"phase": state.phase, "startedAt": _time(state.started), "checkedAt": _time(state.checked)}
-    return found
+    times = {"badSince": state.bad, "rolledBackAt": state.turned, "acknowledgedAt": state.acknowledged}
+    return found | {name: _time(at) for name, at in times.items() if at}
 
 
 def _time(seconds: float) -> str:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+
+import pytest
 
 from tulle.app.feed import Feed
 from tulle.control.apiserver.objects import Objects
 from tulle.control.events import Events
-from tulle.control.rollouts.controller import COMMAND, Rollouts
+from tulle.control.rollouts.controller import COMMAND, Queried, Rollouts
 from tulle.control.store.memory import MemoryStore
 from tulle.control.telemetry.tally import Tallies, Versions
 from tulle.core.model.calls import BOUNDS, Count, Edge
 from tulle.core.pipeline import Pipeline
-from tulle.ports import Key, Put
+from tulle.kit.errors import Unavailable
+from tulle.ports import Cause, Delete, Key, Put
+from tulle.xds.status import Progress
 
 ISTIO = "networking.istio.io/v1"
 ROLLOUT, ROUTE = Key("rollouts.tulle.dev", "default", "shop"), Key("virtualservices.networking.istio.io", "default", "shop")
@@ -66,8 +71,29 @@ OBJECTS = {
 class Rolling:
     """A controller whose clock goes on by hand."""
 
-    def __init__(self, store: MemoryStore, rollouts: Rollouts, feed: Feed) -> None:
-        self.store, self.rollouts, self.feed, self.now = store, rollouts, feed, 1000.0
+    def __init__(self, store: MemoryStore, feed: Feed, objects: Objects, prometheus: Queried | None) -> None:
+        self.store, self.feed, self.objects, self.prometheus, self.now = store, feed, objects, prometheus, 1000.0
+        self.acknowledged = 0  # by the only proxy
+        self.stack = AsyncExitStack()
+
+    async def begin(self) -> None:
+        """Another control plane leads from now on."""
+        await self.stack.aclose()
+        self.tallies = Tallies()
+        self.rollouts = Rollouts(
+            self.objects,
+            self.feed.pipeline,
+            Events(self.objects.store, lambda: 1000.0),
+            self.tallies,
+            lambda: self.now,
+            self.prometheus,
+            lambda: [Progress("default/caller", self.acknowledged)],
+        )
+        await self.stack.enter_async_context(self.rollouts.beginning())
+
+    async def answers(self) -> None:
+        """Prometheus has answered whatever it was asked."""
+        await asyncio.gather(*self.rollouts._readings._asked.values())
 
     async def looks(self, times: int = 1, after: float = 0.0) -> list[list[int]]:
         """Look so many times, so many seconds apart; the weights in the route then."""
@@ -90,21 +116,36 @@ class Rolling:
         await self.feed.reached(await self.store.write([Put(key, body)]))
 
 
+class Flaky(MemoryStore):
+    """A store that fails as `chance` (of one) has it: before it has written, or after, when nobody knows."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.chance, self.random = 0.0, random.Random(seed)
+
+    async def write(self, operations: Sequence[Put | Delete], cause: Cause | None = None) -> int:
+        if self.random.random() < self.chance:
+            raise Unavailable("the store is away")
+        revision = await super().write(operations, cause)
+        if self.random.random() < self.chance:
+            raise Unavailable("the store does not answer")
+        return revision
+
+
 @asynccontextmanager
-async def rolling() -> AsyncIterator[Rolling]:
-    store = MemoryStore()
+async def rolling(prometheus: Queried | None = None, store: MemoryStore | None = None) -> AsyncIterator[Rolling]:
+    store = store or MemoryStore()
     objects = Objects(store, lambda: 1000.0)
     await objects.prepare()
     await store.write([Put(key, copy.deepcopy(body)) for key, body in OBJECTS.items()])
     pipeline = Pipeline("cluster.local")
     feed = Feed(store, pipeline, lambda _published: None)
     task = asyncio.create_task(feed.run(await feed.load()))
-    found: list[Rolling] = []
-    rollouts = Rollouts(objects, pipeline, Events(store, lambda: 1000.0), Tallies(), lambda: found[0].now)
-    found.append(Rolling(store, rollouts, feed))
+    found = Rolling(store, feed, objects, prometheus)
     try:
-        async with asyncio.timeout(60), rollouts.beginning():
-            yield found[0]
+        async with asyncio.timeout(60), found.stack:
+            await found.begin()
+            yield found
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -148,6 +189,94 @@ async def test_another_hand_while_nothing_else_happens() -> None:
         await one.write(ROUTE, route)
         await one.looks(2)
         assert await one.phase() == "Paused"
+
+
+METRIC = {"name": "request-success-rate", "thresholdRange": {"min": 99}}
+
+
+def calls(version: str, code: str, number: int = 100) -> tuple[Edge, Count]:
+    edge = Edge("source", destination_version=version, service="shop.default.svc.cluster.local", code=code)
+    return edge, Count(number, float(number), (number,) * len(BOUNDS))
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_whatever_fails_no_step_is_skipped_or_repeated(seed: int) -> None:
+    """Broken: a store that fails in the middle of something, or a control plane that dies there, would leave users with a version
+    that fails, or give a version users that has not earned them.
+    """
+    chance, store = random.Random(seed), Flaky(seed)
+    fails_from = chance.choice((None, 10, 50))
+    async with rolling(store=store) as one:
+        body = await one.body()
+        body["spec"]["analysis"] |= {"metrics": [METRIC], "threshold": 2}
+        await one.write(ROLLOUT, body)
+        seen = [0]
+        for turn in range(150):
+            store.chance = 0.2 if turn < 120 else 0.0
+            if chance.random() < 0.1:
+                await one.begin()
+            fails = fails_from is not None and seen[-1] >= fails_from
+            one.tallies.add(one.now, [calls("v1", "200"), calls("v2", "503" if fails else "200")])
+            weight = (await one.looks(1, chance.choice((0.5, 3, 11))))[0][1]
+            one.acknowledged = one.feed.pipeline.revision if chance.random() < 0.5 else 0
+            if weight != seen[-1]:
+                seen.append(weight)
+        one.acknowledged = one.feed.pipeline.revision
+        await one.looks(2)
+        assert seen == {None: [0, 10, 50, 100], 10: [0, 10, 0], 50: [0, 10, 50, 0]}[fails_from]
+        assert await one.phase() == ("Failed" if fails_from else "Succeeded")
+        assert bool((await one.body())["status"].get("acknowledgedAt")) == bool(fails_from)
+
+
+async def test_until_the_last_proxy_has_it() -> None:
+    """Broken: a roll-back would be called done while a proxy still sends users to the version that fails."""
+    async with rolling() as one:
+        await one.looks(3)
+        body = await one.body()
+        body["metadata"]["annotations"] = {COMMAND: "abort 1"}
+        await one.write(ROLLOUT, body)
+        assert await one.looks(3, 1) == [[100, 0], [100, 0]]
+        assert "acknowledgedAt" not in (await one.body())["status"]
+        stored = await one.store.get(ROUTE)
+        assert stored is not None
+        one.acknowledged = stored.revision - 1
+        await one.looks(1, 1)
+        assert "acknowledgedAt" not in (await one.body())["status"]
+        one.acknowledged = stored.revision
+        await one.looks(1, 1)
+        said = (await one.body())["status"]
+        assert (said["rolledBackAt"], said["acknowledgedAt"]) == ("1970-01-01T00:16:41.000Z", "1970-01-01T00:16:45.000Z")
+        assert said["message"].endswith("; every proxy had it 4.00 s later")
+
+
+async def test_two_of_one_service() -> None:
+    """Broken: two releases would write against each other, or one that is over would be in the way of the next."""
+    other = Key("rollouts.tulle.dev", "default", "other")
+    async with rolling() as one:
+        await one.looks(3)
+        body = await one.body()
+        # Older, and in the alphabet before it: the one that has moved traffic keeps the service.
+        made = {
+            "name": "other",
+            "namespace": "default",
+            "uid": "other",
+            "generation": 0,
+            "creationTimestamp": "1960-01-01T00:00:00Z",
+        }
+        spec = {**body["spec"], "candidate": {"version": "v3"}}  # which the route has not got yet
+        await one.write(other, {**body, "metadata": made, "spec": spec, "status": {}})
+        await one.looks(3)
+        (said,) = (await one.body(other))["status"]["conditions"]
+        assert (said["status"], said["message"]) == (
+            "False",
+            "spec.targetRef: found Service shop, which Rollout shop rolls out; needed another one, or the end of that",
+        )
+        assert await one.phase() == "Progressing"
+        assert await one.looks(6, 11) == [[0, 100], [100, 0]]
+        assert await one.phase() == "Succeeded"
+        await one.looks(2)
+        assert (await one.body(other))["status"]["conditions"][0]["status"] == "True"
+        assert (await one.body())["status"]["conditions"][0]["status"] == "True"
 
 
 def test_calls_find_their_rollouts() -> None:

@@ -48,7 +48,7 @@ export function Steps({ of }) {
 export function change(word) {
   const body = {};
   if (word !== "pause") body.metadata = { annotations: { [COMMAND]: `${word} ${(Date.now() / 1000).toFixed(3)}` } };
-  if (word === "pause" || word === "resume") body.spec = { suspend: word === "pause" };
+  if (word !== "abort") body.spec = { suspend: word === "pause" };
   return body;
 }
 
