@@ -144,9 +144,12 @@ class _Supervisor:
             self.token_file.write_text(answer["token"])
             self.tasks.append(asyncio.create_task(self.node.keep()))
             await asyncio.gather(self._apply(api), self._until(self._node_ready, self.node))
-        self.tell(_NODE, "ready", self.state.capture_reason)
-        await asyncio.gather(self._start_ingress(), *(self._start_part(part) for part in self.cast))
-        self.tell(_SERVING, "starting")
+            self.tell(_NODE, "ready", self.state.capture_reason)
+            await asyncio.gather(self._start_ingress(), *(self._start_part(part) for part in self.cast))
+            self.tell(_SERVING, "starting")
+            # Whoever asks earlier is told 503, rightly: the first thing that people would see on the page is a mesh that failed.
+            await self._until(self._parts_listen, self.node)
+            await api.request("GET", "/tulle/v1/synced", query={"timeout": "20"}, timeout=30)
         await self._until(self._page_serves, None)
         self.state.ingress = f"http://127.0.0.1:{self.settings.ingress_port}/productpage"
         self.state.seconds = time.monotonic() - self.began
@@ -250,6 +253,10 @@ class _Supervisor:
                     continue
                 break
             self.tell(part.spec.name, "ready", f"{app.status.address}  {app.status.identity}")
+
+    async def _parts_listen(self) -> bool:
+        async with NodeClient(self.socket) as node:
+            return all(one.ready for one in (await node.status()).workloads)
 
     async def _page_serves(self) -> bool:
         """The whole path answers: gateway, productpage, and every version of reviews behind it, with both halves of the page."""
