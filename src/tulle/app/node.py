@@ -43,9 +43,10 @@ from tulle.node.metrics.limits import LimitReporter
 from tulle.node.metrics.report import Reporter
 from tulle.node.news import News
 from tulle.node.resolver import Resolver
+from tulle.node.shared import Node
 from tulle.node.span_report import SpanReporter
 from tulle.node.spans import Buffer
-from tulle.node.workload import Node, Workload
+from tulle.node.workload import Workload
 from tulle.node.workload_api import SOCKET, WorkloadApi
 from tulle.xds.client import Upstream
 

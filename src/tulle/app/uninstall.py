@@ -14,6 +14,7 @@ from tulle.client.node_api import NodeClient
 from tulle.kit.errors import Refused, Unavailable
 from tulle.node import process
 from tulle.node.network import teardown_instance
+from tulle.node.record import FILE
 
 _GRACE = 5.0  # seconds for processes to end by themselves
 _AGENT = 30.0  # seconds for the agent, once it has said that its workloads are gone
@@ -45,7 +46,7 @@ async def uninstall(settings: NodeSettings) -> list[str]:
 
 
 def _entries(settings: NodeSettings) -> list[str]:
-    found = (settings.state_dir / "workloads").glob("*/record.json")
+    found = (settings.state_dir / "workloads").glob(f"*/{FILE}")
     return sorted(file.parent.name.replace(".", "/", 1) for file in found)
 
 

@@ -34,8 +34,10 @@ from tulle.node.groups import in_group
 from tulle.node.identity import Identity
 from tulle.node.objects import Place
 from tulle.node.process import Process, proxies
+from tulle.node.record import FILE, Record
 from tulle.node.registration import Registration
-from tulle.node.workload import Node, Record, Workload
+from tulle.node.shared import Node
+from tulle.node.workload import Workload
 
 log = structlog.get_logger("tulle.node")
 
@@ -87,13 +89,13 @@ class Agent:
     def _forget_old(self) -> None:
         """Remove what is kept of workloads that may come again, once they have not for so long that it is of no use."""
         for folder in (self.node.state_dir / "workloads").iterdir():
-            stays = any((folder / name).exists() for name in ("record.json", "farewell.json"))
+            stays = any((folder / name).exists() for name in (FILE, "farewell.json"))
             if not stays and time.time() - folder.stat().st_mtime > _KEPT:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _records(self) -> list[Record]:
         found = []
-        for file in sorted((self.node.state_dir / "workloads").glob("*/record.json")):
+        for file in sorted((self.node.state_dir / "workloads").glob(f"*/{FILE}")):
             try:
                 found.append(msgspec.json.decode(file.read_bytes(), type=Record))
             except (OSError, msgspec.DecodeError) as error:

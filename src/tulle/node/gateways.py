@@ -25,7 +25,7 @@ from tulle.client.node_api import Kind, Port, WorkloadSpec
 from tulle.kit.errors import Refused, TulleError
 from tulle.node.agent import Agent
 from tulle.node.objects import NODE
-from tulle.node.workload import check_free
+from tulle.node.ports import check_free
 
 log = structlog.get_logger("tulle.node")
 

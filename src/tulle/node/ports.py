@@ -35,3 +35,15 @@ def can_bind(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def check_free(port: int) -> None:
+    """Raise `Refused` where this host's port cannot be bound: Envoy would say so only much later, and less clearly."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104 - where a gateway listens
+        except PermissionError as error:
+            raise Refused(f"port {port}: this user may not bind it", hint="choose a port above 1023") from error
+        except OSError as error:
+            raise Refused(f"port {port} is in use", hint="stop the program that has it, or choose another port") from error

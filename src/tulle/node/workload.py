@@ -4,7 +4,7 @@
              ├─ registration (WorkloadEntry)   ◀── readiness of the application
              └─ DNS                                 owner: its end is the workload's end
 
-What the next agent needs to take it over is in `record.json`; keys and configuration are in files beside it.
+What the next agent needs to take it over is in `record.py`'s file; keys and configuration are in files beside it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ import asyncio
 import contextlib
 import hashlib
 import shutil
-import socket
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
-from tulle.client.api import ApiClient
 from tulle.client.node_api import Command, Kind, WorkloadSpec, WorkloadStatus
 from tulle.core import type_urls
 from tulle.core.model import interception
@@ -30,73 +26,34 @@ from tulle.core.model.canonical import app_of, is_peer, peer, version_of
 from tulle.core.model.interception import Interception
 from tulle.core.model.name import Name
 from tulle.core.model.workload import Capture
-from tulle.kit.errors import Refused, TulleError, Unavailable
-from tulle.node import health, objects, probing
+from tulle.kit.errors import TulleError, Unavailable
+from tulle.node import application, health, objects
 from tulle.node.ads import Feed
-from tulle.node.budget import Budget
-from tulle.node.cache import ALL, Cache, write_private
-from tulle.node.calls.recorder import Recorder
+from tulle.node.cache import ALL, Cache
 from tulle.node.envoy import CONFIG_DUMP, Envoy
-from tulle.node.identity import Identity, IdentityClient, Kept
+from tulle.node.identity import Identity, Kept
 from tulle.node.limiter import Limiter
 from tulle.node.logs.files import LogFiles
 from tulle.node.logs.tap import Tap
-from tulle.node.metrics.application import exposition, scraped
 from tulle.node.metrics.endpoint import METRICS_SOCKET, MetricsEndpoint
 from tulle.node.metrics.standard import UNKNOWN, Who
-from tulle.node.network import Network, Sandbox
-from tulle.node.news import News
+from tulle.node.network import Sandbox
 from tulle.node.objects import Place
+from tulle.node.ports import check_free
 from tulle.node.process import INSTANCE, PROXY, WORKLOAD, Process, carrying, end
+from tulle.node.record import FILE, Record, RecordFile
 from tulle.node.registration import Registration
-from tulle.node.resolver import Resolver
+from tulle.node.shared import Node
 from tulle.node.sidecar import Sidecar
-from tulle.node.spans import Buffer, Intake, environment
+from tulle.node.spans import Intake, environment
 from tulle.node.supervision import State
 from tulle.node.workload_api import SOCKET
-from tulle.xds.client import Upstream
 
 log = structlog.get_logger("tulle.node")
 
 START_LIMIT = 25.0  # seconds for a proxy to serve
 _LOOK = 0.01  # seconds between two looks at what is still missing
 ENDPOINT = "SPIFFE_ENDPOINT_SOCKET"  # where applications look for the Workload API
-
-
-class Record(msgspec.Struct, omit_defaults=True):
-    """What the next agent has to know."""
-
-    spec: WorkloadSpec
-    envoy: Process | None = None
-    relay: Process | None = None
-    ready: bool = False
-
-
-@dataclass
-class Node:
-    """What the workloads of a node share."""
-
-    name: str
-    instance: str
-    state_dir: Path
-    runtime_dir: Path
-    log_level: str
-    budget: Budget
-    access_log_bytes: int
-    network: Network
-    resolver: Resolver
-    upstream: Upstream
-    identities: IdentityClient
-    own: Kept
-    api: Callable[[], Awaitable[ApiClient]]
-    news: News
-    spans: Buffer
-    recorder: Recorder
-    metrics: str = ""  # HOST:PORT where others read this node's metrics
-
-    def folder(self, workload: str) -> Path:
-        """Where a workload's files are; a namespace has no dot, so no two workloads share one."""
-        return self.state_dir / "workloads" / workload.replace("/", ".", 1)
 
 
 class Workload:
@@ -139,7 +96,7 @@ class Workload:
         self.sidecar: Sidecar | None = None
         self.registration: Registration | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._record_written = asyncio.Lock()
+        self._file = RecordFile(self.folder, record)
 
     @property
     def id(self) -> str:
@@ -350,23 +307,7 @@ class Workload:
 
     async def _watch_application(self) -> None:
         assert self.sandbox is not None
-        assert self.registration is not None
-        if self.spec.probe is not None:
-            ready, environment = self.readiness.ready, self.sandbox.app_environment()
-            await probing.watch(self.spec.probe, self.sandbox, self._probed, ready, environment)
-        if self.spec.kind is Kind.GATEWAY or not self.spec.ports:
-            self.readiness.ready = True
-            self.registration.tell(True)
-            return
-        inside: dict[bool, list[int]] = {True: [], False: []}
-        for port in self.spec.ports:
-            inside[port.is_udp].append(self.sandbox.app_ports[port.bound])
-        box, changed = self.sandbox, self._application_changed
-        await health.watch(inside[False], box.listening, changed, self.readiness, inside[True], box.receiving)
-
-    def _probed(self, ready: bool) -> None:
-        self.readiness.ready = ready
-        self._application_changed(ready)
+        await application.watch(self.spec, self.sandbox, self.readiness, self._application_changed)
 
     def _application_changed(self, ready: bool) -> None:
         if self.registration is not None and not self.withdrawn:
@@ -410,7 +351,7 @@ class Workload:
             await self.node.network.destroy(self.id)
         except (TulleError, OSError) as error:
             log.warning("a sandbox was not removed", workload=self.id, error=str(error))
-        for file in ("record.json", "bootstrap.json"):  # configuration and identity stay: it may come again
+        for file in (FILE, "bootstrap.json"):  # configuration and identity stay: it may come again
             (self.folder / file).unlink(missing_ok=True)
         await asyncio.to_thread(shutil.rmtree, self._sockets, ignore_errors=True)
         return told
@@ -450,8 +391,7 @@ class Workload:
         return Who(self.spec.name, self.spec.namespace, app or self.spec.name, version or UNKNOWN, self.spiffe)
 
     async def _application_metrics(self) -> str:
-        where = exposition(self.spec.annotations, tuple(port.bound for port in self.spec.ports))
-        return await scraped(self.sandbox, where) if where is not None and self.sandbox is not None else ""
+        return await application.metrics(self.spec, self.sandbox)
 
     async def _ask_identity(self) -> Identity:
         own = self.node.own.current
@@ -469,13 +409,11 @@ class Workload:
         self._task(self._write_record())
 
     async def _write_record(self) -> None:
-        async with self._record_written:
-            data = msgspec.json.encode(self.record)
-            try:
-                await asyncio.to_thread(write_private, self.folder / "record.json", data)
-            except OSError as error:
-                log.error("a workload's record was not written", workload=self.id, error=str(error))
-                self.error = f"{self.folder / 'record.json'}: {error.strerror}"
+        try:
+            await self._file.write()
+        except OSError as error:
+            log.error("a workload's record was not written", workload=self.id, error=str(error))
+            self.error = f"{self._file.path}: {error.strerror}"
 
     def _task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -487,15 +425,3 @@ class Workload:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.error = f"internal error: {error!r}"
             log.error("a part of a workload failed", workload=self.id, exc_info=error)
-
-
-def check_free(port: int) -> None:
-    """Raise `Refused` where this host's port cannot be bound: Envoy would say so only much later, and less clearly."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))  # noqa: S104 - where a gateway listens
-        except PermissionError as error:
-            raise Refused(f"port {port}: this user may not bind it", hint="choose a port above 1023") from error
-        except OSError as error:
-            raise Refused(f"port {port} is in use", hint="stop the program that has it, or choose another port") from error

@@ -19,7 +19,7 @@ pinned tables under the same gates. A refusal (NACK) counts as an answer, and is
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from tulle.core.encoded import Encoded, Published, Source
 from tulle.core.type_urls import CLUSTER, ENDPOINT, EXTENSION, LISTENER, NAME, ORDER, ROUTE, SECRET, VIRTUAL_HOST
@@ -27,6 +27,7 @@ from tulle.xds.events import Acked, Action, Changed, Event, Overdue, Refused, Se
 from tulle.xds.messages import WILDCARD, Request, Send
 from tulle.xds.status import Nack, TypeStatus
 from tulle.xds.subscription import Flight, Subscription, matches, mentions
+from tulle.xds.view import View
 
 GROUPS = ((SECRET, CLUSTER, ENDPOINT), (LISTENER, EXTENSION, ROUTE, VIRTUAL_HOST), (NAME,))
 _GROUP = {type_url: number for number, group in enumerate(GROUPS) for type_url in group}
@@ -52,22 +53,18 @@ class DeltaStream:
         self.proxy = proxy
         self.synced = 0
         self.recovering = False
-        self._source = source
+        self._view = View(source, proxy)
         self._known = known
         self._types: dict[str, Subscription] = {}
-        self._layers: tuple[str, ...] = ()
-        self._tables: dict[str, tuple[Mapping[str, Encoded], ...]] = {}
-        self._stale: set[str] = set()
         self._news = False
-        self._revision = 0
         self._awaited: dict[tuple[str, str], int] = {}
         self._nonce = 0
-        self._enter(source.layers(proxy))
+        self._enter()
 
     @property
     def held(self) -> bool:
         """Whether this waits for a proxy that the source does not know (yet)."""
-        return not self._layers
+        return not self._view.layers
 
     @property
     def outstanding(self) -> tuple[str, ...]:
@@ -175,7 +172,7 @@ class DeltaStream:
             why = f"{blamed[0]}: {why}"
         kind.refused.update(dict.fromkeys(blamed, why))
         for name in blamed:  # what was refused will not lead to subscriptions
-            for ref in self._refs(type_url, name):
+            for ref in self._view.refs(type_url, name):
                 self._awaited.pop(ref, None)
         actions.append(Refused(Nack(type_url, blamed or flight.gone, why, flight.revision)))
 
@@ -200,13 +197,12 @@ class DeltaStream:
         else:
             again = pattern in kind.tables
             kind.tables |= {pattern}
-        for name in self._names(type_url, pattern):
+        for name in self._view.names(type_url, pattern):
             kind.look(name, force=again or (type_url, name) in self._awaited)
         for name in kind.held:
             kind.look(name, force=False)
         if self._news:  # the next wave has tables of its own
-            for layer in self._layers:
-                kind.later.update(name for name in self._source.table(layer, type_url) if matches(pattern, name))
+            kind.later.update(name for name in self._view.newest(type_url) if matches(pattern, name))
         for ref in [ref for ref in self._awaited if ref[0] == type_url and (pattern == ref[1] or matches(pattern, ref[1]))]:
             del self._awaited[ref]
         if type_url == VIRTUAL_HOST and pattern == WILDCARD:
@@ -221,7 +217,7 @@ class DeltaStream:
         kind = self._types.get(VIRTUAL_HOST)
         if kind is None or not (kind.wildcard or table in kind.tables):
             return
-        hosts = list(self._names(VIRTUAL_HOST, table))
+        hosts = list(self._view.names(VIRTUAL_HOST, table))
         for name in hosts:
             kind.look(name, force)
         if not hosts:
@@ -253,13 +249,12 @@ class DeltaStream:
                 hosts.forget(host)
 
     def _changed(self, published: Published) -> None:
-        layers = self._source.layers(self.proxy)
-        if layers != self._layers:
-            self._enter(layers)
+        if self._enter():
             return
-        for layer in layers:
-            for type_url, names in published.changed.get(layer, {}).items():
-                self._stale.add(type_url)
+        for layer in self._view.layers:
+            changed = published.changed.get(layer, {})
+            self._view.changed(changed)
+            for type_url, names in changed.items():
                 kind = self._types.get(type_url)
                 if kind is not None:
                     kind.later.update(name for name in names if kind.wants(name))
@@ -267,12 +262,13 @@ class DeltaStream:
         if self._idle():
             self._begin()
 
-    def _enter(self, layers: tuple[str, ...]) -> None:
-        """The proxy became known, or sees other layers: look at everything. Where it went, leave it what it has."""
-        was_held, self._layers = not self._layers, layers
-        if not layers:
-            return
-        self._stale = set(ORDER)
+    def _enter(self) -> bool:
+        """Whether the proxy became known, or sees other layers: then look at everything. Where it went, leave it what it has."""
+        was_held = self.held
+        if not self._view.enter():
+            return False
+        if self.held:
+            return True
         self._news = True
         if was_held:
             self._begin()
@@ -282,18 +278,18 @@ class DeltaStream:
                     kind.look(name, force=False)
             else:
                 kind.later.update(kind.held)
-                for layer in layers:
-                    kind.later.update(name for name in self._source.table(layer, type_url) if kind.wants(name))
+                kind.later.update(name for name in self._view.newest(type_url) if kind.wants(name))
+        return True
 
     # What goes out
 
     def _pump(self, actions: list[Action]) -> None:
         """Send all that may be sent now. Ends at the first gate that is closed, or where there is nothing left to say."""
-        while self._layers:
+        while not self.held:
             if not (self._make(actions) and self._break(actions)):
                 return
-            if self._revision != self.synced and self._idle() and self._complete():
-                self.synced = self._revision
+            if self._view.revision != self.synced and self._idle() and self._complete():
+                self.synced = self._view.revision
                 actions.append(Synced(self.synced))
             if not self._news:
                 return
@@ -305,11 +301,8 @@ class DeltaStream:
 
     def _begin(self) -> None:
         """The next wave: pin the newest tables."""
-        for type_url in self._stale:
-            self._tables[type_url] = tuple(self._source.table(layer, type_url) for layer in reversed(self._layers))
-        self._stale = set()
+        self._view.pin()
         self._news = False
-        self._revision = self._source.revision
         for kind in self._types.values():
             if kind.later:
                 for name in kind.later:
@@ -357,7 +350,7 @@ class DeltaStream:
         absent: list[str] = []
         for name in sorted(due):
             force, held = due[name], kind.held.get(name)
-            target = self._target(type_url, name)
+            target = self._view.target(type_url, name)
             if target is not None:
                 if type_url == VIRTUAL_HOST and not self._deliverable(kind, name):
                     continue
@@ -407,7 +400,7 @@ class DeltaStream:
         absent: tuple[str, ...] = (),
     ) -> None:
         self._nonce += 1
-        send = Send(type_url, str(self._nonce), self._revision, resources, removed, absent)
+        send = Send(type_url, str(self._nonce), self._view.revision, resources, removed, absent)
         kind.flight = Flight(send.nonce, send.revision, tuple(resource.name for resource in resources), (*removed, *absent))
         kind.sent = send.revision
         kind.greet = frozenset(
@@ -423,7 +416,7 @@ class DeltaStream:
             kind = self._types.get(ref_type)
             if ref_type == VIRTUAL_HOST and kind is not None and kind.wants(f"{ref_name}/"):
                 self._look_at_hosts(ref_name, force=True)
-            elif not self._there(ref_type, ref_name):
+            elif not self._view.has(ref_type, ref_name):
                 continue
             elif kind is None or not kind.wants(ref_name):
                 self._awaited[ref_type, ref_name] = _GROUP[type_url]
@@ -431,31 +424,10 @@ class DeltaStream:
                 # Envoy warms a changed cluster anew and waits for its endpoints, though it does not ask again.
                 kind.look(ref_name, force=True)
 
-    # What the pinned tables say
-
-    def _target(self, type_url: str, name: str) -> Encoded | None:
-        for table in self._tables.get(type_url, ()):
-            if (found := table.get(name)) is not None:
-                return found
-        return None
-
-    def _names(self, type_url: str, pattern: str) -> Iterator[str]:
-        """The names that a wildcard, or a table of virtual hosts, stands for."""
-        return (name for table in self._tables.get(type_url, ()) for name in table if matches(pattern, name))
-
     def _covered(self, type_url: str, kind: Subscription) -> Iterable[str]:
         patterns = (WILDCARD,) if kind.wildcard else sorted(kind.tables)
-        return (name for pattern in patterns for name in self._names(type_url, pattern))
-
-    def _refs(self, type_url: str, name: str) -> tuple[tuple[str, str], ...]:
-        target = self._target(type_url, name)
-        return target.refs if target is not None else ()
-
-    def _there(self, type_url: str, name: str) -> bool:
-        if type_url == VIRTUAL_HOST and "/" not in name:
-            return next(self._names(type_url, name), None) is not None
-        return self._target(type_url, name) is not None
+        return (name for pattern in patterns for name in self._view.names(type_url, pattern))
 
     def _complete(self) -> bool:
         """Whether the proxy has asked for what every proxy asks for; before that it is on its way, not in sync."""
-        return all(type_url in self._types or not any(self._tables.get(type_url, ())) for type_url in (CLUSTER, LISTENER))
+        return all(type_url in self._types or not self._view.any(type_url) for type_url in (CLUSTER, LISTENER))
