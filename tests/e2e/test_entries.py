@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mesh import Mesh, Ran, free_port
+from tests.support.commands import Ran
+from tests.support.mesh import Mesh, free_port
 from tests.support.outside import Outside, outside, resolver
 from tulle.control.ca.authority import Authority
 

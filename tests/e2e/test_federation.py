@@ -13,7 +13,8 @@ import pytest
 
 from tests.e2e.test_node_agent import Host, until
 from tests.support.certificates import Roots
-from tests.support.mesh import TULLE, free_port, run
+from tests.support.commands import run
+from tests.support.mesh import TULLE, free_port
 from tulle.client.node_api import Port, WorkloadSpec
 from tulle.control.ca import certificates
 from tulle.core.trust_bundle import TrustBundle, document, split

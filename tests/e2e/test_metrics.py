@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mesh import TULLE, Mesh, run
+from tests.support.commands import run
+from tests.support.mesh import TULLE, Mesh
 
 # An application that says something of itself.
 APPLICATION = """

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from tests.support.mesh import Mesh, run
+from tests.support.commands import run
+from tests.support.mesh import Mesh
 from tulle.control.ca.authority import Authority
 from tulle.control.store.sealed import Keys
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.support import commands
 from tests.support.mesh import TULLE, free_port, refusals
 from tulle.client.node_api import NodeClient, Port, WorkloadSpec, WorkloadStatus
 from tulle.kit.errors import TulleError
@@ -70,7 +71,7 @@ class Host:
         what.wait()
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*TULLE, *argv], env=self.env, capture_output=True, text=True, check=False, timeout=60)
+        return commands.tulle(argv, self.env, timeout=60).completed
 
     def start(self, spec: WorkloadSpec, *argv: str) -> subprocess.Popen[str]:
         """`tulle run`, in the background."""

@@ -14,7 +14,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from tests.support.mesh import Mesh, run
+from tests.support.commands import run
+from tests.support.mesh import Mesh
 from tests.support.prometheus import Prometheus
 from tulle.client.api import ApiClient
 from tulle.control.telemetry.api import Telemetry

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_mtls import address
-from tests.support.mesh import Mesh, assert_shares, run
+from tests.support.commands import run
+from tests.support.mesh import Mesh, assert_shares
 from tests.support.serving import serving as served
 from tulle.control.ca.authority import Authority
 

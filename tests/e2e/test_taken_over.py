@@ -19,8 +19,9 @@ import pytest
 
 from tests.e2e.test_rights import running
 from tests.support.certificates import Roots
+from tests.support.commands import run
 from tests.support.gateways import Gateways, listener, object_, pem, route, secret
-from tests.support.mesh import Mesh, envoy_of, free_port, run
+from tests.support.mesh import Mesh, envoy_of, free_port
 from tulle.core.type_urls import CLUSTER
 from tulle.kit.errors import Refused
 from tulle.node.identity import Identity, IdentityClient, context

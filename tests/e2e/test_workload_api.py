@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_node_agent import Host
-from tests.support.mesh import Mesh, Ran, run
+from tests.support.commands import Ran, run
+from tests.support.mesh import Mesh
 
 pytestmark = [pytest.mark.e2e, pytest.mark.netns]
 

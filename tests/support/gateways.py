@@ -14,8 +14,9 @@ from typing import Any
 from cryptography import x509
 
 from tests.support.certificates import Roots
+from tests.support.commands import run
 from tests.support.echo import Echo, Pod
-from tests.support.mesh import Mesh, free_port, run
+from tests.support.mesh import Mesh, free_port
 
 ROOTS = Roots()
 ISTIO = "networking.istio.io"

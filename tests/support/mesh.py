@@ -15,13 +15,15 @@ import sys
 import sysconfig
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
 
+from tests.support import commands
+from tests.support.commands import Ran, run
 from tulle.client.node_api import NodeClient
 from tulle.kit.errors import TulleError
 from tulle.xds.server import REFUSAL
@@ -76,26 +78,6 @@ def refusals(folder: Path) -> list[str]:
     return [line for line in lines if REFUSAL in line]
 
 
-@dataclass
-class Ran:
-    """A finished command."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def text(self) -> str:
-        """Both streams, for messages."""
-        return self.out + self.err
-
-
-def run(argv: list[str], env: Mapping[str, str], *, stdin: str | None = None, timeout: float = 120) -> Ran:
-    """Run a command to its end."""
-    done = subprocess.run(argv, env=dict(env), input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
-    return Ran(done.returncode, done.stdout, done.stderr)
-
-
 class Mesh:
     """One demo in folders and on ports of its own."""
 
@@ -108,6 +90,7 @@ class Mesh:
         self.ingress_port, self.api_port, self.xds_port = free_port(), free_port(), free_port()
         self.capture = capture
         self._refused: set[str] = set()
+        self.user = user
         self.command = TULLE
         if user is not None:
             shutil.chown(self.home, user)
@@ -144,7 +127,8 @@ class Mesh:
         """`tulle demo up --detach`."""
         arguments = ["--detach", "--capture", self.capture, "--ingress-port", str(self.ingress_port)]
         arguments += ["--api-port", str(self.api_port), "--xds-port", str(self.xds_port)]
-        return self.tulle("demo", "up", *arguments, *more, check=check, timeout=180)
+        words = ["demo", "up", *arguments, *more]
+        return self._checked(words, run([*self.command, *words], self.env, timeout=180), check)
 
     def down(self) -> Ran:
         """`tulle demo down`."""
@@ -168,8 +152,14 @@ class Mesh:
         return new
 
     def tulle(self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: float = 120) -> Ran:
-        """A tulle command; fails the test where it fails, unless told not to."""
-        ran = run([*self.command, *arguments], self.env, stdin=stdin, timeout=timeout)
+        """A tulle command to its end; fails the test where it fails, unless told not to."""
+        if self.user is None:
+            ran = commands.tulle(arguments, self.env, stdin=stdin, timeout=timeout)
+        else:
+            ran = run([*self.command, *arguments], self.env, stdin=stdin, timeout=timeout)
+        return self._checked(arguments, ran, check)
+
+    def _checked(self, arguments: Sequence[str], ran: Ran, check: bool) -> Ran:
         assert not check or ran.code == 0, f"tulle {' '.join(arguments)}: exit {ran.code}\n{ran.text}\n{self.logs()}"
         return ran
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.mesh import Mesh, free_port, run
+from tests.support.commands import run
+from tests.support.mesh import Mesh, free_port
 
 Row = tuple[dict[str, str], float]
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support import commands
 from tests.support.etcd import EtcdCluster
 from tests.support.mesh import TULLE, free_port, kubectl_binary, refusals
 from tulle.client.api import ApiClient
@@ -69,7 +70,7 @@ class Plane:
     def tulle(self, *argv: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """A command as this control plane's administrator."""
         env = {**self.mesh.env, "TULLE_KUBECONFIG": str(self.kubeconfig)}
-        done = subprocess.run([*TULLE, *argv], env=env, capture_output=True, text=True, check=False, timeout=60, input=stdin)
+        done = commands.tulle(argv, env, stdin=stdin, timeout=60).completed
         assert not check or done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
         return done
 
@@ -156,8 +157,7 @@ class Several:
     def call(self, path: str = "/") -> str:
         """The status of one request from `caller` to `echo`."""
         words = ["exec", "caller", "--", "curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}"]
-        url = f"http://echo:8000{path}"
-        return subprocess.run([*TULLE, *words, url], env=self.env, capture_output=True, text=True, check=False).stdout
+        return commands.tulle([*words, f"http://echo:8000{path}"], self.env).out
 
     def at(self, number: int) -> bool:
         """Whether the proxy of `caller` has that turn."""
