@@ -53,7 +53,7 @@ class Endpoint(Schema):
     """One instance, by its addresses (which are all the same instance)."""
 
     addresses: Annotated[Many[str], Field(min_length=1, max_length=100), UNIQUE]
-    conditions: EndpointConditions = EndpointConditions()
+    conditions: EndpointConditions = Field(default_factory=EndpointConditions)
     hostname: Annotated[str, Field(pattern=DNS_LABEL, max_length=63)] | None = None
     target_ref: ObjectReference | None = None
     deprecated_topology: Annotated[Map[str], Field(max_length=16)] = Field(default_factory=dict)

@@ -48,8 +48,8 @@ class Namespace(Object):
 
     api_version: Literal["v1"] = "v1"
     kind: Literal["Namespace"] = "Namespace"
-    spec: NamespaceSpec = NamespaceSpec()
-    status: Defaulted[NamespaceStatus | None] = NamespaceStatus()
+    spec: NamespaceSpec = Field(default_factory=NamespaceSpec)
+    status: Defaulted[NamespaceStatus | None] = Field(default_factory=NamespaceStatus)
 
 
 class ServicePort(Schema):
@@ -244,7 +244,7 @@ class Event(Object):
     first_timestamp: str | None = None
     last_timestamp: str | None = None
     event_time: str | None = None
-    source: EventSource = EventSource()
+    source: EventSource = Field(default_factory=EventSource)
     series: dict[str, Any] | None = None
     action: str = ""
     related: ObjectReference | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from pydantic import Field
+
 from tulle.api.object import Fault, Object, Ruled
 from tulle.api.times import MicroTime
 from tulle.api.values import Int32
@@ -35,4 +37,4 @@ class Lease(Object):
     """A lease."""
 
     kind: Literal["Lease"] = "Lease"
-    spec: LeaseSpec = LeaseSpec()
+    spec: LeaseSpec = Field(default_factory=LeaseSpec)

@@ -72,7 +72,7 @@ class SubjectAccessReviewSpec(_Question):
 class _Review(Object):
     model_config = ConfigDict(extra="ignore")
 
-    metadata: Metadata = Metadata()
+    metadata: Metadata = Field(default_factory=Metadata)
 
 
 class SelfSubjectAccessReview(_Review):
@@ -158,4 +158,4 @@ class TokenRequest(_Review):
     """Asks for a token of a service account."""
 
     kind: Literal["TokenRequest"] = "TokenRequest"
-    spec: TokenRequestSpec = TokenRequestSpec()
+    spec: TokenRequestSpec = Field(default_factory=TokenRequestSpec)

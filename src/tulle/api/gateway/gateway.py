@@ -58,7 +58,7 @@ class GatewayClass(Object):
 
     kind: Literal["GatewayClass"] = "GatewayClass"
     spec: GatewayClassSpec
-    status: Defaulted[GatewayClassStatus | None] = GatewayClassStatus()
+    status: Defaulted[GatewayClassStatus | None] = Field(default_factory=GatewayClassStatus)
 
 
 class RouteNamespaces(Schema):
@@ -71,7 +71,7 @@ class RouteNamespaces(Schema):
 class AllowedRoutes(Schema):
     """The routes that may attach."""
 
-    namespaces: Defaulted[RouteNamespaces] = RouteNamespaces()
+    namespaces: Defaulted[RouteNamespaces] = Field(default_factory=RouteNamespaces)
     kinds: Annotated[Many[RouteGroupKind], Field(max_length=8)] = ()
 
 
@@ -100,7 +100,7 @@ class Listener(Ruled):
     port: Port
     protocol: Annotated[str, Field(pattern=PROTOCOL, min_length=1, max_length=255), Words("HTTP, HTTPS, TLS, TCP or UDP")]
     tls: ListenerTLS | None = None
-    allowed_routes: Defaulted[AllowedRoutes] = AllowedRoutes()
+    allowed_routes: Defaulted[AllowedRoutes] = Field(default_factory=AllowedRoutes)
 
     def faults(self) -> Iterator[Fault]:
         """TLS and host name as the protocol has them."""
@@ -154,7 +154,7 @@ class ListenerNamespaces(Schema):
 class AllowedListeners(Schema):
     """The ListenerSets that may attach."""
 
-    namespaces: Defaulted[ListenerNamespaces] = ListenerNamespaces()
+    namespaces: Defaulted[ListenerNamespaces] = Field(default_factory=ListenerNamespaces)
 
 
 class Infrastructure(Ruled):
@@ -247,7 +247,7 @@ class Gateway(Object):
 
     kind: Literal["Gateway"] = "Gateway"
     spec: GatewaySpec
-    status: Defaulted[GatewayStatus | None] = GatewayStatus()
+    status: Defaulted[GatewayStatus | None] = Field(default_factory=GatewayStatus)
 
 
 class GatewayParentRef(Schema):
@@ -275,7 +275,7 @@ class ListenerSet(Object):
 
     kind: Literal["ListenerSet"] = "ListenerSet"
     spec: ListenerSetSpec
-    status: Defaulted[ListenerSetStatus | None] = ListenerSetStatus()
+    status: Defaulted[ListenerSetStatus | None] = Field(default_factory=ListenerSetStatus)
 
 
 class GrantFrom(Schema):

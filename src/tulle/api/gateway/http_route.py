@@ -100,7 +100,7 @@ class QueryParamMatch(Ruled):
 class HTTPRouteMatch(Schema):
     """All of what is written must hold for a request."""
 
-    path: Defaulted[PathMatch] = PathMatch()
+    path: Defaulted[PathMatch] = Field(default_factory=PathMatch)
     headers: Annotated[Many[HeaderMatch], Field(max_length=16), keyed("name")] = ()
     query_params: Annotated[Many[QueryParamMatch], Field(max_length=16), keyed("name")] = ()
     method: Method | None = None
@@ -291,7 +291,7 @@ class HTTPRouteRule(Ruled):
     """Where one of `matches` holds, the filters apply and a backend is chosen by weight."""
 
     name: SectionName | None = None
-    matches: Defaulted[Annotated[Many[HTTPRouteMatch], Field(max_length=64)]] = (HTTPRouteMatch(),)
+    matches: Defaulted[Annotated[Many[HTTPRouteMatch], Field(max_length=64)]] = Field(default_factory=lambda: (HTTPRouteMatch(),))
     filters: Filters = ()
     backend_refs: Annotated[Many[HTTPBackendRef], Field(max_length=16)] = ()
     timeouts: Timeouts | None = None
@@ -323,7 +323,9 @@ class HTTPRouteSpec(Ruled):
 
     parent_refs: Annotated[Many[ParentRef], Field(max_length=32)] = ()
     hostnames: Annotated[Many[Hostname], Field(max_length=16)] = ()
-    rules: Defaulted[Annotated[Many[HTTPRouteRule], Field(min_length=1, max_length=16)]] = (HTTPRouteRule(),)
+    rules: Defaulted[Annotated[Many[HTTPRouteRule], Field(min_length=1, max_length=16)]] = Field(
+        default_factory=lambda: (HTTPRouteRule(),)
+    )
     use_default_gateways: Literal["All", "None"] | None = None
 
     def faults(self) -> Iterator[Fault]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
@@ -66,7 +67,7 @@ class SupportedFeature(Schema):
 class GatewayClassStatus(Schema):
     """What is true of a class."""
 
-    conditions: Defaulted[Conditions] = waiting("Accepted")
+    conditions: Defaulted[Conditions] = Field(default_factory=partial(waiting, "Accepted"))
     supported_features: Annotated[Many[SupportedFeature], Field(max_length=64), keyed("name")] = ()
 
 
@@ -102,7 +103,7 @@ class GatewayStatus(Schema):
     """What is true of a Gateway and of each of its listeners."""
 
     addresses: Annotated[Many[GatewayStatusAddress], Field(max_length=16)] = ()
-    conditions: Defaulted[Conditions] = waiting("Accepted", "Programmed")
+    conditions: Defaulted[Conditions] = Field(default_factory=partial(waiting, "Accepted", "Programmed"))
     listeners: Listeners = ()
     attached_listener_sets: Int32 | None = None
 
@@ -110,5 +111,5 @@ class GatewayStatus(Schema):
 class ListenerSetStatus(Schema):
     """What is true of a ListenerSet and of each of its listeners."""
 
-    conditions: Defaulted[Conditions] = waiting("Accepted", "Programmed")
+    conditions: Defaulted[Conditions] = Field(default_factory=partial(waiting, "Accepted", "Programmed"))
     listeners: Listeners = ()

@@ -174,7 +174,7 @@ class AuthorizationPolicy(Object):
     """Istio's AuthorizationPolicy."""
 
     kind: Literal["AuthorizationPolicy"] = "AuthorizationPolicy"
-    spec: AuthorizationPolicySpec = AuthorizationPolicySpec()
+    spec: AuthorizationPolicySpec = Field(default_factory=AuthorizationPolicySpec)
     status: IstioStatus | None = None
 
 
@@ -236,5 +236,5 @@ class RequestAuthentication(Object):
     """Istio's RequestAuthentication."""
 
     kind: Literal["RequestAuthentication"] = "RequestAuthentication"
-    spec: RequestAuthenticationSpec = RequestAuthenticationSpec()
+    spec: RequestAuthenticationSpec = Field(default_factory=RequestAuthenticationSpec)
     status: IstioStatus | None = None

@@ -41,5 +41,5 @@ class PeerAuthentication(Object):
     """Istio's PeerAuthentication."""
 
     kind: Literal["PeerAuthentication"] = "PeerAuthentication"
-    spec: PeerAuthenticationSpec = PeerAuthenticationSpec()
+    spec: PeerAuthenticationSpec = Field(default_factory=PeerAuthenticationSpec)
     status: IstioStatus | None = None

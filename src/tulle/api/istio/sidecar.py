@@ -137,7 +137,7 @@ class Sidecar(Object):
     """Istio's Sidecar."""
 
     kind: Literal["Sidecar"] = "Sidecar"
-    spec: SidecarSpec = SidecarSpec()
+    spec: SidecarSpec = Field(default_factory=SidecarSpec)
     status: IstioStatus | None = None
 
 
@@ -160,5 +160,5 @@ class ProxyConfig(Object):
     """Istio's ProxyConfig."""
 
     kind: Literal["ProxyConfig"] = "ProxyConfig"
-    spec: ProxyConfigSpec = ProxyConfigSpec()
+    spec: ProxyConfigSpec = Field(default_factory=ProxyConfigSpec)
     status: IstioStatus | None = None

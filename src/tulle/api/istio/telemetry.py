@@ -158,5 +158,5 @@ class Telemetry(Object):
     """Istio's Telemetry."""
 
     kind: Literal["Telemetry"] = "Telemetry"
-    spec: TelemetrySpec = TelemetrySpec()
+    spec: TelemetrySpec = Field(default_factory=TelemetrySpec)
     status: IstioStatus | None = None

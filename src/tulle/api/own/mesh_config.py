@@ -77,8 +77,8 @@ class ProxySettings(Ruled):
 
     concurrency: Annotated[int, Field(ge=0, le=1024, json_schema_extra={"format": "int32"})] | None = None
     drain_duration: AnyDuration | None = None
-    gateway_topology: GatewayTopology = GatewayTopology()
-    request_limits: RequestLimits = RequestLimits()
+    gateway_topology: GatewayTopology = Field(default_factory=GatewayTopology)
+    request_limits: RequestLimits = Field(default_factory=RequestLimits)
 
     def faults(self) -> Iterator[Fault]:
         """Time goes forward, and a host's shutdown does not wait for hours."""
@@ -170,13 +170,13 @@ class MeshConfigSpec(Schema):
     default_virtual_service_export_to: _Exports = ()
     default_destination_rule_export_to: _Exports = ()
     root_namespace: Annotated[DnsLabel, Words(WORDS[DNS_LABEL])] = "tulle-system"
-    outbound_traffic_policy: OutboundTrafficPolicy = OutboundTrafficPolicy()
-    default_config: ProxySettings = ProxySettings()
-    path_normalization: PathNormalization = PathNormalization()
+    outbound_traffic_policy: OutboundTrafficPolicy = Field(default_factory=OutboundTrafficPolicy)
+    default_config: ProxySettings = Field(default_factory=ProxySettings)
+    path_normalization: PathNormalization = Field(default_factory=PathNormalization)
     mesh_mtls: TLSConfig = Field(default=TLSConfig(), alias="meshMTLS")
-    tls_defaults: TLSConfig = TLSConfig()
+    tls_defaults: TLSConfig = Field(default_factory=TLSConfig)
     extension_providers: Annotated[Many[ExtensionProvider], Field(max_length=1000), keyed("name")] = ()
-    default_providers: DefaultProviders = DefaultProviders()
+    default_providers: DefaultProviders = Field(default_factory=DefaultProviders)
     trace_propagators: Annotated[Many[Literal["tracecontext", "b3"]], Field(max_length=2), UNIQUE] = ()
     federated_trust_domains: Annotated[Many[FederatedTrustDomain], Field(max_length=64), keyed("trustDomain")] = ()
 
@@ -185,7 +185,7 @@ class MeshConfig(Object, Ruled):
     """The configuration of the mesh; there is one, and its name is `mesh`."""
 
     kind: Literal["MeshConfig"] = "MeshConfig"
-    spec: MeshConfigSpec = MeshConfigSpec()
+    spec: MeshConfigSpec = Field(default_factory=MeshConfigSpec)
     status: MeshConfigStatus | None = None
 
     def faults(self) -> Iterator[Fault]:

@@ -196,7 +196,7 @@ class Rule(Ruled):
     precision: Defaulted[Literal["shares", "exact"]] = "shares"
     on_failure: Literal["allow", "deny"] = "allow"
     overrides: Annotated[Many[Override], Field(max_length=256)] = ()
-    refusal: Refusal = Refusal()
+    refusal: Refusal = Field(default_factory=Refusal)
     shadow: bool = False
 
     def faults(self) -> Iterator[Fault]:
