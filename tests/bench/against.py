@@ -24,7 +24,7 @@ import msgspec
 from tests.bench import handwritten
 from tests.bench.scene import Scene, Taken, load, medians, ratios
 from tests.support.mesh import ROOT, TULLE, Mesh
-from tulle.pb.descriptors import envoy_path
+from tulle.pb.binary import envoy_path
 
 WAYS = ("sidecars", "gateway")
 _PORT = 8080

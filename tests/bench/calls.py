@@ -19,7 +19,7 @@ from tests.bench import handwritten
 from tests.bench.scene import Scene, Taken, cpu, load, medians, ratios
 from tests.support.mesh import Mesh
 from tulle.client.node_api import NodeClient
-from tulle.pb.descriptors import envoy_path
+from tulle.pb.binary import envoy_path
 
 _APP = 8080
 RATE = 2000

@@ -19,7 +19,7 @@ from tests.bench import handwritten
 from tests.bench.scene import Scene, Taken, load, medians, ratios
 from tests.support.mesh import Mesh
 from tulle.control.ca.authority import Authority
-from tulle.pb.descriptors import envoy_path
+from tulle.pb.binary import envoy_path
 
 VARIANTS = ("direct", "minimal", "features", "mesh")
 _APP, _MINIMAL, _FEATURES = 8080, 7001, 7002

@@ -27,7 +27,7 @@ from tulle.control.ratelimits.service import RateLimitService
 from tulle.core.model.rate_limit import DOMAIN, RULE_ENTRY
 from tulle.core.ratelimit.buckets import Rate, Rule
 from tulle.node.limiter import Limiter
-from tulle.pb.descriptors import envoy_path
+from tulle.pb.binary import envoy_path
 from tulle.xds.client import Upstream
 
 RULE = Rule("default/bench/0", Rate(1_000_000))

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from tests.support.mesh import Mesh, envoy_of
-from tulle.pb.descriptors import envoy_path
+from tulle.pb.binary import envoy_path
 
 
 class Taken(msgspec.Struct):

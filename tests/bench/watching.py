@@ -19,7 +19,7 @@ import msgspec
 from tests.bench import handwritten
 from tests.bench.scene import Scene, Taken, load, medians, ratios
 from tests.support.mesh import TULLE, Mesh
-from tulle.pb.descriptors import envoy_path
+from tulle.pb.binary import envoy_path
 
 RATE = 2000
 _APP = 8080

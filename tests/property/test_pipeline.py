@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.unit.core.compile.mesh import Key, bookinfo, entry, key_of, obj, service
 from tulle.api.object import Object
 from tulle.core import type_urls
-from tulle.core.analyze import Scope, analyze
+from tulle.core.analyze.analysis import analyze
+from tulle.core.analyze.inputs import Scope
 from tulle.core.pipeline import Pipeline
 
 ISTIO = "networking.istio.io/v1"

@@ -26,7 +26,7 @@ from tulle.control.ca.vault import VaultPki
 from tulle.control.metrics import Metric
 from tulle.control.store.sealed import Keys
 from tulle.core import type_urls
-from tulle.core.analyze import Finding, finding
+from tulle.core.analyze.finding import Finding, finding
 from tulle.core.analyze.renewals import Renewal, late
 from tulle.core.compile.layers import UNGUARDED
 from tulle.core.compile.revoked import Revoked

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 _YOUNG = 10_000
 _OFTEN = 1_000  # so often before all objects are
 _AGES = (10 * _YOUNG, 4, 100)  # where nothing is committed, and all the same so many are made
+_PYTHON = (700, 10, 10)  # its own
 
 
 def settle() -> None:
@@ -24,6 +25,12 @@ def settle() -> None:
     young, _, often = gc.get_count()
     if young > _YOUNG and gc.isenabled():
         gc.collect(2 if often > _OFTEN else 1)
+
+
+def started() -> None:
+    """For a program without many objects: what was loaded is no longer looked at, and for the rest it is as Python does it."""
+    gc.freeze()
+    gc.set_threshold(*_PYTHON)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,8 @@ from tulle.app.backup import authority_files
 from tulle.app.stores import is_shared
 from tulle.control.store.backup import written
 from tulle.core import type_urls
-from tulle.core.analyze import Finding, Scope, finding
+from tulle.core.analyze.finding import Finding, finding
+from tulle.core.analyze.inputs import Scope
 from tulle.core.describe import Description, Heard, describe, heard
 from tulle.core.doors import Door, door
 from tulle.core.envoy.tls import ROOTS

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import structlog
 
-from tulle.app import logs, preflight, rights
+from tulle.app import collector, logs, preflight, rights
 from tulle.app.certificate import is_any
 from tulle.app.notify import notify
 from tulle.kit import paths
@@ -331,6 +331,7 @@ async def serve(settings: NodeSettings) -> None:
     try:
         async with NodeAgent(settings) as node:
             starting = False
+            collector.started()
             notify("READY=1")
             print(f"tulle node {settings.name} ready: {settings.socket}", flush=True)
             waiting = [asyncio.ensure_future(asked.wait()), asyncio.ensure_future(node.stopped.wait())]

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from tulle.kit.errors import Refused, Unavailable
-from tulle.pb.descriptors import envoy_path
+from tulle.pb.binary import envoy_path
 
 ENVOY = "1.40"
 GLIBC = (2, 31)

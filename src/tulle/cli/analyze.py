@@ -131,7 +131,8 @@ def _alone(given: list[Given]) -> list[Finding]:
     import time
 
     from tulle.cli.meaning import placed
-    from tulle.core.analyze import Scope, analyze
+    from tulle.core.analyze.analysis import analyze
+    from tulle.core.analyze.inputs import Scope
 
     return placed([finding(one) for one in analyze((item.object for item in given), Scope(time.time()))], given)
 

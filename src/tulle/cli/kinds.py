@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from tulle.api.object import Kind
+from tulle.api.kind import Kind
 from tulle.api.registry import KINDS
 
 

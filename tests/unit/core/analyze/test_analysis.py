@@ -7,7 +7,8 @@ import pytest
 from tests.unit.core.analyze.cases import GATEWAY, NOW, RULE, VIRTUAL_SERVICE, pair, secret
 from tests.unit.core.compile.mesh import bookinfo, changes, key_of, obj, read, service
 from tulle.api.object import Object
-from tulle.core.analyze import Scope, analyze
+from tulle.core.analyze.analysis import analyze
+from tulle.core.analyze.inputs import Scope
 from tulle.core.pipeline import Pipeline
 from tulle.kit.problem import Problem
 

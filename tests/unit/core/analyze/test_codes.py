@@ -21,8 +21,8 @@ from tests.unit.core.analyze import (
     test_versions,
     test_workloads,
 )
-from tulle.core.analyze import finding
 from tulle.core.analyze.codes import CODES, SUBJECTS, code_of
+from tulle.core.analyze.finding import finding
 from tulle.core.analyze.renewals import Renewal, late
 from tulle.kit.problem import Problem, Severity
 

@@ -11,7 +11,7 @@ from tulle.core.explain import explain
 from tulle.core.explain.causes import DETAILS, FLAGS, RESETS, By, cause
 from tulle.core.explain.known import Known
 from tulle.core.model.recorded import Example, Shape
-from tulle.pb.descriptors import envoy_path
+from tulle.pb.binary import envoy_path
 from tulle.pb.envoy.data.accesslog.v3 import accesslog_pb2
 
 # How Envoy abbreviates the fields of its own message of all flags, and the two that this message does not have.
