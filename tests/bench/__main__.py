@@ -1,7 +1,7 @@
 """`make bench`: measures, prints one table with the figures that were to be reached beside those that were, and writes JSON.
 
 `python -m tests.bench [latency] [handshakes] [scale] [routes] [policies] [api] [ca] [calls] [watching]
-[page] [ratelimit] [rollouts] [--rounds 9]`; without names, all.
+[page] [ratelimit] [rollouts] [limits] [--rounds 9]`; without names, all.
 `--against REVISION` compares this build with an older one, and measures nothing else unless it is named too. Never a test:
 figures are reported, not asserted.
 """
@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import against, api, ca, calls, latency, policed, policies, ratelimit, rollouts, routes, scale, watching
+from tests.bench import against, api, ca, calls, latency, limits, policed, policies, ratelimit, rollouts, routes, scale, watching
 from tests.bench.scene import Taken
 
 OUT = Path("build/bench.json")
@@ -36,6 +36,7 @@ EVERYTHING = [
     "page",
     "ratelimit",
     "rollouts",
+    "limits",
 ]
 
 
@@ -115,6 +116,10 @@ def main() -> None:
         table.add_row("within an interval", f"{rolled.steady:.1f}%", "below 30%")
         table.add_row("a step of each every 10 s", f"{rolled.moving:.1f}% ({rolled.steps} steps)", "")
         table.add_section()
+    if "limits" in what:
+        controlled = asyncio.run(limits.measure())
+        found["limits"] = msgspec.to_builtins(controlled)
+        _limits(table, controlled)
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(found, indent=2) + "\n")
     console.print(table)
@@ -179,6 +184,18 @@ def _ratelimit(table: Table, limited: ratelimit.RateLimited) -> None:
         table.add_row(name, f"{_figures(row)}{python}", "")
     for name, ratio in limited.ratios.items():
         table.add_row(f"{name} / none", _times(ratio), "p99 at most x1.05" if name == "local" else "")
+    table.add_section()
+
+
+def _limits(table: Table, controlled: limits.Controlled) -> None:
+    objects = f"{controlled.limits} RateLimits of {controlled.proxies} proxies"
+    table.add_row(
+        f"[bold]{objects}[/]", f"[dim]of a core, of the control plane; with {controlled.rollouts} roll-outs under way[/]", ""
+    )
+    for load, alone in controlled.alone.items():
+        told = f"{controlled.told[load]:.0f} proxies told a second, {controlled.pace[load]:.0%} of the reports came"
+        both = f"{alone:.0f}%; {controlled.together[load]:.0f}% ({told})"
+        table.add_row(load, both, "below 30%")
     table.add_section()
 
 

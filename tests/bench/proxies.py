@@ -1,7 +1,8 @@
 """Many simulated proxies in one process: real delta ADS over mutual TLS, acknowledged at once, nothing else done.
 
-Each asks for what an Envoy asks for (clusters, their endpoints, listeners, their route tables, virtual hosts). Told a type on
-standard input, it prints when the last proxy has acknowledged a response of that type. Times are `time.monotonic`.
+Each asks for what an Envoy asks for (clusters, their endpoints, listeners, their route tables, virtual hosts), or for some
+extensions by name alone. Told a type on standard input, it prints when the last proxy has acknowledged a response of that type;
+told `taken`, how many responses all of them have. Times are `time.monotonic`.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ class _Crowd:
         self.count = count
         self.watched = ""
         self.acked: set[str] = set()
+        self.taken = 0
         self.last = time.monotonic()
         self.done = asyncio.Event()
 
     def took(self, proxy: str, type_url: str) -> None:
         self.last = time.monotonic()
+        self.taken += 1
         if type_url == self.watched:
             self.acked.add(proxy)
             if len(self.acked) == self.count:
@@ -46,8 +49,8 @@ class _Crowd:
 
 
 class _Proxy:
-    def __init__(self, crowd: _Crowd, channel: grpc.aio.Channel, name: str) -> None:
-        self.crowd, self.name = crowd, name
+    def __init__(self, crowd: _Crowd, channel: grpc.aio.Channel, name: str, extensions: list[str]) -> None:
+        self.crowd, self.name, self.extensions = crowd, name, extensions
         self.call = channel.stream_stream(_METHOD)()
 
     async def _send(self, type_url: str, *, subscribe: list[str] | None = None, nonce: str = "") -> None:
@@ -57,8 +60,11 @@ class _Proxy:
         await self.call.write(request.SerializeToString())
 
     async def run(self) -> None:
-        await self._send(type_urls.CLUSTER, subscribe=["*"])
-        await self._send(type_urls.LISTENER, subscribe=["*"])
+        if self.extensions:
+            await self._send(type_urls.EXTENSION, subscribe=self.extensions)
+        else:
+            await self._send(type_urls.CLUSTER, subscribe=["*"])
+            await self._send(type_urls.LISTENER, subscribe=["*"])
         known: set[tuple[str, str]] = set()
         while True:
             data = await self.call.read()
@@ -101,7 +107,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         if number % _PROXIES_PER_NODE == 0:
             options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
             channel = grpc.aio.secure_channel(arguments.target, credentials, options=options)
-        proxies.append(_Proxy(crowd, channel, f"default/w{number}"))
+        proxies.append(_Proxy(crowd, channel, f"default/w{number}", arguments.extensions))
     began = time.monotonic()
     running = [asyncio.ensure_future(proxy.run()) for proxy in proxies]
     crowd.last = time.monotonic() + 5
@@ -113,6 +119,9 @@ async def _run(arguments: argparse.Namespace) -> None:
     print(json.dumps({"ready": crowd.last - began}), flush=True)
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
+        if line.strip() == "taken":
+            print(json.dumps({"taken": crowd.taken}), flush=True)
+            continue
         crowd.watched, crowd.acked = line.strip(), set()
         crowd.done.clear()
         print(json.dumps({"watching": crowd.watched}), flush=True)
@@ -132,6 +141,7 @@ def main() -> None:
     parser.add_argument("target")
     parser.add_argument("certificates")
     parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--extensions", nargs="*", default=[])
     uvloop.run(_run(parser.parse_args()))
 
 

@@ -40,7 +40,7 @@ class Rolling(msgspec.Struct):
     steps: int
 
 
-def _objects(number: int, interval: str) -> list[dict[str, Any]]:
+def rolling(number: int, interval: str) -> list[dict[str, Any]]:
     """A service with two versions, its route, and its rollout."""
     name, istio = f"s{number}", "networking.istio.io/v1"
     metadata = {"name": name, "namespace": "default", "uid": name, "generation": 1}
@@ -83,7 +83,7 @@ def _objects(number: int, interval: str) -> list[dict[str, Any]]:
     ]
 
 
-_RESOURCES = {
+RESOURCES = {
     "Service": "services",
     "WorkloadEntry": "workloadentries.networking.istio.io",
     "DestinationRule": "destinationrules.networking.istio.io",
@@ -92,7 +92,8 @@ _RESOURCES = {
 }
 
 
-def _reports() -> list[tuple[Edge, Count]]:
+def reports() -> list[tuple[Edge, Count]]:
+    """What came to both versions of each, all of it good."""
     return [
         (
             Edge("source", "default/caller", destination=f"default/s{number}-{version}", destination_version=version,
@@ -111,14 +112,14 @@ async def _share(interval: str, seconds: float) -> tuple[float, int]:
         objects = Objects(store, time.time)
         await objects.prepare()
         for number in range(ROLLOUTS):
-            made = _objects(number, interval)
-            await store.write([Put(Key(_RESOURCES[one["kind"]], "default", one["metadata"]["name"]), one) for one in made])
+            made = rolling(number, interval)
+            await store.write([Put(Key(RESOURCES[one["kind"]], "default", one["metadata"]["name"]), one) for one in made])
         pipeline = Pipeline("cluster.local")
         feed = Feed(store, pipeline, lambda _published: None)
         tallies = Tallies()
         rollouts = Rollouts(objects, pipeline, Events(store, time.time), tallies, time.time)
         tasks = [asyncio.create_task(feed.run(await feed.load())), asyncio.create_task(rollouts.run())]
-        rows = _reports()
+        rows = reports()
         while not all(one.body.get("status", {}).get("weight") for one in (await store.list("rollouts.tulle.dev"))[0]):
             tallies.add(time.time(), rows)
             await asyncio.sleep(0.5)

@@ -30,7 +30,7 @@ from tulle.ports import Key, Put
 
 SERVICES = 500
 PROXIES = 500
-_NODE = "bench"
+NODE = "bench"
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -65,7 +65,7 @@ def _objects() -> list[tuple[str, dict[str, Any]]]:
             "labels": {"app": name, "version": "v1"},
             "serviceAccount": name,
         }
-        notes = {"tulle.dev/node": _NODE, "tulle.dev/capture": "netns", "tulle.dev/ready": "true"}
+        notes = {"tulle.dev/node": NODE, "tulle.dev/capture": "netns", "tulle.dev/ready": "true"}
         placed = {**meta, "name": f"w{number}", "annotations": notes, "labels": entry["labels"]}
         found.append(("workloadentries.networking.istio.io", _istio("WorkloadEntry", placed, entry)))
     return found
@@ -86,18 +86,20 @@ async def _fill(state: Path) -> None:
     await store.close()
 
 
-def _certificates(state: Path, folder: Path) -> None:
+def certificates(state: Path, folder: Path) -> None:
+    """What the node `NODE` shows and trusts, in `folder`."""
     authority = Authority.open(state / "ca")
     key = ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-    chain = authority.sign(request.public_bytes(serialization.Encoding.PEM), f"spiffe://cluster.local/node/{_NODE}", 3600)
+    chain = authority.sign(request.public_bytes(serialization.Encoding.PEM), f"spiffe://cluster.local/node/{NODE}", 3600)
     plain = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     (folder / "node.key").write_bytes(plain)
     (folder / "node.pem").write_bytes(chain)
     (folder / "root.pem").write_bytes(authority.bundle)
 
 
-def _cpu(pid: int) -> float:
+def cpu(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
@@ -113,14 +115,14 @@ async def measure(rounds: int = 9) -> Scale:
         state = Path(folder, "state")
         state.mkdir(mode=0o700)
         await _fill(state)
-        _certificates(state, Path(folder))
+        certificates(state, Path(folder))
         api_port, xds_port = free_port(), free_port()
         argv = ["-m", "tulle", "control-plane", "--state-dir", str(state)]
         argv += ["--api-address", f"127.0.0.1:{api_port}", "--xds-address", f"127.0.0.1:{xds_port}"]
         plane = await asyncio.create_subprocess_exec(sys.executable, *argv, stderr=asyncio.subprocess.DEVNULL)
         crowd = None
         try:
-            await _ready(state / "kubeconfig")
+            await ready(state / "kubeconfig")
             crowd = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.bench.proxies", f"127.0.0.1:{xds_port}", folder, "--count", str(PROXIES)),
                 stdin=asyncio.subprocess.PIPE,
@@ -134,7 +136,8 @@ async def measure(rounds: int = 9) -> Scale:
                     await child.wait()
 
 
-async def _ready(kubeconfig: Path) -> None:
+async def ready(kubeconfig: Path) -> None:
+    """Once the control plane answers."""
     for _ in range(600):
         if kubeconfig.exists():
             try:
@@ -169,7 +172,7 @@ async def _rounds(plane: int, crowd: asyncio.subprocess.Process, kubeconfig: Pat
             ):
                 crowd.stdin.write(type_url.encode() + b"\n")
                 assert (await heard())["watching"] == type_url
-                cpu, began = _cpu(plane), time.monotonic()
+                spent, began = cpu(plane), time.monotonic()
                 if type_url == type_urls.VIRTUAL_HOST:
                     patch: dict[str, Any] = {
                         "spec": {"http": [{"route": [{"destination": {"host": "s7"}}], "timeout": f"{turn + 11}s"}]}
@@ -181,7 +184,7 @@ async def _rounds(plane: int, crowd: asyncio.subprocess.Process, kubeconfig: Pat
                 await api.request("PATCH", path, body=patch, content_type="application/merge-patch+json")
                 times.append((await heard())["last"] - began)
                 await asyncio.sleep(0.5)
-                costs.append(_cpu(plane) - cpu)
+                costs.append(cpu(plane) - spent)
     return Scale(
         services=SERVICES,
         proxies=PROXIES,

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.commands import run
 from tests.support.mesh import Mesh, fetch
+from tests.support.serving import serving
 
+SPOKEN = str(Path(__file__).resolve().parents[1] / "support" / "spoken.py")
+# Calls of a real gRPC client, so many of each way of counting: their codes, and what the last refusal said.
+GRPC_CALLS = """
+import grpc, json, sys
+options = [("grpc.enable_retries", 0), ("grpc.default_authority", "rpc")]
+call = grpc.insecure_channel(sys.argv[1], options).unary_unary("/spoken.Spoken/Unary")
+seen = {}
+for way in ("local", "shares", "exact"):
+    codes, said = [], {}
+    for _ in range(5):
+        try:
+            _answer, made = call.with_call(b"a", timeout=20, metadata=[("x-way", way)])
+            codes.append("OK")
+        except grpc.RpcError as error:
+            codes.append(error.code().name)
+            said = {"details": error.details(), **dict(error.initial_metadata() or ()), **dict(error.trailing_metadata() or ())}
+    seen[way] = [codes, {name: str(value) for name, value in said.items()}]
+print(json.dumps(seen))
+"""
 RATINGS = "http://ratings:9080/ratings/0"
 REVIEWS = "http://reviews:9080/reviews/0"
 
@@ -180,6 +203,53 @@ def test_a_route_of_the_mesh(limits: Limits, mesh: Mesh) -> None:
         assert limits.asks(RATINGS, 9) == {"200": 9}
     finally:
         mesh.kubectl("delete", "httproute", "ratings", "--ignore-not-found")
+
+
+def _each_way(limit: int) -> Iterator[dict[str, Any]]:
+    """A rule of each way of counting, for requests that name it."""
+    for way, scope in (("local", "local"), ("shares", "global"), ("exact", "global")):
+        match = [{"headers": [{"name": "x-way", "value": way}]}]
+        more = {"precision": way, "onFailure": "deny"} if way == "exact" else {}
+        yield {"name": way, "limit": limit, "window": "1h", "scope": scope, "match": match, **more}
+
+
+@pytest.mark.usefixtures("counted")
+def test_grpc_is_refused_as_grpc(limits: Limits, mesh: Mesh) -> None:
+    """Broken: a gRPC client would see UNAVAILABLE or UNKNOWN, or not learn when to come again; at a gateway as well."""
+    calls = (sys.executable, "-c", GRPC_CALLS)
+
+    def judged(seen: dict[str, Any], passed: int) -> None:
+        assert set(seen) == {"local", "shares", "exact"}
+        for way, (codes, said) in seen.items():
+            assert codes == ["OK"] * passed + ["RESOURCE_EXHAUSTED"] * (5 - passed), (way, codes, said)
+            assert said["details"] == "rate limited", (way, said)
+            assert (said["ratelimit-limit"], said["ratelimit-remaining"]) == (str(passed), "0"), (way, said)
+            assert 0 < int(said["retry-after"]) <= 3600, (way, said)
+            assert int(said["ratelimit-reset"]) > 0, (way, said)
+            assert not [name for name in said if name.startswith(("x-tulle", "x-ratelimit"))], (way, said)
+
+    ready = [
+        sys.executable,
+        "-c",
+        "import grpc; grpc.insecure_channel('rpc:50051').unary_unary('/spoken.Spoken/Unary')(b'', timeout=5)",
+    ]
+    with serving(mesh, "rpc", "50051:grpc", [sys.executable, SPOKEN, "serve-grpc", "50051"], ready):
+        limits.service("rpc", {"limit": 1_000_000, "scope": "global"})
+        mesh.inside(*ready)  # the last on a connection that stood before the first shared limit
+        limits.service("rpc", *_each_way(3))
+        judged(json.loads(mesh.inside(*calls, "rpc:50051").out), 3)
+        limits.service("rpc", {"limit": 1_000_000})
+        at = {"group": "gateway.networking.k8s.io", "kind": "GRPCRoute", "name": "rpc"}
+        rules = [{"backendRefs": [{"name": "rpc", "port": 50051}]}]
+        spec = {"parentRefs": [{"name": "demo"}], "hostnames": ["rpc"], "rules": rules}
+        metadata = {"name": "rpc", "namespace": "default"}
+        route = {"apiVersion": f"{at['group']}/v1", "kind": "GRPCRoute", "metadata": metadata, "spec": spec}
+        mesh.kubectl("apply", "-f", "-", stdin=json.dumps(route))
+        try:
+            limits.apply(at, *_each_way(2), name="route")
+            judged(json.loads(run([*calls, f"127.0.0.1:{mesh.ingress_port}"], mesh.env).out), 2)
+        finally:
+            mesh.kubectl("delete", "grpcroute", "rpc", "--ignore-not-found")
 
 
 def test_connections(limits: Limits, mesh: Mesh) -> None:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 
 from tulle.core.model.rate_limit import Limit
-from tulle.core.ratelimit.shares import NOISE, NOW_AND_THEN, SELDOM, Demand, even, expected, reweighted, split
+from tulle.core.ratelimit.shares import SELDOM, Demand, even, expected, reweighted, split
 
 STEP = 0.001  # seconds of the simulation
 
@@ -43,7 +43,7 @@ class Replicas:
         self.limit = Limit("default/all/0", limit, window, burst)
         self.random = random.Random(seed)
         self.now = 0.0
-        self.shares = even(members)
+        self.shares: Mapping[str, float] = even(members)
         self.in_force = dict(self.shares)
         self.most_in_force = 1.0
         self.told = 0
@@ -82,9 +82,9 @@ class Replicas:
             self._demands[one] = expected(self._demands.get(one), self._came[one], 1.0, self.now)
             self._came[one] = 0
         before = split(self.members, self.shares)
-        noise = NOW_AND_THEN if int(self.now) % SELDOM == 0 else NOISE
+        thorough = int(self.now) % SELDOM == 0
         rate = self.limit.limit / self.limit.window
-        self.shares = reweighted(before, self._demands, rate, self.now, keyed=self.keyed, noise=noise)
+        self.shares = reweighted(before, self._demands, rate, self.now, keyed=self.keyed, thorough=thorough)
         if self.shares != before:
             self.told += 1
             for one in self.members:

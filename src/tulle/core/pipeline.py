@@ -180,6 +180,7 @@ class Pipeline:
         self.flow = Flow()
         self._revision = 0
         self._watch = self.flow.watch()
+        self._asked = self.flow.watch()  # only keeps what is asked for about every second
         self._problems = self.flow.watch()
         self.statuses = Statuses(self.flow)
         self.analysis = Analysis(self.flow)
@@ -191,6 +192,8 @@ class Pipeline:
         self._tables: dict[str, Names] = {}
         self.flow.commit({settings: {"": Settings(trust_domain, root_namespaces, trace_sampling)}})
         self._watch.add(layer_names, None)
+        self._asked.add(shared_limits, None)
+        self._asked.add(exact_limits, None)
         self._publish()
 
     @property

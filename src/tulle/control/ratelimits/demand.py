@@ -58,8 +58,10 @@ class Demands:
         seen = self._seen.get(rule.limit.id, {})
         found = {}
         for proxy in rule.members:
-            if (heard := self._heard.get(proxy)) is not None:
-                found[proxy] = faded(seen[proxy].demand if proxy in seen else None, heard)
+            if (heard := self._heard.get(proxy)) is None:
+                continue
+            told = one.demand if (one := seen.get(proxy)) is not None else None
+            found[proxy] = told if told is not None and told.at >= heard else faded(told, heard)
         return found
 
     def _sweep(self, now: float) -> None:

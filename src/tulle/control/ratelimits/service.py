@@ -32,7 +32,6 @@ _Response = rls_pb2.RateLimitResponse
 _LONGEST = 1024  # characters of a key; what is longer is counted by its beginning
 _MOST_HITS = 2**32 - 1
 _WHILE = 5.0  # seconds that rates are measured over, at most
-_UNITS = {1: _Response.RateLimit.SECOND, 60: _Response.RateLimit.MINUTE, 3600: _Response.RateLimit.HOUR}
 UNKNOWN = "unknown"  # the rule, in metrics, of what was asked of a rule that is not there
 
 
@@ -198,13 +197,11 @@ class RateLimitService:
 
 
 def _status(ask: Ask, said: Verdict) -> Any:
-    limit = _Response.RateLimit(requests_per_unit=said.rate.capacity)
-    if (unit := _UNITS.get(math.ceil(said.rate.window))) is not None:
-        limit.unit = unit
     over = not said.within and not ask.rule.shadow
     return _Response.DescriptorStatus(
         code=_Response.OVER_LIMIT if over else _Response.OK,
-        current_limit=limit,
+        # Without its unit: callers are told one number, as of limits that Envoy counts itself.
+        current_limit=_Response.RateLimit(requests_per_unit=said.rate.capacity),
         limit_remaining=said.left,
         duration_until_reset=_duration(said.retry if over else said.reset),
     )

@@ -21,7 +21,7 @@ from tulle.control.ratelimits.demand import Demands
 from tulle.control.telemetry.others import Others, nobody
 from tulle.core.encoded import Published
 from tulle.core.model.rate_limit import SharedLimit
-from tulle.core.ratelimit.shares import NOISE, NOW_AND_THEN, SELDOM, Demand, reweighted, split
+from tulle.core.ratelimit.shares import SELDOM, Demand, reweighted, split
 
 log = structlog.get_logger("tulle.ratelimits")
 
@@ -29,7 +29,9 @@ TICK = 1.0  # seconds
 _TICK_OF_SEVERAL = 0.5  # what is asked of others comes later by as much
 PATH = "/telemetry/limits/exchange"
 
-Shares = dict[str, dict[str, float]]
+_AT_ONCE = 100  # rules that are weighed and told before anybody else has a turn
+
+Shares = dict[str, Mapping[str, float]]
 
 
 class SharedLimits(Protocol):
@@ -80,19 +82,24 @@ class Sharing:
     async def once(self) -> None:
         """Look at all shared rules."""
         rules = self._pipeline.shared_limits
+        there = {rule.limit.id for rule in rules}
+        self._take(dict.fromkeys(self.shares.keys() - there))
         if not rules:
-            self._take({})
             return
         heard = await self._heard()
-        if self._leads():
-            self._look += 1
-            found = {rule.limit.id: self._weighed(rule, heard, at) for at, rule in enumerate(rules)}
-        else:
-            leader = next((one for one in heard if one.leads), None)
-            if leader is None:
-                return
-            found = {rule.limit.id: leader.shares[rule.limit.id] for rule in rules if rule.limit.id in leader.shares}
-        self._take(found)
+        leader = None if self._leads() else next((one for one in heard if one.leads), None)
+        if leader is None and not self._leads():
+            return
+        self._look += 1
+        for start in range(0, len(rules), _AT_ONCE):
+            part = enumerate(rules[start : start + _AT_ONCE], start)
+            self._take(
+                {
+                    rule.limit.id: self._weighed(rule, heard, at) if leader is None else leader.shares.get(rule.limit.id)
+                    for at, rule in part
+                }
+            )
+            await asyncio.sleep(0)
 
     def exchange(self) -> Exchange:
         """What the others are told."""
@@ -112,30 +119,41 @@ class Sharing:
                 log.debug("another control plane tells of shares what cannot be read", why=str(error))
         return found
 
-    def _weighed(self, rule: SharedLimit, heard: list[Exchange], at: int) -> dict[str, float]:
-        # Not all of them at once.
-        noise = NOW_AND_THEN if (self._look + at) % SELDOM == 0 else NOISE
-        limit, now = rule.limit, self._clock()
-        before = split(rule.members, self.shares.get(limit.id, {}))
-        demands = self.demands.demands(rule)
-        for one in heard:
-            for proxy, (rate, ago) in one.demands.get(limit.id, {}).items():
+    def _weighed(self, rule: SharedLimit, heard: list[Exchange], at: int) -> Mapping[str, float] | None:
+        """None: as long as nobody has asked anything of a rule its shares are even, which nobody has to be told."""
+        limit, members = rule.limit, rule.members
+        before = self.shares.get(limit.id)
+        others = [told for one in heard if (told := one.demands.get(limit.id))]
+        if before is None and not others and not self.demands.of(limit.id):
+            return None
+        if before is None or tuple(before) != members:
+            before = split(members, before or {})
+        demands, now = self.demands.demands(rule), self._clock()
+        for told in others:
+            for proxy, (rate, ago) in told.items():
                 if proxy not in demands or now - ago > demands[proxy].at:
                     demands[proxy] = Demand(rate, now - ago)
-        return reweighted(before, demands, limit.limit / limit.window, now, keyed=limit.key is not None, noise=noise)
+        # Not all of them at once.
+        thorough = (self._look + at) % SELDOM == 0
+        return reweighted(before, demands, limit.limit / limit.window, now, keyed=limit.key is not None, thorough=thorough)
 
-    def _take(self, found: Shares) -> None:
-        if found == self.shares:
+    def _take(self, found: Mapping[str, Mapping[str, float] | None]) -> None:
+        """Other shares of rules (None: even ones)."""
+        news: dict[tuple[str, str], float | None] = {}
+        for rule, shares in found.items():
+            before = self.shares.get(rule)
+            if shares is before or shares == before:
+                continue
+            had, has = before or {}, shares or {}
+            news |= {(rule, proxy): share for proxy, share in has.items() if had.get(proxy) != share}
+            news |= {(rule, proxy): None for proxy in had if proxy not in has}
+            if shares is None:
+                del self.shares[rule]
+            else:
+                self.shares[rule] = shares
+        if not news:
             return
-        before, self.shares = _flat(self.shares), found
-        now = _flat(found)
-        news: dict[tuple[str, str], float | None] = {key: share for key, share in now.items() if before.get(key) != share}
-        news |= dict.fromkeys(before.keys() - now.keys())
         published = self._pipeline.take_shares(news)
         if published.changed:
             self.told += 1
             self._publish(published)
-
-
-def _flat(shares: Shares) -> dict[tuple[str, str], float]:
-    return {(rule, proxy): share for rule, found in shares.items() for proxy, share in found.items()}

@@ -30,16 +30,20 @@ from tulle.core.model.rate_limit import (
     Counting,
     Limit,
     Limited,
+    Price,
     RouteLimited,
     SharedLimit,
     Unit,
-    cost,
+    price,
 )
 
 # What of a limit (by its id) a proxy (by its id) was given; above 0, and at most 1.
 shares: Input[tuple[str, str], float] = Input("shares")
 
 EVERYWHERE = ""
+
+# Shared limits by id, how many proxies share each, and what a request costs there.
+Prices = tuple[tuple[str, int, Price], ...]
 
 
 @table
@@ -156,11 +160,15 @@ def limited(fetch: Fetch, key: tuple[Key, str]) -> Limited | None:
 @table
 def costs(fetch: Fetch, key: tuple[Key, str]) -> Costs | None:
     """What a request takes from each shared limit at a (workload, place)."""
+    found = fetch(prices, key)
+    return None if found is None else Costs(found[0], _costs(fetch, "/".join(key[0]), found[1]))
+
+
+@table
+def prices(fetch: Fetch, key: tuple[Key, str]) -> tuple[Counter, Prices] | None:
+    """The shared limits at a (workload, place): what `costs` has not to find anew for every share that changes."""
     found = counter(fetch, *key)
-    if found is None or not found.shared:
-        return None
-    shared = [one for one in requests_at(fetch, *key) if one.counting is Counting.SHARED]
-    return Costs(found, _costs(fetch, "/".join(key[0]), shared))
+    return (found, _prices(fetch, requests_at(fetch, *key))) if found is not None and found.shared else None
 
 
 @table
@@ -176,17 +184,24 @@ def route_limited(fetch: Fetch, key: Key) -> RouteLimited | None:
 @table
 def route_costs(fetch: Fetch, key: Key) -> Costs | None:
     """What a request takes from each shared limit of the routes of a gateway workload."""
+    found = fetch(route_prices, key)
+    return None if found is None else Costs(ROUTES, _costs(fetch, "/".join(key), found))
+
+
+@table
+def route_prices(fetch: Fetch, key: Key) -> Prices | None:
+    """The shared limits of the routes of a gateway workload."""
     found = fetch(gateway_limited, key) or NO_ROUTES
-    shared = [one for limits in found.all for one in limits if one.counting is Counting.SHARED]
-    return Costs(ROUTES, _costs(fetch, "/".join(key), shared)) if found != NO_ROUTES else None
+    return _prices(fetch, (one for limits in found.all for one in limits)) if found != NO_ROUTES else None
 
 
-def _costs(fetch: Fetch, proxy: str, limits: Iterable[Limit]) -> dict[str, int]:
-    made: dict[str, int] = {}
-    for one in limits:
-        members = len(_members(fetch, one))
-        made[one.id] = cost(one, members, fetch(shares, (one.id, proxy)) or 1 / members)
-    return made
+def _prices(fetch: Fetch, limits: Iterable[Limit]) -> Prices:
+    shared = [(one, len(_members(fetch, one))) for one in limits if one.counting is Counting.SHARED]
+    return tuple((one.id, members, price(one, members)) for one, members in shared)
+
+
+def _costs(fetch: Fetch, proxy: str, found: Prices) -> dict[str, int]:
+    return {rule: of.at(fetch(shares, (rule, proxy)) or 1 / members) for rule, members, of in found}
 
 
 def _members(fetch: Fetch, limit: Limit) -> tuple[str, ...]:

@@ -361,6 +361,9 @@ def _told(limit: Limit, members: int) -> header_mutation_pb2.HeaderMutation:
             value = f"%CEL(int(response.headers['{said}']) / {one})%" if one > 1 and word != "reset" else f"%RESP({said})%"
             changes.append(_change(f"ratelimit-{word}", value, base_pb2.HeaderValueOption.ADD_IF_ABSENT))
         changes.append(mutation_rules_pb2.HeaderMutation(remove=said))
+    if tells and limit.counting is Counting.EXACT:  # Envoy says it only of what it counts itself
+        again = f"%CEL('{_BODY}' in response.headers ? response.headers['x-ratelimit-reset'] : response.headers['{_BODY}'])%"
+        changes.insert(0, _change("retry-after", again, base_pb2.HeaderValueOption.ADD_IF_ABSENT))
     kind = f"%CEL('grpc-status' in response.headers ? 'application/grpc' : response.headers['{_TYPE}'])%"
     changes.append(_change("content-type", kind, base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS))
     changes += (mutation_rules_pb2.HeaderMutation(remove=name) for name in (_BODY, _TYPE))

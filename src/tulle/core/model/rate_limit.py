@@ -217,9 +217,18 @@ def unit(limit: Limit, members: int) -> int:
     return max(1, min(ONE, MOST // most))
 
 
-def cost(limit: Limit, members: int, share: float) -> int:
-    """What a request takes from the bucket of a proxy that has such a share of a limit: never more than a full bucket has."""
+class Price(msgspec.Struct, frozen=True):
+    """What a request takes from a bucket of a shared limit: `one` where a proxy has all of the limit, never more than `most`."""
+
+    one: int
+    most: int
+
+    def at(self, share: float) -> int:
+        """For a proxy that has such a share."""
+        return max(self.one, min(round(self.one / max(share, 1e-9)), self.most))
+
+
+def price(limit: Limit, members: int) -> Price:
+    """Of a limit that so many share: never more than a full bucket has, for with a smaller share nothing would ever pass."""
     one = unit(limit, members)
-    # With a smaller share nothing would ever pass.
-    least = min(room(said, members) for said in limit.sizes)
-    return max(one, min(round(one / max(share, 1e-9)), one * least))
+    return Price(one, one * min(room(said, members) for said in limit.sizes))

@@ -24,9 +24,14 @@ FLOOR = 0.05
 KEYED_FLOOR = 0.2
 # How much of what was seen last counts for what is expected: after two looks nine tenths of a change are known.
 _NEW = 0.7
-# Changes below this part of a share are noise, for which no proxy is told anything; now and then smaller ones count, too.
-NOISE, NOW_AND_THEN = 0.1, 0.03
-SELDOM = 5  # looks from one at which small changes count to the next
+# Changes below this part of a share are noise, for which no proxy is told anything.
+NOISE = 0.1
+# Now and then (every so many looks) there is a thorough look: smaller changes count, too, by which this part of the limit more
+# would be used.
+SELDOM, GAIN = 5, 0.01
+# A proxy to which no more than this part of its share comes is at ease: another share would change nothing for its callers. Where
+# all are, shares wait for the thorough look; so load that moves far below the limit costs next to nothing.
+EASE = 0.6
 _LEAST = 1e-9  # what is less is no share
 _SILENT = 5.0  # seconds without a word after which a proxy's demand is not known any more
 
@@ -76,27 +81,47 @@ def reweighted(
     now: float,
     *,
     keyed: bool = False,
-    noise: float = NOISE,
-) -> dict[str, float]:
-    """The shares for what is asked of whom; `before` has those of all who are there, and is the answer where little changed.
+    thorough: bool = False,
+) -> Mapping[str, float]:
+    """The shares for what is asked of whom; `before` has those of all who are there, and is the answer where nothing that matters
+    changed: what is noise, or what nobody would notice, who has enough.
 
     `rate`: what the limit lets through in a second. Who has said nothing for a while keeps the share that it had, for it may be
-    there all the same, and without a control plane.
+    there all the same, and without a control plane. `thorough`: what nobody would notice counts, too.
     """
-    heard = {one: found.rate for one in before if (found := demands.get(one)) is not None and now - found.at <= _SILENT}
-    silent = sum(share for one, share in before.items() if one not in heard)
-    left = 1.0 - silent
-    if not heard or left <= 0.0:
-        return dict(before)
-    total, most = sum(heard.values()), rate * left
+    if len(before) < 2:
+        return before
+    heard: dict[str, float] = {}
+    total = left = 0.0
+    eased = True
+    for one, share in before.items():
+        found = demands.get(one)
+        if found is None or now - found.at > _SILENT:
+            continue
+        came = heard[one] = found.rate
+        total += came
+        left += share
+        eased = eased and came <= EASE * share * rate
+    if not heard or left <= 0.0 or (eased and not thorough):
+        return before
+    most = rate * left
     spare = max(0.0, 1.0 - total / most) if most > 0 else 0.0
     floor = _floor(total, most, keyed)
-    part = 1 / len(heard)
-    after = dict(before)
-    for one, came in heard.items():
-        wanted = (1.0 - spare) * came / total if total > 0 else 0.0
-        after[one] = left * (floor * part + (1.0 - floor) * (wanted + spare * part if total > 0 else part))
-    return after if differs(before, after, noise) else dict(before)
+    # What each has whatever comes to it, and what there is for all that comes.
+    base = left / len(heard) * (floor + (1.0 - floor) * (spare if total > 0 else 1.0))
+    each = left * (1.0 - floor) * (1.0 - spare) / total if total > 0 else 0.0
+    after = {one: base + each * came for one, came in heard.items()}
+    part = 1 / len(before)
+    if all(abs(share - before[one]) <= NOISE * max(before[one], part) for one, share in after.items()) and not (
+        thorough and _used(after, heard, rate) - _used(before, heard, rate) > GAIN * rate
+    ):
+        return before
+    return {one: after.get(one, share) for one, share in before.items()}
+
+
+def _used(shares: Mapping[str, float], heard: Mapping[str, float], rate: float) -> float:
+    """How much of a limit is used with such shares."""
+    return sum(min(came, shares[one] * rate) for one, came in heard.items())
 
 
 def _floor(total: float, most: float, keyed: bool) -> float:
@@ -104,10 +129,3 @@ def _floor(total: float, most: float, keyed: bool) -> float:
     if not keyed or most <= 0:
         return FLOOR
     return FLOOR + (KEYED_FLOOR - FLOOR) * min(1.0, max(0.0, total / most - 1.0))
-
-
-def differs(one: Mapping[str, float], other: Mapping[str, float], noise: float) -> bool:
-    """Whether it is worth telling the proxies: by more than that part of a share."""
-    return one.keys() != other.keys() or any(
-        abs(other[who] - share) > noise * max(share, 1 / len(one)) for who, share in one.items()
-    )

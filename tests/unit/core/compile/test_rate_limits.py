@@ -9,7 +9,7 @@ import pytest
 from tests.unit.core.compile.mesh import bookinfo, changes, obj
 from tulle.core import type_urls
 from tulle.core.encoded import Published
-from tulle.core.model.rate_limit import ONE, Counter, Limit, Override, cost, unit
+from tulle.core.model.rate_limit import ONE, Counter, Limit, Override, price, unit
 from tulle.core.pipeline import Pipeline
 
 ROOT = "tulle-system"
@@ -119,7 +119,7 @@ def test_a_route_changes_and_its_buckets_stay(pipeline: Pipeline) -> None:
 def test_shares_let_through_what_the_limit_says(members: int, most: int) -> None:
     """Broken: shares that are one limit together would let more or less through than that; or a small share nothing, ever."""
     one = Limit("a/b/0", most, overrides=(Override(("x",), max(1, most // 10)),))
-    paid = [cost(one, members, 1 / members)] * members
+    paid = [price(one, members).at(1 / members)] * members
     rates = [most * unit(one, members) / each for each in paid]
     if most < 2**32 // ONE:
         assert sum(rates) == pytest.approx(most, rel=0.01)

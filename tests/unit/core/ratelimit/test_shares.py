@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +33,7 @@ def test_shares_are_never_more_than_the_limit_and_nobody_is_without(
     members: list[str], data: st.DataObject, rate: float, keyed: bool
 ) -> None:
     """Otherwise a limit of 100 would let through more, or a proxy could never show that something comes to it."""
-    before = even(members)
+    before: Mapping[str, float] = even(members)
     demands = {
         one: Demand(data.draw(_rate), data.draw(st.sampled_from([0.0, 100.0]))) for one in members if data.draw(st.booleans())
     }
