@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from tests.bench import handwritten
-from tests.bench.scene import Scene, Taken, load, medians, ratios
+from tests.bench.scene import NO_TRACES, USUAL_REPORTS, Scene, Taken, load, medians, ratios
 from tests.support.mesh import ROOT, TULLE, Mesh
 from tulle.pb.binary import envoy_path
 
@@ -38,15 +38,6 @@ _ROUTE = {
         "hostnames": [_HOST],
         "rules": [{"backendRefs": [{"name": _HOST, "port": _PORT}]}],
     },
-}
-
-
-# The demo traces everything, as nobody does who asks for nothing.
-_NO_TRACES = {
-    "apiVersion": "telemetry.istio.io/v1",
-    "kind": "Telemetry",
-    "metadata": {"name": "none", "namespace": "tulle-system"},
-    "spec": {"tracing": [{"disableSpanReporting": True}]},
 }
 
 
@@ -76,7 +67,7 @@ def _built(revision: str) -> Iterator[list[str]]:
 @contextmanager
 def _scene(command: list[str]) -> Iterator[dict[str, Callable[..., Taken]]]:
     """The demo of a build with the application and its caller; what asks it, by the way that the requests go."""
-    mesh = Mesh(capture="netns")
+    mesh = Mesh(capture="netns", settings=USUAL_REPORTS)
     mesh.command = command
     with tempfile.TemporaryDirectory(prefix="tulle-bench-") as name:
         folder = Path(name)
@@ -89,7 +80,7 @@ def _scene(command: list[str]) -> Iterator[dict[str, Callable[..., Taken]]]:
             envoy = [str(envoy_path()), "-c", str(app), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]
             server = scene.workload(_HOST, *envoy, port=f"{_PORT}:http")
             client = scene.workload("bench-client", "sleep", "infinity")
-            for one in (_ROUTE, _NO_TRACES):
+            for one in (_ROUTE, NO_TRACES):
                 mesh.kubectl("apply", "-f", "-", stdin=json.dumps(one))
             mesh.synced()
             virtual = mesh.kubectl("get", "service", _HOST, "-o", "jsonpath={.spec.clusterIP}").out

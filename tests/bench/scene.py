@@ -19,6 +19,15 @@ import msgspec
 from tests.support.mesh import Mesh, envoy_of
 from tulle.pb.binary import envoy_path
 
+# The demo traces everything, and tests have figures reported often, as nobody does who asks for nothing.
+NO_TRACES = {
+    "apiVersion": "telemetry.istio.io/v1",
+    "kind": "Telemetry",
+    "metadata": {"name": "none", "namespace": "tulle-system"},
+    "spec": {"tracing": [{"disableSpanReporting": True}]},
+}
+USUAL_REPORTS = {"TULLE_REPORT_INTERVAL": "15s"}
+
 
 class Taken(msgspec.Struct):
     """One load: latencies in milliseconds, and CPU milliseconds of the proxies per 1,000 requests."""
