@@ -30,7 +30,7 @@ from tulle.core.compile.counters import (
     shares,
 )
 from tulle.core.compile.destinations import destination, gateway_destination
-from tulle.core.compile.endpoints import endpoints
+from tulle.core.compile.endpoints import endpoints, endpoints_of
 from tulle.core.compile.federation import Federated, federated, trust_domains
 from tulle.core.compile.gateway_hosts import gateway_virtual_host
 from tulle.core.compile.gateway_secrets import gateway_secret, materials
@@ -123,6 +123,7 @@ _ENCODED: Mapping[Table[Any, Any], Table[Any, Resources]] = {
         (gateway_destination, lambda _key, row: (encode_cluster(row),)),
         (destination_apart, lambda _key, row: (encode_cluster(row),)),
         (endpoints, lambda _key, row: (encode_endpoints(row),)),
+        (endpoints_of, lambda _key, row: (encode_endpoints(row),)),
         (own_destination, lambda _key, row: (encode_cluster(row),)),
         (passing_destination, lambda _key, row: (encode_cluster(row),)),
         (passing_endpoints, lambda _key, row: (encode_endpoints(row),)),

@@ -7,7 +7,7 @@ Every row is a table of `core.flow`; a change touches only what it reaches. From
 | `objects` | the input tables and their indexes, `Settings`, who is older, what is visible where | the API server's objects |
 | `hostname` | which Service a host means, all names of a Service, which name is the more specific | texts |
 | `services` | `service`: `model.Service` | Service |
-| `destination_rules` | `rules_for`, `subset_labels`, `policy` of a Service | DestinationRule |
+| `destination_rules` | `rules_for`, `subset_labels`, `policy` of a Service; `..._of`: some callers' | DestinationRule |
 | `mtls` | `modes` of a workload: `STRICT`, `PERMISSIVE`, `DISABLE`, by port | PeerAuthentication |
 | `endpoints` | `instance`, `instances` of a Service, `endpoints`: `model.EndpointSet` | WorkloadEntry, `endpoint_slices` |
 | `destinations` | `places`, `destination`: `model.Destination` | the four above |

@@ -167,13 +167,17 @@ _TAKING = (Action.DENY, Action.CUSTOM)
 
 def guarding(fetch: Fetch, keys: Sequence[Key]) -> tuple[Policy, ...]:
     """The policies of these names as they are asked, with what they need beside them."""
-    found = tuple(one for key in keys if (one := fetch(policy, key)) and not (one.action is Action.CUSTOM and one.dry_run))
+    custom = Action.CUSTOM
+    found = [one for key in keys if (one := fetch(policy, key)) and not (one.dry_run and one.action is custom)]
     if any(one.address and not one.dry_run for one in found):
-        found = (*found, AMBIGUOUS)
-    return tuple(one for action in Action for one in found if one.action is action)
+        found.append(AMBIGUOUS)
+    apart: dict[Action, list[Policy]] = {action: [] for action in Action}
+    for one in found:
+        apart[one.action].append(one)
+    return tuple(one for some in apart.values() for one in some)
 
 
 def authorizers_of(fetch: Fetch, policies: Sequence[Policy]) -> tuple[Authorizer, ...]:
     """Those whom the policies ask, by name; without those who cannot be asked."""
-    names = sorted({one.provider for one in policies if one.action is Action.CUSTOM})
+    names = sorted({one.provider for one in policies if one.provider and one.action is Action.CUSTOM})
     return tuple(found for name in names if isinstance(found := fetch(authorizer, name), Authorizer))

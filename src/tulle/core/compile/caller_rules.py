@@ -12,6 +12,7 @@ from __future__ import annotations
 from tulle.core.compile.callers import GATEWAY, Source, caller_labels
 from tulle.core.compile.destination_rules import for_some, policy_of, rules_for, rules_of
 from tulle.core.compile.destinations import Place, places_of, reached
+from tulle.core.compile.endpoints import members_of
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.objects import destination_rules, settled, workload_entries
 from tulle.core.compile.services import called, registry, service
@@ -86,7 +87,7 @@ def _own_rules(fetch: Fetch, key: Key, source: Source) -> tuple[Key, ...]:
 def destination_apart(fetch: Fetch, key: tuple[Place, Source]) -> Destination | None:
     """How requests of some callers reach (service, port, subset)."""
     said = fetch(policy_of, key)
-    return reached(fetch, key[0], said, said.localities) if said else None
+    return reached(fetch, key[0], fetch(members_of, key), said, said.localities) if said else None
 
 
 @table

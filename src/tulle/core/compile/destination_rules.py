@@ -132,8 +132,18 @@ def _subsets(fetch: Fetch, rules: tuple[Key, ...]) -> tuple[str, ...]:
 @table
 def subset_labels(fetch: Fetch, key: Key) -> dict[str, dict[str, str]]:
     """The labels of a Service's subsets, by name, whoever has them. Those that all have come before others of the same name."""
+    return _labels(fetch, (*(fetch(rules_for, key) or ()), *(fetch(rules_of_some, key) or ())))
+
+
+@table
+def subset_labels_of(fetch: Fetch, key: tuple[Key, Source]) -> dict[str, dict[str, str]]:
+    """The labels of those that some callers have: their own rules come before those that all have."""
+    return _labels(fetch, fetch(rules_of, key) or ())
+
+
+def _labels(fetch: Fetch, rules: tuple[Key, ...]) -> dict[str, dict[str, str]]:
     labels: dict[str, dict[str, str]] = {}
-    for rule_key in (*(fetch(rules_for, key) or ()), *(fetch(rules_of_some, key) or ())):
+    for rule_key in rules:
         rule = fetch(destination_rules, rule_key)
         for subset in rule.spec.subsets if rule else ():
             labels.setdefault(subset.name, dict(subset.labels))

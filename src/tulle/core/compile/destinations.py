@@ -7,7 +7,7 @@ import msgspec
 from tulle.core.compile.backend_tls import backend_tls
 from tulle.core.compile.callers import ANYBODY, Source
 from tulle.core.compile.destination_rules import policy, policy_of, rules_for, rules_of, rules_of_some, shared_subsets, subsets_of
-from tulle.core.compile.endpoints import members
+from tulle.core.compile.endpoints import Members, members
 from tulle.core.compile.grants import granted
 from tulle.core.compile.handshakes import mesh_mtls, tls_defaults
 from tulle.core.compile.hostname import Key, full_name
@@ -16,7 +16,7 @@ from tulle.core.compile.revoked import Revoked, revoked
 from tulle.core.compile.services import service
 from tulle.core.compile.traffic_policies import Policy
 from tulle.core.flow import Fetch, table
-from tulle.core.model.destination import Destination, DestinationKey, Endpoint, Transport
+from tulle.core.model.destination import Destination, DestinationKey, Transport
 from tulle.core.model.handshake import USUAL
 from tulle.core.model.service import Protocol, Resolution, Service
 from tulle.core.model.tcp_route import PLAIN, Carriage
@@ -60,7 +60,7 @@ def _proving(own: Tls | None, row: Service) -> Tls | None:
     return msgspec.structs.replace(own, uris=uris, names=tuple(name for name in row.subject_alt_names if name not in uris))
 
 
-def _identities(found: tuple[tuple[Endpoint, str], ...], lost: tuple[str, ...], *, every: bool) -> tuple[str, ...]:
+def _identities(found: Members, lost: tuple[str, ...], *, every: bool) -> tuple[str, ...]:
     """Whom endpoints may prove to be: those with a sidecar, or (`every`: a rule has mutual TLS for all, as to a gateway) all of
     them, if it is known of all. Never who has `lost` his identity; where nobody else is left, nobody.
     """
@@ -120,15 +120,14 @@ def takes_grpc(fetch: Fetch, key: tuple[Key, int]) -> bool:
 def destination(fetch: Fetch, key: Place) -> Destination | None:
     """How requests reach (service, port, subset)."""
     said = fetch(policy, key) or Policy()
-    return reached(fetch, key, said, said.localities)
+    return reached(fetch, key, fetch(members, key), said, said.localities)
 
 
-def reached(fetch: Fetch, key: Place, said: Policy, near: Localities | None) -> Destination | None:
-    """The same under a policy; `near` is what makes of its endpoints what all callers at a place have."""
+def reached(fetch: Fetch, key: Place, found: Members | None, said: Policy, near: Localities | None) -> Destination | None:
+    """The same with some endpoints under a policy; `near` is what makes of these what all callers at a place have."""
     service_key, number, subset = key
     row = fetch(service, service_key)
     port = row.port(number) if row else None
-    found = fetch(members, key)
     if row is None or port is None or found is None:
         return None
     grpc = port.protocol in (Protocol.AUTO, Protocol.TLS) and (fetch(takes_grpc, (service_key, number)) or False)

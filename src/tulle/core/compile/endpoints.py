@@ -10,7 +10,8 @@ import msgspec
 
 from tulle.api.istio import ServiceEntry, WorkloadEntry
 from tulle.api.istio.entries import WorkloadEntrySpec
-from tulle.core.compile.destination_rules import subset_labels
+from tulle.core.compile.callers import Source
+from tulle.core.compile.destination_rules import subset_labels, subset_labels_of
 from tulle.core.compile.endpoint_slices import Written, written
 from tulle.core.compile.hostname import Key, full_name, is_address
 from tulle.core.compile.mistakes import error, not_yet, sorted_problems
@@ -50,6 +51,9 @@ from tulle.core.model.destination import DestinationKey, Endpoint, EndpointSet, 
 from tulle.core.model.service import Resolution, Service, ServicePort
 from tulle.core.model.workload import Capture, MtlsMode, ProxyPorts
 from tulle.kit.problem import Problem
+
+# Endpoints, each with its identity.
+Members = tuple[tuple[Endpoint, str], ...]
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -232,12 +236,36 @@ def datagram_endpoints(fetch: Fetch, key: tuple[Key, int]) -> tuple[Endpoint, ..
 
 
 @table
-def members(fetch: Fetch, key: tuple[Key, int, str]) -> tuple[tuple[Endpoint, str], ...] | None:
+def members(fetch: Fetch, key: tuple[Key, int, str]) -> Members | None:
     """The endpoints of (service, port, subset), each with its identity; None where the port or the subset is not there."""
-    service_key, number, subset = key
+    labels = (fetch(subset_labels, key[0]) or {}).get(key[2]) if key[2] else {}
+    return _having(fetch, key, labels)
+
+
+@table
+def members_of(fetch: Fetch, key: tuple[tuple[Key, int, str], Source]) -> Members | None:
+    """The same as some callers have them, by whose own rules a subset may be another one."""
+    place, source = key
+    if not is_meant_otherwise(fetch, place, source):
+        found: Members | None = fetch(members, place)
+        return found
+    return _having(fetch, place, (fetch(subset_labels_of, (place[0], source)) or {}).get(place[2]))
+
+
+def is_meant_otherwise(fetch: Fetch, place: tuple[Key, int, str], source: Source) -> bool:
+    """Whether some callers' rules define a subset otherwise than others' of the same name."""
+    service_key, _port, subset = place
+    if not subset:
+        return False
+    own: dict[str, dict[str, str]] = fetch(subset_labels_of, (service_key, source)) or {}
+    return own.get(subset) != (fetch(subset_labels, service_key) or {}).get(subset)
+
+
+def _having(fetch: Fetch, key: tuple[Key, int, str], labels: Mapping[str, str] | None) -> Members | None:
+    """The endpoints of a port that have some labels; None where there is no such port, or no subset that says any."""
+    service_key, number, _subset = key
     row = fetch(service, service_key)
     port = row.port(number) if row else None
-    labels = (fetch(subset_labels, service_key) or {}).get(subset) if subset else {}
     if port is None or labels is None:
         return None
     found = [
@@ -276,7 +304,16 @@ def _endpoint(fetch: Fetch, one: Instance, port: ServicePort) -> tuple[Endpoint,
 @table
 def endpoints(fetch: Fetch, key: tuple[Key, int, str]) -> EndpointSet | None:
     """The endpoints of (service, port, subset); None for those that the callers' proxies find themselves."""
-    found = fetch(members, key)
+    return _set(fetch, key, fetch(members, key))
+
+
+@table
+def endpoints_of(fetch: Fetch, key: tuple[tuple[Key, int, str], Source]) -> EndpointSet | None:
+    """The same as some callers have them (`members_of`)."""
+    return _set(fetch, key[0], fetch(members_of, key))
+
+
+def _set(fetch: Fetch, key: tuple[Key, int, str], found: Members | None) -> EndpointSet | None:
     row = fetch(service, key[0])
     if found is None or row is None or row.resolution is not Resolution.KNOWN:
         return None

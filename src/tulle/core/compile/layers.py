@@ -20,16 +20,16 @@ from tulle.core.compile.caller_rules import destination_apart, own_source, place
 from tulle.core.compile.callers import GATEWAY, Source, caller_labels, callers_apart
 from tulle.core.compile.client_certificates import own_destination, own_endpoints, own_places, own_secrets
 from tulle.core.compile.counters import connection_limited, costs, limited, route_costs, route_limited
-from tulle.core.compile.destinations import Place, destination, gateway_destination, is_private, places
+from tulle.core.compile.destinations import Place, destination, gateway_destination, places
 from tulle.core.compile.egress import egress_tables
-from tulle.core.compile.endpoints import endpoints
+from tulle.core.compile.endpoints import endpoints, endpoints_of
 from tulle.core.compile.gateway_hosts import gateway_hosts, gateway_virtual_host
 from tulle.core.compile.gateway_secrets import gateway_secret
 from tulle.core.compile.gateway_udp import udp_destination, udp_endpoints
 from tulle.core.compile.guards import asks, authorization, unguarded
 from tulle.core.compile.hostname import Key
 from tulle.core.compile.hosts import virtual_host
-from tulle.core.compile.local_rules import endpoints_apart, local_places_of, own_standpoint, own_standpoints
+from tulle.core.compile.local_rules import endpoints_apart, has_own_endpoints, local_places_of, own_standpoint, own_standpoints
 from tulle.core.compile.localities import (
     Standpoint,
     endpoints_from,
@@ -317,7 +317,7 @@ def _rules(fetch: Fetch, source: Source) -> tuple[Part, ...]:
     near = fetch(local_places_of, source) or ()
     return (
         *((destination_apart, (place, source)) for place in apart),
-        *((endpoints, place) for place in apart if is_private(fetch, place) and place not in near),
+        *((endpoints_of, (place, source)) for place in apart if has_own_endpoints(fetch, place, source) and place not in near),
         # Secrets are in this layer and in no other: no other proxy can ask for them.
         *((gateway_secret, (who, ref)) for ref in fetch(secrets_apart, source) or ()),
     )

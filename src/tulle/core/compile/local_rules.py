@@ -9,9 +9,10 @@ from tulle.core.compile.caller_rules import own_source, places_apart
 from tulle.core.compile.callers import Source
 from tulle.core.compile.destination_rules import policy_of
 from tulle.core.compile.destinations import Place, is_private
-from tulle.core.compile.endpoints import locality_of, network_of
+from tulle.core.compile.endpoints import endpoints_of, is_meant_otherwise, locality_of, network_of
 from tulle.core.compile.hostname import Key
-from tulle.core.compile.localities import Standpoint, from_there, is_local, localities
+from tulle.core.compile.localities import Standpoint, from_there, localities
+from tulle.core.compile.network_gateways import networks_differ
 from tulle.core.compile.objects import REGION, SUBZONE, ZONE, workload_entries
 from tulle.core.compile.workload_notes import labels_of
 from tulle.core.flow import Fetch, table
@@ -33,9 +34,20 @@ def local_places_of(fetch: Fetch, source: Source) -> tuple[Place, ...]:
 
 def _differs(fetch: Fetch, place: Place, source: Source) -> bool:
     own = _own(fetch, place, source)
-    if is_private(fetch, place):  # nobody else has endpoints for it
-        return own is not None or is_local(fetch, place)
+    if has_own_endpoints(fetch, place, source):
+        return own is not None or _crosses(fetch, place, source)
     return own != fetch(localities, place)
+
+
+def _crosses(fetch: Fetch, place: Place, source: Source) -> bool:
+    """Whether callers' own endpoints say a network."""
+    found = fetch(endpoints_of, (place, source)) if fetch(networks_differ, None) else None
+    return found is not None and any(one.network for one in found.endpoints)
+
+
+def has_own_endpoints(fetch: Fetch, place: Place, source: Source) -> bool:
+    """Whether what everybody has there is not theirs: nobody else has the subset, or others mean other workloads by it."""
+    return is_private(fetch, place) or is_meant_otherwise(fetch, place, source)
 
 
 @table
@@ -64,4 +76,5 @@ def own_standpoints(fetch: Fetch, _key: None) -> tuple[tuple[Source, Standpoint]
 def endpoints_apart(fetch: Fetch, key: tuple[Place, Source, Standpoint]) -> EndpointSet | None:
     """The endpoints of a destination as some callers see them from where they stand."""
     place, source, here = key
-    return from_there(fetch, place, here, _own(fetch, place, source))
+    found = fetch(endpoints_of, (place, source))
+    return from_there(fetch, place, found, here, _own(fetch, place, source)) if found else None

@@ -127,14 +127,12 @@ def callers_by_zone(fetch: Fetch, region: str) -> dict[str, int]:
 def endpoints_from(fetch: Fetch, key: tuple[Place, Standpoint]) -> EndpointSet | None:
     """The endpoints of a destination as callers at a standpoint see them."""
     place, here = key
-    return from_there(fetch, place, here, fetch(localities, place))
-
-
-def from_there(fetch: Fetch, place: Place, here: Standpoint, said: Localities | None) -> EndpointSet | None:
-    """The same under what a rule says of places."""
     found = fetch(endpoints, place)
-    if found is None:
-        return None
+    return from_there(fetch, place, found, here, fetch(localities, place)) if found else None
+
+
+def from_there(fetch: Fetch, place: Place, found: EndpointSet, here: Standpoint, said: Localities | None) -> EndpointSet:
+    """The same of some endpoints under what a rule says of places."""
     found = bridged(fetch, found, here.network)
     if said is None:
         return found

@@ -8,7 +8,7 @@ selector names, or what its targetRefs name: the ports of a Service or of a Serv
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tulle.api.istio import AuthorizationPolicy, RequestAuthentication, Telemetry
 from tulle.core.compile.hostname import Key
@@ -43,10 +43,26 @@ _TARGETS = (
 )
 
 
+class Standing(NamedTuple):
+    """What of a policy says where it stands, and is the same when its rules are others: its age, and the labels it is for."""
+
+    age: tuple[str, str, str]
+    labels: tuple[tuple[str, str], ...]
+
+
+@table
+def standing(fetch: Fetch, key: tuple[str, Key]) -> Standing | None:
+    """Where a (kind, policy) stands."""
+    row: Guarding | None = fetch(SOURCES[key[0]], key[1])
+    if row is None:
+        return None
+    return Standing(age(row), tuple(row.spec.selector.match_labels.items()) if row.spec.selector else ())
+
+
 def in_order(fetch: Fetch, kind: str, keys: Iterable[Key]) -> tuple[Key, ...]:
     """Policies of a kind, the oldest first."""
-    rows: dict[Key, Guarding] = {key: row for key in keys if (row := fetch(SOURCES[kind], key))}
-    return tuple(sorted(rows, key=lambda key: age(rows[key])))
+    there: dict[Key, Standing] = {key: found for key in keys if (found := fetch(standing, (kind, key)))}
+    return tuple(sorted(there, key=lambda key: there[key].age))
 
 
 @table
@@ -70,8 +86,8 @@ def policies_of(fetch: Fetch, key: tuple[str, Key]) -> tuple[Key, ...]:
     for space in dict.fromkeys((*settled(fetch).root_namespaces, workload[0])):
         for name, value in labels.items():
             for one in fetch.keys(SOURCES[kind], "target", (space, name, value)):
-                row: Guarding | None = fetch(SOURCES[kind], one)
-                if row and row.spec.selector and selects(row.spec.selector.match_labels, labels):
+                stands: Standing | None = fetch(standing, (kind, one))
+                if stands and stands.labels and selects(dict(stands.labels), labels):
                     found[one] = None
     return in_order(fetch, kind, found)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
+import msgspec
+
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, encode
 from tulle.core.envoy import ext_authz
@@ -107,31 +109,78 @@ def _questions(row: Authorization) -> Iterator[Encoded]:
         one, prefix = asking[authorizer.name], f"istio_ext_authz_{authorizer.name}_"
         for kind in (HTTP, TCP) if one.grpc else (HTTP,):
             asked = [policy for policy in row.having(Action.CUSTOM, kind) if policy.provider == authorizer.name]
-            message = field(2, _rules(Action.DENY, asked, kind, row)) + field(3 if kind == HTTP else 5, prefix.encode())
+            pieces = (_told_one(policy, row.ports).piece(kind, row.guard.strangers) for policy in asked)
+            message = field(2, _joined(Action.DENY, (piece.rules for piece in pieces if piece)))
+            message += field(3 if kind == HTTP else 5, prefix.encode())
             yield _extension(row.guard.question(one, kind), kind, message + (field(3, b"tcp.") if kind == TCP else b""))
             yield ext_authz.for_policies(row.guard.answer(one, kind), authorizer.asks, prefix, kind)
 
 
-def _filter(row: Authorization, action: Action, kind: str) -> Encoded:
-    pieces = [_piece(policy, kind, row.guard.strangers, row.ports) for policy in row.having(action, kind)]
-    enforced, tried = any(not one.dry_run for one in pieces), any(one.dry_run for one in pieces)
-    prefix = f"istio_dry_run_{action.lower()}".encode()
-    if row.guard.strangers:  # what holds for callers by name holds for none of them
-        pieces = [one for one in pieces if one.callers is None]
+class _Filter(msgspec.Struct, frozen=True, cache_hash=True):
+    """What makes the message of an RBAC filter of some policies. `enforced`, `tried`: among all of the guard's there are such."""
 
-    def made(some: Sequence[Piece]) -> bytes:
+    action: Action
+    kind: str
+    enforced: bool
+    tried: bool
+
+    def __call__(self, pieces: Sequence[Piece]) -> bytes:
         # Field numbers of both filters' messages; the rules are put together of pieces that are serialised once. Rules that are
         # there and empty allow nothing.
-        message = field(1, _joined(action, (one.rules for one in some if not one.dry_run))) if enforced else b""
-        if tried:
-            message += field(2, _joined(action, (one.rules for one in some if one.dry_run)))
-            message += field(3 if kind == HTTP else 5, prefix)
-        return message + (field(3, b"tcp.") if kind == TCP else b"")
+        action, http = self.action, self.kind == HTTP
+        message = field(1, _joined(action, [one.rules for one in pieces if not one.dry_run])) if self.enforced else b""
+        if self.tried:
+            message += field(2, _joined(action, [one.rules for one in pieces if one.dry_run]))
+            message += field(3 if http else 5, f"istio_dry_run_{action.lower()}".encode())
+        return message if http else message + field(3, b"tcp.")
 
+
+def _filter(row: Authorization, action: Action, kind: str) -> Encoded:
+    policies = _told(row.policies, row.ports)
+    found = [policies[at] for at in row.places(action, kind)]
+    dry = [one.policy.dry_run for one in found]
+    made = _Filter(action, kind, not all(dry), any(dry))
+    pieces = [piece for one in found if (piece := one.piece(kind, row.guard.strangers)) is not None]
     name = row.guard.resource(action, kind)
     # Strangers have no identity that an index could know.
     index = by_caller(pieces, made, _HTTP_TYPE) if kind == HTTP and not row.guard.strangers else None
     return _extension(name, kind, made(pieces)) if index is None else _encoded(name, INDEX_TYPE, index)
+
+
+class _Told:
+    """A policy as the filters have it, each piece made when the first of them asks."""
+
+    def __init__(self, policy: Policy, ports: tuple[tuple[int, int], ...]) -> None:
+        self.policy, self._ports = policy, ports
+        self._made: dict[tuple[str, bool], Piece | None] = {}
+
+    def piece(self, kind: str, strangers: bool) -> Piece | None:
+        """Its rules before callers with an identity, or before strangers; None where it can hold for none of these."""
+        key = (kind, strangers)
+        if key not in self._made:
+            rules = [rule for one in self.policy.rules if (rule := told(one, self.policy.action, kind))]
+            callers = callers_of(rules)
+            # What holds for callers by name holds for no stranger.
+            named = strangers and callers is not None
+            self._made[key] = None if named else Piece(self._serialised(rules, strangers), callers, self.policy.dry_run)
+        return self._made[key]
+
+    def _serialised(self, rules: Sequence[Rule], strangers: bool) -> bytes:
+        rbac = rbac_pb2.RBAC()
+        for rule in rules:
+            rbac.policies[self.policy.rule_name(rule)].CopyFrom(_Rule(rule, strangers, _by_number(self._ports)).policy())
+        return rbac.SerializeToString(deterministic=True)
+
+
+@lru_cache(maxsize=16384)
+def _told_one(policy: Policy, ports: tuple[tuple[int, int], ...]) -> _Told:
+    return _Told(policy, ports)
+
+
+@lru_cache(maxsize=8)
+def _told(policies: tuple[Policy, ...], ports: tuple[tuple[int, int], ...]) -> tuple[_Told, ...]:
+    """All of a guard, for those of its resources that are made one after the other."""
+    return tuple([_told_one(policy, ports) for policy in policies])
 
 
 def _extension(name: str, kind: str, message: bytes) -> Encoded:
@@ -145,23 +194,9 @@ def _encoded(name: str, type_url: str, message: bytes) -> Encoded:
     return encode(type_urls.EXTENSION, config.name, config.SerializeToString(deterministic=True))
 
 
-def _rules(action: Action, policies: Iterable[Policy], kind: str, row: Authorization) -> bytes:
-    return _joined(action, (_piece(policy, kind, row.guard.strangers, row.ports).rules for policy in policies))
-
-
 def _joined(action: Action, rules: Iterable[bytes]) -> bytes:
     """Serialised `envoy.config.rbac.v3.RBAC`: messages one after the other are one message with all that they have."""
     return b"".join((_HEADS[action], *rules))
-
-
-@lru_cache(maxsize=16384)
-def _piece(policy: Policy, kind: str, strangers: bool, ports: tuple[tuple[int, int], ...]) -> Piece:
-    """The serialised rules of one policy."""
-    rbac = rbac_pb2.RBAC()
-    rules = [rule for one in policy.rules if (rule := told(one, policy.action, kind))]
-    for rule in rules:
-        rbac.policies[policy.rule_name(rule)].CopyFrom(_Rule(rule, strangers, _by_number(ports)).policy())
-    return Piece(rbac.SerializeToString(deterministic=True), callers_of(rules), policy.dry_run)
 
 
 def _by_number(ports: Iterable[tuple[int, int]]) -> dict[int, list[int]]:

@@ -35,7 +35,7 @@ _URI_SAN = xds_extension_pb2.TypedExtensionConfig(name="caller", typed_config=pa
 _Predicate = matcher_pb2.Matcher.MatcherList.Predicate
 
 
-class Piece(msgspec.Struct, frozen=True):
+class Piece(msgspec.Struct, frozen=True, cache_hash=True):
     """A policy as bytes (entries of `envoy.config.rbac.v3.RBAC.policies`), and the SPIFFE IDs for which alone it can hold; None
     where it does not say.
     """
@@ -72,7 +72,8 @@ def _names(term: Term) -> bool:
 def by_caller(pieces: Sequence[Piece], made: Callable[[Sequence[Piece]], bytes], type_url: str) -> bytes | None:
     """The serialised `ExtensionWithMatcher` that finds the filter of a caller; None where all rules in one do as well.
 
-    `made` makes the message of a filter (of `type_url`) that has some of the policies.
+    `made` makes the message of a filter (of `type_url`) that has some of the policies; makers that are equal make the same. What
+    one caller meets is made once, and not again where a policy of others is another.
     """
     if len(pieces) < _LEAST:
         return None
@@ -86,7 +87,8 @@ def by_caller(pieces: Sequence[Piece], made: Callable[[Sequence[Piece]], bytes],
     if not sizes or max(sizes) * _SHARE > size or sum(sizes) > size * _TIMES:
         return None
     kind = type_url.encode()
-    entries = (_entry(caller, made([*everybody, *own]), kind) for caller, own in sorted(named.items()))
+    shared = tuple(everybody)
+    entries = [_entry(caller, tuple(named[caller]), shared, made, kind) for caller in sorted(named)]
     tree = field(_Tree.INPUT_FIELD_NUMBER, _URI_SAN.SerializeToString(deterministic=True))
     tree += field(_Tree.EXACT_MATCH_MAP_FIELD_NUMBER, b"".join(entries))
     matcher = field(_Matcher.MATCHER_TREE_FIELD_NUMBER, tree)
@@ -114,9 +116,11 @@ def _others(whole: bytes, everybody: bytes, kind: bytes) -> bytes:
 
 
 @lru_cache(maxsize=16384)
-def _entry(caller: str, message: bytes, kind: bytes) -> bytes:
+def _entry(
+    caller: str, own: tuple[Piece, ...], everybody: tuple[Piece, ...], made: Callable[[Sequence[Piece]], bytes], kind: bytes
+) -> bytes:
     """An entry of the map: the caller, and what is done with his requests."""
-    return field(1, field(1, caller.encode()) + field(2, _does(message, kind)))
+    return field(1, field(1, caller.encode()) + field(2, _does(made((*everybody, *own)), kind)))
 
 
 def _does(message: bytes, kind: bytes) -> bytes:

@@ -98,20 +98,31 @@ def _named(key: str, text: str) -> value_pb2.FilterStateValue:
 
 def _refused(row: Authorization) -> _Expr:
     """Who is shut out for certain: a DENY holds, or no ALLOW can."""
+    holding = _holding(row.policies, row.ports)
 
-    def holds(action: Action, *, sure: bool) -> list[_Expr]:
-        enforced = (policy for policy in row.having(action, TCP) if not policy.dry_run)
-        return [_policy(policy, sure, row.ports, row.guard.strangers) for policy in enforced]
+    def holds(action: Action) -> list[_Expr]:
+        places = [at for at in row.places(action, TCP) if not row.policies[at].dry_run]
+        return [holding[at][row.guard.strangers] for at in places]
 
-    allowing = holds(Action.ALLOW, sure=False)
-    return _any((*holds(Action.DENY, sure=True), _not(_any(allowing)) if allowing else False))
+    allowing = holds(Action.ALLOW)
+    return _any((*holds(Action.DENY), _not(_any(allowing)) if allowing else False))
+
+
+@lru_cache(maxsize=8)
+def _holding(policies: tuple[Policy, ...], ports: tuple[tuple[int, int], ...]) -> tuple[tuple[_Expr, _Expr], ...]:
+    """All of a guard, for callers with an identity and for strangers, whose resources are made one after the other."""
+    return tuple([_policy(policy, ports) for policy in policies])
 
 
 @lru_cache(maxsize=16384)
-def _policy(policy: Policy, sure: bool, ports: tuple[tuple[int, int], ...], strangers: bool) -> _Expr:
-    """Whether one of the rules holds: for certain (`sure`), or possibly."""
-    rules = (found for rule in policy.rules if (found := told(rule, policy.action, TCP)))
-    return _any(_Terms(ports, strangers).rule(rule, sure) for rule in rules)
+def _policy(policy: Policy, ports: tuple[tuple[int, int], ...]) -> tuple[_Expr, _Expr]:
+    """Whether one of the rules holds: of one that allows, whether it is possible; of others, for certain. Before callers with an
+    identity, and before strangers.
+    """
+    sure = policy.action is not Action.ALLOW
+    rules = [found for rule in policy.rules if (found := told(rule, policy.action, TCP))]
+    inside, outside = _Terms(ports, strangers=False), _Terms(ports, strangers=True)
+    return _any(inside.rule(rule, sure) for rule in rules), _any(outside.rule(rule, sure) for rule in rules)
 
 
 class _Terms:

@@ -237,17 +237,22 @@ class Authorization(msgspec.Struct, frozen=True, omit_defaults=True):
     ports: tuple[tuple[int, int], ...] = ()
     authorizers: tuple[Authorizer, ...] = ()
 
-    def having(self, action: Action, kind: str) -> tuple[Policy, ...]:
-        """The policies that do this to requests, or to connections of a kind: where none can be asked, CUSTOM denies."""
-        custom = Action.CUSTOM
-        own = {action, custom} if action is Action.DENY else {action}
-        return tuple(
-            policy
-            for policy in self.policies
-            if policy.action in own
-            and (policy.action is not custom or can_ask(self.authorizers, policy.provider, kind) is (action is custom))
-            and (kind == HTTP or not policy.of_requests)
-        )
+    def places(self, action: Action, kind: str) -> list[int]:
+        """Where among `policies` those are that do this to requests, or to connections of a kind: where none can be asked, CUSTOM
+        denies.
+        """
+        found = [at for at, one in enumerate(self.policies) if one.action is action]
+        if action is Action.CUSTOM:
+            found = [at for at in found if can_ask(self.authorizers, self.policies[at].provider, kind)]
+        elif action is Action.DENY:
+            custom = [at for at, one in enumerate(self.policies) if one.action is Action.CUSTOM]
+            unasked = {at for at in custom if not can_ask(self.authorizers, self.policies[at].provider, kind)}
+            found = sorted({*found, *unasked}) if unasked else found
+        return found if kind == HTTP else [at for at in found if not self.policies[at].of_requests]
+
+    def having(self, action: Action, kind: str) -> list[Policy]:
+        """The policies at these places."""
+        return [self.policies[at] for at in self.places(action, kind)]
 
 
 def can_ask(authorizers: Sequence[Authorizer], name: str, kind: str) -> bool:

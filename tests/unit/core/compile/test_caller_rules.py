@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.certificates import Roots
 from tests.unit.core.compile.mesh import Mesh, bookinfo, entry, obj
+from tulle.api.istio import WorkloadEntry
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded
 from tulle.core.envoy.tls import TLS
@@ -171,3 +172,33 @@ def test_a_secret_that_is_not_there_says_so() -> None:
     found = mesh(secret(authorities=False), rule(MUTUAL, **chosen))
     assert [(one.path, one.reason) for one in found.problems()] == [(field, "SecretUnusable")]
     assert asked(found, CURL) == {"kubernetes://default/client", "file-root:"}
+
+
+def test_a_subset_is_what_the_callers_own_rule_says() -> None:
+    """Broken: of two teams with a private rule each, one would be sent to the workloads that the other means by that name, or all
+    would, where the Service's own rule has a subset of the name: so Istio has it, whose callers follow their own namespace first.
+    """
+
+    def subset(namespace: str, version: str, **more: Any) -> Any:
+        return rule(BOUNDS, "subsets", namespace, subsets=[{"name": "stable", "labels": {"version": version}}], **more)
+
+    west = entry("curl", "10.0.0.98", {"app": "curl"}, "west")
+    private = subset("elsewhere", "v1", exportTo=["."]), subset("west", "v2", exportTo=["."])
+    found = mesh(west, *private)
+    assert found.problems() == []
+
+    def reached(proxy: str) -> list[str]:
+        there = seen(found, proxy, type_urls.ENDPOINT).get("outbound|9080|stable|reviews.default.svc.cluster.local")
+        loaded = endpoint_pb2.ClusterLoadAssignment.FromString(there.value if there else b"")
+        return [one.endpoint.address.socket_address.address for group in loaded.endpoints for one in group.lb_endpoints]
+
+    workloads = [one for one in bookinfo() if isinstance(one, WorkloadEntry) and one.spec.labels.get("app") == "reviews"]
+
+    def of(version: str) -> list[str]:
+        return [one.spec.address for one in workloads if one.spec.labels["version"] == version]
+
+    assert (reached(ELSEWHERE), reached("west/curl"), reached(CURL)) == (of("v1"), of("v2"), [])
+    found.apply([subset("default", "v3")])
+    assert (reached(ELSEWHERE), reached("west/curl"), reached(CURL)) == (of("v1"), of("v2"), of("v3"))
+    found.delete([private[1]])
+    assert (reached(ELSEWHERE), reached("west/curl")) == (of("v1"), of("v3"))
