@@ -1,7 +1,7 @@
 """`make bench`: measures, prints one table with the figures that were to be reached beside those that were, and writes JSON.
 
 `python -m tests.bench [latency] [handshakes] [scale] [routes] [policies] [api] [ca] [calls] [watching]
-[page] [ratelimit] [rollouts] [limits] [--rounds 9]`; without names, all.
+[page] [reports] [ratelimit] [rollouts] [limits] [--rounds 9]`; without names, all.
 `--against REVISION` compares this build with an older one, and measures nothing else unless it is named too. Never a test:
 figures are reported, not asserted.
 """
@@ -19,7 +19,22 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import against, api, ca, calls, latency, limits, policed, policies, ratelimit, rollouts, routes, scale, watching
+from tests.bench import (
+    against,
+    api,
+    ca,
+    calls,
+    latency,
+    limits,
+    policed,
+    policies,
+    ratelimit,
+    reports,
+    rollouts,
+    routes,
+    scale,
+    watching,
+)
 from tests.bench.scene import Taken
 
 OUT = Path("build/bench.json")
@@ -34,6 +49,7 @@ EVERYTHING = [
     "calls",
     "watching",
     "page",
+    "reports",
     "ratelimit",
     "rollouts",
     "limits",
@@ -105,6 +121,10 @@ def main() -> None:
         seen = asyncio.run(page.measure())
         found["page"] = msgspec.to_builtins(seen)
         _page(table, seen.painted, seen.filled, seen.moving, seen.zooming)
+    if "reports" in what:
+        reported = asyncio.run(reports.measure())
+        found["reports"] = msgspec.to_builtins(reported)
+        _reports(table, reported)
     if "ratelimit" in what:
         limited = ratelimit.measure(arguments.rounds, arguments.seconds)
         found["ratelimit"] = msgspec.to_builtins(limited)
@@ -171,6 +191,17 @@ def _page(table: Table, painted: float, filled: float, moving: float, zooming: f
     table.add_row("first paint, 500 services", f"{painted:.2f} s", "< 1 s")
     table.add_row("all of them there", f"{filled:.2f} s", "")
     table.add_row("300 nodes and 1,000 links, moved and zoomed", f"{moving:.0f} and {zooming:.0f} frames a second", "> 30")
+    table.add_section()
+
+
+def _reports(table: Table, reported: reports.Reports) -> None:
+    what = f"{reported.proxies} proxies report, {reported.kinds} kinds of call, 6 h kept"
+    table.add_row(f"[bold]{what}[/]", f"[dim]{reported.reports_per_second:.0f} reports/s[/]", "")
+    table.add_row("control plane, nobody looks", f"{reported.share:.1f}% of a core", "< 25%")
+    table.add_row("control plane, memory after all", f"{reported.rss_mb:.0f} MB", "< 400 MB")
+    table.add_row("what the page asks, p99", f"{reported.p99:.0f} ms", "< 100 ms")
+    for name, (p50, p99) in sorted(reported.queries.items(), key=lambda one: -one[1][1])[:5]:
+        table.add_row(f"  {name}", f"p50 {p50:.0f}, p99 {p99:.0f} ms", "")
     table.add_section()
 
 

@@ -1,5 +1,7 @@
 """What recording calls costs: the node agent's share of a core, and the proxies' CPU, with the usual budget and with none.
 
+Nothing is traced: a demo traces everything, and four spans a request are another matter than calls.
+
 Two meshes stand beside each other and are loaded in turn; what is compared is within a round.
 """
 
@@ -16,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from tests.bench import handwritten
-from tests.bench.scene import Scene, Taken, cpu, load, medians, ratios
+from tests.bench.scene import NO_TRACES, Scene, Taken, cpu, load, medians, ratios
 from tests.support.mesh import Mesh
 from tulle.client.node_api import NodeClient
 from tulle.pb.binary import envoy_path
@@ -47,6 +49,7 @@ class _Side:
         stack.callback(self.mesh.remove)
         stack.callback(self.scene.stop)
         self.mesh.up()
+        self.mesh.kubectl("apply", "-f", "-", stdin=json.dumps(NO_TRACES))
         app = folder / "app.json"
         app.write_text(json.dumps(handwritten.server("0.0.0.0", _APP, folder / "app.sock")))
         envoy = [str(envoy_path()), "-c", str(app), "--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]

@@ -75,7 +75,8 @@ def _istio(kind: str, meta: dict[str, Any], spec: dict[str, Any]) -> dict[str, A
     return {"apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": meta, "spec": spec}
 
 
-async def _fill(state: Path) -> None:
+async def fill(state: Path) -> None:
+    """Write a mesh of so many services and workloads."""
     store = SqliteStore(state / "store.db")
     puts = [
         Put(Key("namespaces", "", name), {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": name}})
@@ -104,7 +105,8 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _rss(pid: int) -> float:
+def rss(pid: int) -> float:
+    """Memory (MB) that a process takes."""
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
 
@@ -114,7 +116,7 @@ async def measure(rounds: int = 9) -> Scale:
     with tempfile.TemporaryDirectory(prefix="tulle-bench-") as folder:
         state = Path(folder, "state")
         state.mkdir(mode=0o700)
-        await _fill(state)
+        await fill(state)
         certificates(state, Path(folder))
         api_port, xds_port = free_port(), free_port()
         argv = ["-m", "tulle", "control-plane", "--state-dir", str(state)]
@@ -136,9 +138,9 @@ async def measure(rounds: int = 9) -> Scale:
                     await child.wait()
 
 
-async def ready(kubeconfig: Path) -> None:
-    """Once the control plane answers."""
-    for _ in range(600):
+async def ready(kubeconfig: Path, seconds: float = 60) -> None:
+    """Once the control plane answers, within so many seconds."""
+    for _ in range(int(10 * seconds)):
         if kubeconfig.exists():
             try:
                 async with ApiClient.from_kubeconfig(kubeconfig) as api:
@@ -196,5 +198,5 @@ async def _rounds(plane: int, crowd: asyncio.subprocess.Process, kubeconfig: Pat
         endpoint_worst=max(endpoints),
         control_plane_cpu_seconds_per_route_change=statistics.median(route_cpu),
         control_plane_cpu_seconds_per_endpoint_change=statistics.median(endpoint_cpu),
-        control_plane_rss_mb=_rss(plane),
+        control_plane_rss_mb=rss(plane),
     )

@@ -6,13 +6,20 @@ import itertools
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+import msgspec
 import pytest
 
 from tests.support.mesh import ROOT, TULLE, Mesh, fetch
 from tests.support.serving import program
+from tulle.core.model.calls import Count
+from tulle.core.model.recorded import Example, Record, RecordedReport, Shape
+from tulle.core.model.spans import Span, SpanReport
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, CDPSession, ConsoleMessage, Page, Route
@@ -256,12 +263,20 @@ def test_a_trace_and_the_past(page: Page, made: None) -> None:
     goto(page, "graph?t=60")
     page.locator('[data-link^="default/productpage "]').first.dispatch_event("click")
     page.get_by_role("complementary", name="Details").get_by_role("img", name="Requests a second").wait_for()
+    page.get_by_role("img", name="Latency").wait_for()
     picture(page, "graph-link")
+    page.get_by_role("button", name="Close").click()
+    # The same without the drawing.
+    page.get_by_role("button", name="Details of the calls from default/reviews to default/ratings").press("Enter")
+    page.get_by_role("heading", name="default/reviews → default/ratings").wait_for()
     page.get_by_role("button", name="Play").click()
     moved = page.locator(".replay [role=status]")
-    until(page, lambda: "until" in moved.inner_text(), "the graph of an hour ago")
-    first = moved.inner_text()
-    until(page, lambda: moved.inner_text() != first and "until" in moved.inner_text(), "the next minute")
+    until(page, lambda: "until" in moved.inner_text(), "the graph of then")
+    # What nobody knows is not played, and of what is known the end is now.
+    until(page, lambda: moved.inner_text() == "now", "the graph of now, once it has caught up")
+    before = datetime.now() - timedelta(hours=2)  # as the browser has it
+    page.get_by_label("as it was at").fill(before.strftime("%Y-%m-%dT%H:%M"))
+    page.get_by_text("Nothing is known of this time").wait_for()
     picture(page, "replay")
     page.get_by_role("button", name="Back to now").click()
     until(page, lambda: moved.inner_text() == "now", "the graph of now")
@@ -286,6 +301,9 @@ def test_what_a_proxy_runs_with_takes_and_writes(page: Page, mesh: Mesh, made: N
         cluster.locator("summary").click()
         assert '"type": "EDS"' in cluster.locator("pre").inner_text()
         picture(page, "envoy")
+        # The same in a terminal, of a machine that does not run it.
+        afar = mesh.tulle("proxy", "config", "cluster", "reviews-v1", "--name", "ratings", "--socket", str(mesh.home / "none"))
+        assert "ratings.default.svc.cluster.local" in afar.out
         # The log comes to be with its first line.
         page.get_by_role("button", name="Show the last lines").click()
 
@@ -310,12 +328,14 @@ def test_every_view_for_everybody(browser: Browser, address: str, made: None) ->
     for scheme, size in (("light", (1280, 720)), ("dark", (390, 844))):
         for page in opened(browser, address, color_scheme=scheme):
             page.set_viewport_size({"width": size[0], "height": size[1]})
-            for view in (*VIEWS, *DETAILS, "rollouts", "rollout/default/details"):
+            goto(page, "traces?t=600")
+            trace = str(page.locator("main tbody a").first.get_attribute("href")).removeprefix("#/").partition("?")[0]
+            for view in (*VIEWS, *DETAILS, "rollouts", "rollout/default/details", "object/new/-/-", trace):
                 goto(page, f"{view}?t=300")
                 serious = [one for one in axe.run(page).response["violations"] if one["impact"] in ("serious", "critical")]
                 assert serious == [], f"{view}: {json.dumps(serious, indent=1)[:3000]}"
                 assert page.evaluate("document.documentElement.scrollWidth") <= size[0], f"{view} is too wide"
-                picture(page, f"{scheme}-{view.replace('/', '-')}")
+                picture(page, f"{scheme}-{view.replace('/', '-') if view != trace else 'trace'}")
 
 
 # Time in the browser goes a hundred times as fast, so that some hundred reports of nodes, 15 seconds apart, are over within one.
@@ -449,16 +469,40 @@ def test_names_are_not_taken_for_html(page: Page, mesh: Mesh) -> None:
         f"{SCRIPT}.default.svc.cluster.local",
     ]
     report = {"node": "x", "rows": [[[*edge, "http", "200", "", "", "", False, "", SCRIPT], [5, 5.0, [0, 5]]]]}
-    page.evaluate(
-        """report => fetch("/tulle/v1/telemetry/report", {method: "POST", body: JSON.stringify(report),
-            headers: {Authorization: `Bearer ${sessionStorage.getItem("tulle.token")}`, "Content-Type": "application/json"}})""",
-        report,
+    now, trace = time.time(), "ab" * 16
+    shape = Shape("destination", f"default/{SCRIPT}", "default/ratings-v1", "ratings.default.svc.cluster.local", 9080)
+    shape = msgspec.structs.replace(
+        shape, method="GET", path=f"/{SCRIPT}", code="503", flags=SCRIPT, policy=SCRIPT, origin=SCRIPT
     )
+    example = Example("harm", now, 3.0, "default/ratings-v1", SCRIPT, f"/{SCRIPT}", {"user-agent": SCRIPT}, details=SCRIPT)
+    span = Span(trace, "cd" * 8, "", "default/ratings-v1", f"default/{SCRIPT}", SCRIPT, "server", SCRIPT, int(now * 1e6), 9)
+    for path, body in (
+        ("report", report),
+        ("recorded", RecordedReport("x", ((shape, Record(Count(1, 3.0), 1.0, now, now, (example,))),), ((shape, example),))),
+        ("spans", SpanReport("x", now, (msgspec.structs.replace(span, tags={SCRIPT: SCRIPT, "user_agent": SCRIPT}),))),
+    ):
+        taken = page.evaluate(
+            """([path, body]) => fetch(`/tulle/v1/telemetry/${path}`, {method: "POST", body: JSON.stringify(body), headers: {
+                Authorization: `Bearer ${sessionStorage.getItem("tulle.token")}`, "Content-Type": "application/json"}})
+                .then((answer) => answer.status)""",
+            [path, msgspec.to_builtins(body)],
+        )
+        assert taken == 200, path
     try:
         for view in ("overview", "graph?level=workload", "graph?level=service", "service/default/ratings", "config"):
             goto(page, view)
         goto(page, "graph?level=workload&label=p99")
         until(page, lambda: "<img src=x" in page.locator("main").inner_text(), "the name as text")
+        goto(page, "service/default/ratings")
+        until(page, lambda: f"/{SCRIPT}"[:12] in page.locator("main").inner_text(), "the path as text")
+        page.get_by_role("button", name="Why GET").first.click()
+        page.locator(".caution, .trouble").first.wait_for()
+        goto(page, f"workload/default/{quote(SCRIPT, safe='')}")
+        goto(page, "traces?t=600")
+        goto(page, f"trace/{trace}")
+        page.locator(".waterfall .step").first.click()
+        page.get_by_text("Began after").wait_for()
+        assert "<img src=x" in page.locator("main").inner_text()
         goto(page, f"service/{SCRIPT.replace('/', '%2F').replace('?', '%3F')}")
         goto(page, "object/VirtualService/default/harm")
         assert "<img src=x" in page.locator("pre").inner_text()

@@ -77,6 +77,7 @@ from tulle.control.telemetry.traces_api import add_traces
 from tulle.control.telemetry.window import Window
 from tulle.control.ui import page
 from tulle.control.ui.live import State, add_live
+from tulle.core.compile.telemetry_taken import taken_away
 from tulle.core.encoded import Published
 from tulle.core.inventory import inventory
 from tulle.core.pipeline import Pipeline
@@ -240,7 +241,9 @@ class ControlPlane:
         if not settings.prometheus_url:
             return everywhere
         access = Access(settings.prometheus_url, settings.prometheus_token_file, settings.prometheus_ca_file)
-        self.prometheus = FromPrometheus(Prometheus(access), everywhere)
+        self.prometheus = FromPrometheus(
+            Prometheus(access), everywhere, taken=lambda: self.pipeline.flow.get(taken_away, None) or ""
+        )
         self._stack.push_async_callback(self.prometheus.close)
         return self.prometheus
 

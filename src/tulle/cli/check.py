@@ -146,6 +146,8 @@ async def _mesh(kubeconfig: str | None) -> AsyncIterator[Finding]:
         f"{status['version']}" if same else f"control plane {status['version']}, this command {tulle.__version__}",
     )
     yield _leader(status)
+    notice = status.get("figures", {}).get("notice", "")  # one of an older version says nothing of it
+    yield Finding(group, "figures and records are whole", Mark.WARN if notice else Mark.GOOD, notice)
     yield _own_certificate(path)
     async for it in _objects(kubeconfig):
         yield it

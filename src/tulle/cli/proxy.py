@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +16,9 @@ from tulle.cli.connection import asked, connect, mesh_option, namespace_option
 from tulle.cli.lazy import LazyGroup
 from tulle.cli.run import qualified, socket_option
 from tulle.cli.terminal import table
+
+if TYPE_CHECKING:
+    from tulle.client.api import ApiClient
 
 # The columns of istioctl, and VHDS, by which routes travel here.
 COLUMNS = {
@@ -75,15 +80,26 @@ def status(workload: str | None, namespace: str, kubeconfig: str | None, output:
 @click.argument("what", type=click.Choice(WHAT))
 @click.argument("workload", required=False)
 @namespace_option
+@mesh_option
 @socket_option
 @click.option("--file", "file", type=click.Path(dir_okay=False, path_type=Path), help="Read Envoy's /config_dump from this file.")
 @click.option("--name", "--fqdn", default="", help="Only what has this in its name.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Only this port.")
 @click.option("-o", "--output", type=click.Choice(["short", "json", "yaml"]), default="short", show_default=True)
 def config(
-    what: str, workload: str | None, namespace: str, socket: Path | None, file: Path | None, name: str, port: int, output: str
+    what: str,
+    workload: str | None,
+    namespace: str,
+    kubeconfig: str | None,
+    socket: Path | None,
+    file: Path | None,
+    name: str,
+    port: int,
+    output: str,
 ) -> int:
     """Show the configuration that the Envoy of WORKLOAD (NAME or NAMESPACE/NAME) runs with. Private keys are never shown.
+
+    The node agent of this machine is asked, and where the workload runs on another one, the control plane.
 
     \b
     tulle proxy config cluster productpage-v1
@@ -95,7 +111,7 @@ def config(
 
     if workload is None and file is None:
         raise click.UsageError("Missing argument 'WORKLOAD' (or --file).")
-    found, statuses = _read(file) if file else asyncio.run(_ask(qualified(str(workload), namespace), socket))
+    found, statuses = _read(file) if file else asyncio.run(_ask(qualified(str(workload), namespace), socket, kubeconfig))
     found = redact(found)
     if output != "short" or what == "bootstrap":
         part = found if what == "all" else proxy_tables.section(found, SECTIONS[what])
@@ -133,17 +149,43 @@ def log(workload: str, namespace: str, socket: Path | None, level: str) -> int:
     return 0
 
 
-async def _ask(workload: str, socket: Path | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Envoy's dump and its clusters' hosts, through the node agent that runs it."""
-    from tulle.client.node_api import NodeClient
+async def _ask(workload: str, socket: Path | None, kubeconfig: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Envoy's dump and its clusters' hosts, through the node agent that runs it: that of this machine, or any."""
+    from tulle.client.node_api import NodeClient, NodeError
+    from tulle.kit.errors import Refused, Unavailable
 
-    async with NodeClient(socket) as node:
-        return await node.config_dump(workload), await node.clusters(workload)
+    try:
+        async with NodeClient(socket) as node:
+            return await node.config_dump(workload), await node.clusters(workload)
+    except (Refused, Unavailable, NodeError) as error:
+        if isinstance(error, NodeError) and error.code != "not-found":
+            raise
+        try:
+            found = await connect(kubeconfig, lambda api: _afar(api, workload))
+        except Unavailable:
+            raise error from None  # there is no mesh to ask: that nobody runs it here is what counts
+        return found, _hosts(found)
+
+
+async def _afar(api: ApiClient, workload: str) -> dict[str, Any]:
+    """The dump, through the control plane; it comes in pieces."""
+    import msgspec
+
+    from tulle.core.model.looks import Told
+    from tulle.kit.errors import TulleError
+
+    pieces: list[str] = []
+    async with contextlib.aclosing(api.follow(f"/tulle/v1/config/{workload}", {})) as answer:
+        async for one in answer:
+            told = msgspec.convert(one, Told)
+            if told.error:
+                raise TulleError(told.error)
+            pieces += told.lines
+    found: dict[str, Any] = json.loads("".join(pieces))
+    return found
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    import json
-
     from tulle.kit.errors import TulleError
 
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -92,6 +93,7 @@ FIELDS: dict[By, Key] = {
 UNKNOWN = "unknown"
 
 
+@lru_cache(maxsize=4096)
 def short(host: str) -> str:
     """`NAMESPACE/NAME` of a Service's host; others stay."""
     name, _dot, rest = host.partition(".")

@@ -6,7 +6,7 @@ inventory.py ──idle──▶
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from enum import StrEnum
 
 import msgspec
@@ -63,6 +63,38 @@ class Link(msgspec.Struct, frozen=True, omit_defaults=True):
     services: tuple[str, ...] = ()
     share: float = 1.0
     series: tuple[float | None, ...] = ()
+
+
+class About(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Some calls of a graph at a `level`: those to a `node`, or (without one) of the link from `source` to `target`; by id."""
+
+    level: Level
+    node: str = ""
+    source: str = ""
+    target: str = ""
+    protocol: str = ""
+
+    def of(self, edge: Edge) -> bool:
+        """Whether calls of this kind are among them."""
+        if edge.reporter == "plaintext":
+            return False
+        target = _target(edge, self.level, frozenset(), frozenset()).id  # the role that a place has is not in its id
+        if self.node:
+            return target == self.node
+        source = _source(edge, self.level, frozenset()).id
+        return (source, target, edge.protocol) == (self.source, self.target, self.protocol)
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """The figures of equal parts of a while, of `step` seconds each, until `until`; None: of before anything was known.
+
+    `notice` is as a `Table`'s.
+    """
+
+    until: float
+    step: float
+    parts: tuple[Figures | None, ...] = ()
+    notice: str = ""
 
 
 class Curves(msgspec.Struct, frozen=True):
@@ -135,6 +167,15 @@ def graph(
     return Graph(level, begins, seconds, nodes, _links(between, seconds, curves))
 
 
+def parts(counts: Mapping[Edge, Sequence[Count]], until: float, step: float, count: int, missing: int = 0) -> Parts:
+    """The figures of so many parts; of the first `missing` of them nothing is known."""
+    found: list[Figures | None] = [None] * missing
+    for at in range(missing, count):
+        rows = [(edge, values[at]) for edge, values in counts.items() if values[at].calls]
+        found.append(figures(counted_once(rows), step))
+    return Parts(until, step, tuple(found))
+
+
 def _stronger(one: _Place | None, other: _Place) -> _Place:
     """Somebody who answered is known better than one who did not."""
     return other if one is None or one.role is Role.UNANSWERED else one
@@ -171,14 +212,14 @@ def _links(between: dict[tuple[str, str, str], list[tuple[Edge, Count]]], second
     return tuple(links)
 
 
-def _source(edge: Edge, level: Level, gateways: set[str]) -> _Place:
+def _source(edge: Edge, level: Level, gateways: Set[str]) -> _Place:
     if not edge.source:
         return _NOBODY
     role = Role.GATEWAY if edge.source in gateways else Role.MESH
     return _place(edge.source, edge.source_app, edge.source_version, level, role)
 
 
-def _target(edge: Edge, level: Level, gateways: set[str], known: set[str]) -> _Place:
+def _target(edge: Edge, level: Level, gateways: Set[str], known: Set[str]) -> _Place:
     service = short(edge.service)
     if level is Level.SERVICE and edge.service and "/" in service:
         namespace, _slash, name = service.partition("/")

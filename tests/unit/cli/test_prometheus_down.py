@@ -26,6 +26,9 @@ def test_it_is_said_where_people_look() -> None:
         assert status["prometheus"] == "http://127.0.0.1:1"
         assert "Prometheus" in status["notice"], "where the page's mesh health reads it"
         assert "tulle_prometheus_failures_total 1" in raw(shell, "/metrics")
+        checked = {one["what"]: one for one in json.loads(shell("check", "-o", "json").stdout)}
+        assert checked["figures and records are whole"]["mark"] == "warning"
+        assert "the figures are the control plane's own instead" in checked["figures and records are whole"]["detail"]
 
 
 def raw(shell: Shell, path: str) -> str:

@@ -29,3 +29,12 @@ assert.deepEqual(drawn.boxes.map((box) => box.namespace), ["a", "b"]);
 assert.ok(drawn.boxes[0].y + drawn.boxes[0].height <= drawn.boxes[1].y, "boxes do not overlap");
 const places = [...drawn.places.values()];
 for (const p of places) for (const q of places) assert.ok(p === q || Math.abs(p.x - q.x) >= NODE.width || Math.abs(p.y - q.y) >= NODE.height, "nor do nodes");
+
+const { parsed, sum, within, losses } = await import(`file://${process.argv[2]}/health.mjs`);
+const said = parsed('# HELP x y\nt_bucket{op="w",le="0.1"} 98\nt_bucket{op="w",le="1"} 99\nt_bucket{op="w",le="+Inf"} 100\npilot_total_xds_rejects 2\ntulle_spans_dropped_total 0\n');
+assert.equal(within(said, "t", 0.5, 'op="w"'), 0.1);
+assert.equal(within(said, "t", 0.99), 1);
+assert.equal(within(said, "t", 0.999), Infinity);
+assert.equal(within(said, "none", 0.5), null);
+assert.equal(sum(said, "pilot_total_xds_rejects"), 2);
+assert.deepEqual(losses(said).map((one) => one.name), ["pilot_total_xds_rejects"], "what is 0 is not said");

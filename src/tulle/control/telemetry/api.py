@@ -5,12 +5,13 @@
 | `/report`    | (POST) nothing                                                                                           |
 | `/figures`   | `core.figures.Table`: rate, success, latency `by` service, workload, edge or route; `points` of a curve  |
 | `/graph`     | `core.graph.Graph` at a `level`: app, service, version or workload                                       |
+| `/parts`     | `core.graph.Parts`: figures of equal `points` of the time, of a `node` of the graph or of one link       |
 | `/inventory` | `core.inventory.Inventory`: what there is                                                                |
 | `/proxies`   | what each proxy takes: CPU and memory; here and at the other control planes                              |
 | `/security`  | `core.secured.Securities`: who still calls in plaintext                                                  |
 | `/counted`   | `everywhere.Counted`: what this control plane was told, for the others                                   |
 
-All take `seconds` (how far back; 600) and `namespace` ("": all); the first two also `until`, the end of that time (now).
+All take `seconds` (how far back; 600) and `namespace` ("": all); the first three also `until`, the end of that time (now).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from tulle.control.telemetry.uses import PATH as USES
 from tulle.control.telemetry.uses import Taken, Uses
 from tulle.control.telemetry.window import STEP, Window
 from tulle.core.figures import By, Table, short, table
-from tulle.core.graph import Curves, Level, graph
+from tulle.core.graph import About, Curves, Level, graph, parts
 from tulle.core.inventory import Inventory
 from tulle.core.model.calls import BOUNDS, Count, Edge, Report
 from tulle.core.secured import Securities, Security
@@ -78,7 +79,7 @@ class Telemetry:
     def add(self, app: web.Application) -> None:
         """Serve the paths."""
         app.router.add_post("/telemetry/report", self.report)
-        for name in ("figures", "graph", "inventory", "proxies", "security"):
+        for name in ("figures", "graph", "parts", "inventory", "proxies", "security"):
             app.router.add_get(f"/telemetry/{name}", getattr(self, name))
         app.router.add_get(PATH, self.here)
 
@@ -149,6 +150,18 @@ class Telemetry:
         known = min(seconds, max(1.0, start + seconds - found.begins))
         idle = request.query.get("idle", "true") != "false"
         made = graph(rows, level, self._inventory(""), found.begins, known, idle, namespace, Curves(series, step, missing))
+        return _answer(msgspec.structs.replace(made, notice=found.notice))
+
+    async def parts(self, request: web.Request) -> web.Response:
+        """How the calls of a node or of a link went, part by part."""
+        _start, seconds, end = self._time(request)
+        query = {name: request.query.get(name, "") for name in ("node", "source", "target", "protocol")}
+        about = About(_word(request, "level", Level.APP), **query)
+        points = int(_number(request, "points", 30, 1, _MOST_POINTS))
+        times, step = _parts(seconds, points, self._clock() if end is None else end)
+        found = await self._source.found(Asked(times[0], times[-1], times, about))
+        missing = sum(time < found.begins - STEP for time in times[1:])
+        made = parts(found.parts, times[-1], step, len(times) - 1, missing)
         return _answer(msgspec.structs.replace(made, notice=found.notice))
 
     async def inventory(self, request: web.Request) -> web.Response:

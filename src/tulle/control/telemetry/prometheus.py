@@ -26,7 +26,8 @@ import structlog
 from tulle.control.metrics import Metric
 from tulle.control.telemetry import promql
 from tulle.control.telemetry.everywhere import Asked, Everywhere, Found
-from tulle.core.model.calls import Edge
+from tulle.core.graph import About
+from tulle.core.model.calls import Count, Edge
 from tulle.kit.errors import Refused, Unavailable
 
 T = TypeVar("T")
@@ -179,12 +180,21 @@ def _numbers(pair: tuple[float, str]) -> tuple[float, float]:
 
 
 class FromPrometheus:
-    """`Everywhere`'s answers, of a Prometheus as long as it gives any. `clock` is the control plane's; `patience` in seconds."""
+    """`Everywhere`'s answers, of a Prometheus as long as it gives any. `clock` is the control plane's; `patience` in seconds.
+
+    `taken` says what objects take away of the metrics that are read: then answers lack it, and people are told.
+    """
 
     def __init__(
-        self, prometheus: Prometheus, instead: Everywhere, clock: Callable[[], float] = time.time, patience: float = PATIENCE
+        self,
+        prometheus: Prometheus,
+        instead: Everywhere,
+        clock: Callable[[], float] = time.time,
+        patience: float = PATIENCE,
+        taken: Callable[[], str] = str,
     ) -> None:
         self._prometheus, self._instead, self._clock, self._patience = prometheus, instead, clock, patience
+        self._taken = taken
         self._until = -math.inf  # (monotonic) when it is asked again after a failure
         self.why = ""  # what went wrong when it was asked last
         self.asked = 0
@@ -198,6 +208,7 @@ class FromPrometheus:
                 async with asyncio.timeout(self._patience):
                     found = await self._found(asked, routes)
                 self.why = ""
+                found.notice = self.notice
                 return found
             except TimeoutError:
                 self._fails(f"it does not answer within {self._patience:g} seconds")
@@ -224,7 +235,8 @@ class FromPrometheus:
     def notice(self) -> str:
         """What people are to know of it: "" while all is well."""
         if not self.why:
-            return ""
+            taken = self._taken()
+            return f"the figures are of Prometheus and lack what is taken away there: {taken}" if taken else ""
         return f"Prometheus at {self.shown}: {self.why}; the figures are the control plane's own instead"
 
     def metrics(self) -> list[Metric]:
@@ -259,7 +271,18 @@ class FromPrometheus:
         calls = promql.counts(tables[0], tables[1])
         for rows in tables[2:]:
             calls |= promql.counts(rows, ())
+        if asked.about is not None:
+            services = {edge.service for edge in calls if asked.about.of(edge)}
+            return Found(start, {}, {}, 0, parts=await self._parts(asked, asked.about, services, ahead) if services else {})
         return Found(start, calls, await self._series(asked.times, metrics, ahead), 0)
+
+    async def _parts(self, asked: Asked, about: About, services: set[str], ahead: float) -> dict[Edge, tuple[Count, ...]]:
+        times = asked.times
+        step, bounds = times[1] - times[0], (times[1] + ahead, times[-1] + ahead)
+        wanted = [promql.counted(one, step, services) for one in (promql.REQUESTS, promql.CONNECTIONS, promql.DURATION)]
+        requests, connections, durations = await asyncio.gather(*(self._prometheus.curve(one, *bounds, step) for one in wanted))
+        found = promql.parts(requests, durations, times, ahead) | promql.parts(connections, (), times, ahead)
+        return {edge: counts for edge, counts in found.items() if about.of(edge)}
 
     async def _series(self, times: tuple[float, ...], metrics: tuple[str, ...], ahead: float) -> dict[Edge, tuple[int, ...]]:
         if len(times) < 2:

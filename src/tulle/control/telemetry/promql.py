@@ -9,12 +9,14 @@ prometheus.py ──▶ promql.py ──▶ `core.model.calls` rows, as `window.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from tulle.core.model.calls import BOUNDS, Count, Edge
+from tulle.core.model.calls import BOUNDS, LABELS, Count, Edge
 
 REQUESTS, DURATION, CONNECTIONS = (
     "istio_requests_total",
@@ -27,17 +29,6 @@ _THERE = 'istio_build{component="node"}'
 # How long before a time a sample may be for being the value of then (seconds).
 _BACK = 300
 _UNKNOWN = "unknown"
-_WHO = ("workload", "workload_namespace", "app", "version", "principal")
-_LABELS = (
-    "reporter",
-    *(f"{side}_{what}" for side in ("source", "destination") for what in _WHO),
-    "destination_service",
-    "request_protocol",
-    "response_code",
-    "grpc_response_status",
-    "response_flags",
-    "connection_security_policy",
-)
 
 Labels = Mapping[str, str]
 
@@ -49,11 +40,14 @@ class Series(msgspec.Struct, frozen=True):
     values: tuple[tuple[float, float], ...]
 
 
-def counted(metric: str, seconds: float) -> str:
-    """How much a counter (or the buckets of a histogram) grew in the last seconds, by kind of call."""
+def counted(metric: str, seconds: float, services: Iterable[str] | None = None) -> str:
+    """How much a counter (or the buckets of a histogram) grew in the last seconds, by kind of call; of all services, or some."""
     window = max(1, math.ceil(seconds))
     more = (*(("le",) if metric.endswith("_bucket") else ()), *(("route",) if metric.startswith("tulle_route_") else ()))
-    labels = ", ".join((*more, *_LABELS))
+    labels = ", ".join((*more, "reporter", *LABELS))
+    if services is not None:
+        names = "|".join(re.escape(name) if name else f"|{_UNKNOWN}" for name in sorted(services))
+        metric = f"{metric}{{destination_service=~{json.dumps(names)}}}"
     last = f"last_over_time({metric}[{window}s])"
     before = f"(last_over_time({metric}[{_BACK}s] offset {window}s) or 0 * {last})"
     grown = f"({last} - {before}) and resets({metric}[{window + 60}s]) == 0 or increase({metric}[{window}s])"
@@ -144,6 +138,20 @@ def series(found: Iterable[Series], times: tuple[float, ...], ahead: float = 0.0
             if 0 <= place < len(row) and math.isfinite(value):
                 row[place] += max(0.0, value)
     return {kind: tuple(map(round, row)) for kind, row in made.items() if any(row)}
+
+
+def parts(
+    requests: Iterable[Series], buckets: Iterable[Series], times: tuple[float, ...], ahead: float
+) -> dict[Edge, tuple[Count, ...]]:
+    """The calls of each kind between each of `times` and the next, as `series` has them."""
+    rows = [counts(_at(requests, at, times, ahead), _at(buckets, at, times, ahead)) for at in range(len(times) - 1)]
+    return {kind: tuple(row.get(kind, Count()) for row in rows) for kind in {kind for row in rows for kind in row}}
+
+
+def _at(found: Iterable[Series], part: int, times: tuple[float, ...], ahead: float) -> list[Series]:
+    step = times[1] - times[0]
+    values = ((one, tuple(pair for pair in one.values if round((pair[0] - ahead - times[1]) / step) == part)) for one in found)
+    return [Series(one.labels, there) for one, there in values if there]
 
 
 def _last(one: Series) -> float:

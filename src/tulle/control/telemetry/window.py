@@ -3,15 +3,19 @@
 It keeps what was counted altogether, by kind of call, and at every step a mark of how much that was: what came in a while is the
 difference of two marks, however long the while is. Marks are small: the differences to one in full, compressed. Where they become
 too many the older ones are thinned out, first to a minute and then to more; only then does the oldest go, and `begins` says so.
+
+Numbers of a kind stand beside each other while they are counted; in a mark all calls come first, so that a curve reads no more
+than those. Numbers only grow: so whole arrays are added and subtracted as one long integer each, and none borrows of another.
 """
 
 from __future__ import annotations
 
+import sys
 import zlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import add, sub
 
 from tulle.core.model.calls import BOUNDS, Count, Edge
@@ -21,6 +25,7 @@ KEEP = 6 * 3600.0  # seconds altogether
 MOST = 30_000  # kinds of call at a time
 MEMORY = 96 << 20  # bytes of all marks
 _WIDTH = 2 + len(BOUNDS)  # numbers of a kind: calls, microseconds, and how many were in each bucket alone
+_NONE = (0,) * _WIDTH
 _FULL = 40  # marks from one in full to the next
 _THINNER = (60.0, 300.0, 900.0)
 
@@ -39,13 +44,79 @@ class Mark:
         return len(self.more) + (len(self.base) if self.full else 0) + 200
 
     def numbers(self) -> array[int]:
-        """All of them."""
-        found = array("Q", zlib.decompress(self.base))
-        if not self.more:
-            return found
-        more = array("Q", zlib.decompress(self.more))
-        found.frombytes(bytes(8 * (len(more) - len(found))))
-        return array("Q", map(add, found, more))
+        """All of them, by kind."""
+        found = _unpacked(self.base)
+        return _plus(found, _unpacked(self.more)) if self.more else found
+
+    def some(self, places: Iterable[int], bases: dict[bytes, array[int]]) -> list[array[int]]:
+        """The numbers of some kinds alone; `bases` has those that were unpacked already, sort by sort."""
+        base = bases.get(self.base)
+        if base is None:
+            base = bases[self.base] = _sorts(self.base)
+        more = _sorts(self.more) if self.more else _NOTHING
+        return [array("Q", map(add, _picked(base, at), _picked(more, at))) for at in places]
+
+    def calls(self) -> array[int]:
+        """How many calls of each kind."""
+        found = _first(self.base)
+        return _plus(found, _first(self.more)) if self.more else found
+
+
+def _packed(numbers: array[int]) -> bytes:
+    """How many numbers these are, and then sort by sort (all calls, all microseconds, ...), compressed."""
+    sorts: array[int] = array("Q")
+    for sort in range(_WIDTH):
+        sorts.extend(numbers[sort::_WIDTH])
+    return len(numbers).to_bytes(8, "big") + zlib.compress(sorts.tobytes(), 1)
+
+
+_NOTHING: array[int] = array("Q")
+
+
+def _sorts(packed: bytes) -> array[int]:
+    return array("Q", zlib.decompress(memoryview(packed)[8:]))
+
+
+def _picked(sorts: array[int], at: int) -> Sequence[int]:
+    """Those of the kind at a place; none where it was not there yet."""
+    kinds = len(sorts) // _WIDTH
+    return sorts[at // _WIDTH :: kinds] if at < len(sorts) else _NONE
+
+
+def _unpacked(packed: bytes) -> array[int]:
+    sorts = _sorts(packed)
+    found, kinds = array("Q", bytes(8 * len(sorts))), len(sorts) // _WIDTH
+    for sort in range(_WIDTH):
+        found[sort::_WIDTH] = sorts[sort * kinds : (sort + 1) * kinds]
+    return found
+
+
+def _first(packed: bytes) -> array[int]:
+    """Of the first sort only."""
+    size = int.from_bytes(packed[:8], "big") // _WIDTH * 8
+    return array("Q", zlib.decompressobj().decompress(memoryview(packed)[8:], size)) if size else array("Q")
+
+
+def _padded(numbers: array[int], length: int) -> array[int]:
+    return numbers + array("Q", bytes(8 * (length - len(numbers)))) if len(numbers) < length else numbers
+
+
+def _plus(one: array[int], other: array[int]) -> array[int]:
+    length = max(len(one), len(other))
+    return _words(_long(_padded(one, length)) + _long(_padded(other, length)), length)
+
+
+def _minus(now: array[int], then: array[int]) -> array[int]:
+    """How much they have grown; of what was not there then, all."""
+    return _words(_long(now) - _long(_padded(then, len(now))), len(now))
+
+
+def _long(numbers: array[int]) -> int:
+    return int.from_bytes(numbers.tobytes(), sys.byteorder)
+
+
+def _words(number: int, length: int) -> array[int]:
+    return array("Q", number.to_bytes(8 * length, sys.byteorder))
 
 
 class Window:
@@ -98,7 +169,7 @@ class Window:
             numbers[at] += count.calls
             numbers[at + 1] += round(count.milliseconds * 1000)
             for place, value in enumerate(count.buckets[: len(BOUNDS)], at + 2):
-                numbers[place] += value - below
+                numbers[place] += max(0, value - below)
                 below = value
         except OverflowError:  # nobody makes that many calls: a node that tells tales
             self.dropped += count.calls
@@ -123,9 +194,8 @@ class Window:
         if self._looked == self._slot or not self._marks:
             return
         self._looked = self._slot
-        before = self._padded(self._marks[0].numbers())
-        now = self._numbers
-        idle = [one for one, at in self._places.items() if now[at : at + _WIDTH] == before[at : at + _WIDTH]]
+        news = _minus(self._numbers[::_WIDTH], self._marks[0].calls())
+        idle = [one for one, at in self._places.items() if not news[at // _WIDTH]]
         self._free = [self._places.pop(one) for one in idle]
 
     def _step(self, slot: float) -> None:
@@ -139,14 +209,12 @@ class Window:
 
     def _mark(self, time: float) -> None:
         if self._since_full >= _FULL:
-            whole = zlib.compress(self._numbers.tobytes(), 1)
+            whole = _packed(self._numbers)
             self._base, self._since_full = (self._numbers[:], whole), 0
             found = Mark(time, whole, b"", full=True)
         else:
             base, whole = self._base
-            news = array("Q", map(sub, self._numbers, base))
-            news.extend(self._numbers[len(base) :])
-            found = Mark(time, whole, zlib.compress(news.tobytes(), 1), full=False)
+            found = Mark(time, whole, _packed(_minus(self._numbers, base)), full=False)
         self._since_full += 1
         self._marks.append(found)
         self.size += found.size
@@ -188,28 +256,37 @@ class Window:
         """Those from `start` until `end` (None: now)."""
         if start >= self._slot + STEP or not self._marks:
             return {}
-        before = self._at(start)
-        after = self._numbers if end is None or end >= self._slot + STEP else self._at(end)
-        found: dict[Edge, Count] = {}
-        for edge, at in self._places.items():
-            then, now = before[at : at + _WIDTH], after[at : at + _WIDTH]
-            if then != now and wanted(edge):
-                calls, microseconds, *buckets = map(sub, now, then)
-                found[edge] = Count(calls, microseconds / 1000, tuple(accumulate(buckets)))
-        return found
+        news = _minus(self._at(end), self._at(start))
+        calls = news[::_WIDTH]
+        return {edge: _counted(news, at) for edge, at in self._places.items() if calls[at // _WIDTH] and wanted(edge)}
+
+    def parts(self, times: Sequence[float], wanted: Callable[[Edge], bool]) -> dict[Edge, tuple[Count, ...]]:
+        """What came between each of these times (ascending) and the next, of some kinds; of those of which none did, nothing."""
+        places = {edge: at for edge, at in self._places.items() if wanted(edge)}
+        if not self._marks or not places:
+            return {}
+        bases: dict[bytes, array[int]] = {}
+        rows = [self._some(time, places.values(), bases) for time in times]
+        found = {
+            edge: tuple(_counted(array("Q", map(sub, after[at], before[at])), 0) for before, after in pairwise(rows))
+            for at, edge in enumerate(places)
+        }
+        return {edge: counts for edge, counts in found.items() if any(count.calls for count in counts)}
+
+    def _some(self, time: float, places: Iterable[int], bases: dict[bytes, array[int]]) -> list[array[int]]:
+        if time >= self._slot + STEP:
+            return [self._numbers[at : at + _WIDTH] for at in places]
+        return self._mark_at(time).some(places, bases)
 
     def series(self, times: Sequence[float]) -> dict[Edge, tuple[int, ...]]:
         """How many calls of each kind came between each of these times (ascending) and the next."""
         if not self._marks:
             return {}
         columns = [self._calls_at(time) for time in times]
-        found: dict[Edge, tuple[int, ...]] = {}
-        for edge, at in self._places.items():
-            place = at // _WIDTH
-            values = [column[place] if place < len(column) else 0 for column in columns]
-            if values[0] != values[-1]:
-                found[edge] = tuple(map(sub, values[1:], values))
-        return found
+        kinds = len(self._numbers) // _WIDTH
+        parts = [_minus(_padded(after, kinds), before) for before, after in pairwise(columns)]
+        came = _minus(_padded(columns[-1], kinds), columns[0])
+        return {edge: tuple(part[at // _WIDTH] for part in parts) for edge, at in self._places.items() if came[at // _WIDTH]}
 
     def _calls_at(self, time: float) -> array[int]:
         if time >= self._slot + STEP:
@@ -219,18 +296,22 @@ class Window:
         if found is None:
             if len(self._columns) >= 2 * _FULL:
                 self._columns.clear()
-            found = self._columns[mark.time] = mark.numbers()[::_WIDTH]
+            found = self._columns[mark.time] = mark.calls()
         return found
 
     def _mark_at(self, time: float) -> Mark:
         return self._marks[max(0, bisect_right(self._marks, time, key=_time) - 1)]
 
-    def _at(self, time: float) -> array[int]:
-        return self._padded(self._mark_at(time).numbers())
+    def _at(self, time: float | None) -> array[int]:
+        """All numbers of that time (None: of now)."""
+        if time is None or time >= self._slot + STEP:
+            return self._numbers
+        return _padded(self._mark_at(time).numbers(), len(self._numbers))
 
-    def _padded(self, numbers: array[int]) -> array[int]:
-        numbers.frombytes(bytes(8 * (len(self._numbers) - len(numbers))))
-        return numbers
+
+def _counted(numbers: array[int], at: int) -> Count:
+    calls, microseconds, *buckets = numbers[at : at + _WIDTH]
+    return Count(calls, microseconds / 1000, tuple(accumulate(buckets)))
 
 
 def _time(mark: Mark) -> float:

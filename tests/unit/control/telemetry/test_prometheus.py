@@ -24,7 +24,7 @@ from tulle.control.telemetry.everywhere import Asked, Everywhere
 from tulle.control.telemetry.prometheus import Access, FromPrometheus, Prometheus
 from tulle.control.telemetry.window import Window
 from tulle.core.figures import Table
-from tulle.core.graph import Graph
+from tulle.core.graph import Graph, Parts
 from tulle.core.inventory import Inventory
 from tulle.core.model.calls import BOUNDS, Count, Edge
 from tulle.kit.errors import Refused
@@ -136,7 +136,9 @@ def test_what_prometheus_makes_of_the_question(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def asked(answer: Answer, patience: float = 5.0) -> AsyncIterator[tuple[TestClient[Any, Any], FromPrometheus]]:
+async def asked(
+    answer: Answer, patience: float = 5.0, taken: str = ""
+) -> AsyncIterator[tuple[TestClient[Any, Any], FromPrometheus]]:
     """A control plane's API with a window of seven calls, and a Prometheus that answers so."""
 
     async def handle(request: web.Request) -> web.Response:
@@ -154,7 +156,7 @@ async def asked(answer: Answer, patience: float = 5.0) -> AsyncIterator[tuple[Te
         made: list[FromPrometheus] = []
 
         def source(everywhere: Everywhere) -> FromPrometheus:
-            made.append(FromPrometheus(prometheus, everywhere, lambda: NOW, patience))
+            made.append(FromPrometheus(prometheus, everywhere, lambda: NOW, patience, lambda: taken))
             return made[0]
 
         app = web.Application()
@@ -210,6 +212,48 @@ async def test_its_figures_are_shown() -> None:
     assert [node.id for node in drawn.nodes] == ["default/b", "unknown"]
     assert set(times) == {NOW + ahead}
     assert (prometheus.asked, prometheus.failed) == (2, 0)
+
+
+async def test_its_curves() -> None:
+    """Broken: curves of latency would be of all services, or of none, where figures are Prometheus'."""
+    asked_for = []
+
+    def answer(path: str, form: Mapping[str, str]) -> web.Response:
+        query = form["query"]
+        if "istio_build" in query:
+            return vector(({}, NOW - 86400))
+        if not path.endswith("query_range"):
+            return vector((SAID, 10.0)) if promql.REQUESTS in query else vector()
+        asked_for.append(query)
+        start, step = float(form["start"]), float(form["step"])
+        said = [(SAID | {"le": bound}, ["4", "2"]) for bound in ("5", "10", "+Inf")] if promql.DURATION in query else []
+        rows = [
+            {"metric": labels, "values": [[start + at * step, value] for at, value in enumerate(values)]}
+            for labels, values in said
+        ]
+        return web.json_response({"status": "success", "data": {"resultType": "matrix", "result": rows}})
+
+    async with asked(answer) as (client, _prometheus):
+        said = await client.get("/telemetry/parts?level=service&node=default/reviews&seconds=30&points=2")
+        found = msgspec.json.decode(await said.read(), type=Parts)
+        nobody = await client.get("/telemetry/parts?level=service&node=default/nobody&seconds=30&points=2")
+        assert [part.calls for part in msgspec.json.decode(await nobody.read(), type=Parts).parts if part] == [0, 0]
+    assert [part.calls for part in found.parts if part] == [4, 2]
+    assert all(part.p99 is not None and 1 < part.p99 <= 5 for part in found.parts if part)
+    assert asked_for
+    assert all('destination_service=~"reviews' in query for query in asked_for)
+
+
+async def test_what_it_lacks_is_told() -> None:
+    """Broken: what a Telemetry takes away of Prometheus' metrics would look like calls that never were."""
+
+    def answer(_path: str, form: Mapping[str, str]) -> web.Response:
+        return vector(({}, NOW - 86400)) if "istio_build" in form["query"] else vector()
+
+    async with asked(answer, taken="Telemetry shop/all takes away REQUEST_COUNT") as (client, prometheus):
+        found = msgspec.json.decode(await (await client.get("/telemetry/figures")).read(), type=Table)
+    assert "Telemetry shop/all takes away REQUEST_COUNT" in found.notice
+    assert prometheus.failed == 0
 
 
 def refused(_path: str, _form: Mapping[str, str]) -> web.Response:

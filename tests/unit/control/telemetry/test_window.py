@@ -14,7 +14,7 @@ from tulle.control.telemetry.api import Telemetry
 from tulle.control.telemetry.everywhere import Asked, Everywhere
 from tulle.control.telemetry.window import STEP, Window
 from tulle.core.figures import Table
-from tulle.core.graph import Graph
+from tulle.core.graph import About, Graph, Level, Parts
 from tulle.core.inventory import Inventory, WorkloadItem
 from tulle.core.model.calls import BOUNDS, Count, Edge, Report
 
@@ -62,6 +62,29 @@ def test_curves() -> None:
     window.add(START + 45, rows(4, OTHER))
     times = [START + STEP * at for at in range(5)]
     assert window.series(times) == {ONE: (3, 0, 5, 1), OTHER: (0, 0, 0, 4)}
+
+
+def test_parts() -> None:
+    """Broken: in an incident nobody could see when it became slow, or the curve of a service would be another's."""
+    window = Window(START)
+    for second, calls in ((0, 3), (15, 0), (30, 5)):
+        window.add(START + second, rows(calls))
+        window.add(START + second, [(OTHER, Count(1, 700.0, (*(0 for _ in BOUNDS[:9]), 1)))])
+    times = [START + STEP * at for at in range(4)]
+    whole_of = {at: whole(calls) for at, calls in enumerate((3, 0, 5))}
+    assert window.parts(times, lambda edge: edge == ONE) == {ONE: tuple(whole_of.values())}
+    assert window.parts(times, lambda edge: edge.source == "default/nobody") == {}
+    for at in range(200):  # marks in full and of differences; kinds that came later than the marks
+        window.add(
+            START + 60 + STEP * at, [*rows(2), *(rows(1, msgspec.structs.replace(ONE, code=str(at))) if at % 7 == 0 else ())]
+        )
+    times = [START + STEP * at for at in (4, 100, 196, 204)]
+    assert [count.calls for count in window.parts(times, lambda edge: edge == ONE)[ONE]] == [192, 192, 16]
+    counted = {edge: tuple(one.calls for one in counts) for edge, counts in window.parts(times, lambda _: True).items()}
+    assert counted == window.series(times)
+    assert {edge: sum(values) for edge, values in counted.items()} == {
+        edge: count.calls for edge, count in window.since(times[0]).items()
+    }
 
 
 def test_hours_are_kept_and_then_go() -> None:
@@ -113,6 +136,11 @@ async def test_all_control_planes_are_asked() -> None:
     assert found.calls == {ONE: whole(7), OTHER: whole(2)}
     assert found.series == {ONE: (7,), OTHER: (2,)}
     assert found.begins == START
+    about = About(Level.WORKLOAD, node="default/b")
+    found = await Everywhere(one, others).found(Asked(START, times=times, about=about))
+    assert found.parts == {ONE: (whole(7),), OTHER: (whole(2),)}
+    link = About(Level.APP, source="default/x", target="default/b", protocol="http")
+    assert set((await Everywhere(one, others).found(Asked(START, times=times, about=link))).parts) == {OTHER}
 
 
 @web.middleware
@@ -153,6 +181,10 @@ async def test_what_nodes_tell() -> None:
         (row,) = (await figures("seconds=60&points=2")).rows
         assert (row.key, row.figures.calls, row.figures.success) == ({"service": "default/b"}, 3, 0.0)
         assert (await figures("namespace=shop")).rows == ()
+        answer = await client.get("/telemetry/parts?level=service&node=default/b&seconds=60&points=4")
+        curve = msgspec.json.decode(await answer.read(), type=Parts)
+        assert curve.parts[:2] == (None, None), "before it began"
+        assert [part.calls for part in curve.parts[2:] if part] == [0, 0], "what comes now is not over"
         drawn = msgspec.json.decode(await (await client.get("/telemetry/graph?level=workload")).read(), type=Graph)
         assert [node.id for node in drawn.nodes] == ["default/a", "default/b", "default/idle"]
         for query in ("seconds=never", "seconds=nan", "by=colour", "points=1000000"):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.core.compile.mesh import bookinfo, changes, entry, obj, service
 from tulle.core import type_urls
+from tulle.core.compile.telemetry_taken import taken_away
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.telemetry import STANDARD_SIDES, AccessLog, Counting, Labels, Metric, Sides, SpanTag, Tracing
 from tulle.core.pipeline import Pipeline
@@ -74,6 +75,20 @@ def test_the_oldest_of_those_for_the_same(pipeline: Pipeline) -> None:
     second = telemetry("a", {**REVIEWS, **off("RESPONSE_SIZE")}, created="2026-01-02T00:00:00Z")
     pipeline.commit(changes([second, first]))
     assert told(pipeline).client.metrics == Counting(off=(Metric.REQUEST_SIZE,))
+
+
+def test_what_a_prometheus_lacks(pipeline: Pipeline) -> None:
+    """Broken: whoever reads figures from Prometheus would take what an object took away for calls that never were."""
+    assert pipeline.flow.get(taken_away, None) == ""
+    removed = {"source_app": {"operation": "REMOVE"}, "destination_canonical_revision": {"operation": "REMOVE"}}
+    labels = {"metrics": [{"overrides": [{"match": {"metric": "REQUEST_COUNT"}, "tagOverrides": removed}]}]}
+    sizes = telemetry("sizes", off("REQUEST_SIZE"))
+    pipeline.commit(changes([telemetry("times", off("REQUEST_DURATION")), telemetry("labels", labels), sizes]))
+    assert pipeline.flow.get(taken_away, None) == (
+        "Telemetry default/labels takes away source_app of REQUEST_COUNT; Telemetry default/times takes away REQUEST_DURATION"
+    )
+    pipeline.commit(changes([telemetry(f"many-{at}", off("REQUEST_COUNT")) for at in range(4)]))
+    assert (pipeline.flow.get(taken_away, None) or "").endswith("; and 3 more Telemetry objects")
 
 
 def test_sides(pipeline: Pipeline) -> None:

@@ -25,9 +25,11 @@ export function Drawing({ nodes, links, label, find, chosen, choose, moving, fit
   const whole = () => {
     const box = frame.current.getBoundingClientRect();
     const fitting = Math.min((box.width - 24) / Math.max(1, drawn.width), (box.height - 24) / Math.max(1, drawn.height));
-    // Where it would be too small to read, on a phone, it begins at the left and is moved.
+    // Where it would be too small to read, on a phone, it begins with what fails, or at the left, and is moved.
     const scale = Math.min(1.15, box.width < 600 ? Math.max(0.6, fitting) : fitting);
-    move({ scale, x: Math.max(6, (box.width - drawn.width * scale) / 2), y: Math.max(12, (box.height - drawn.height * scale) / 2) });
+    const spare = box.width - drawn.width * scale, worst = nodes.find((node) => node.health === "failing") ?? nodes.find((node) => node.health === "degraded");
+    const middle = worst ? box.width / 2 - (drawn.places.get(worst.id).x + NODE.width / 2) * scale : 6;
+    move({ scale, x: spare >= 12 ? spare / 2 : Math.min(6, Math.max(spare - 6, middle)), y: Math.max(12, (box.height - drawn.height * scale) / 2) });
   };
   const zoom = (by, at = null) => {
     const box = frame.current.getBoundingClientRect(), { x, y, scale } = view.current;

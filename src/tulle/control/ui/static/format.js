@@ -47,6 +47,10 @@ export function clock(seconds) {
   return new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
 }
 
+export function hour(seconds) {
+  return new Date(seconds * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+}
+
 export function short(id) {
   return id.includes("/") ? id.slice(id.indexOf("/") + 1) : id;
 }

@@ -7,7 +7,7 @@ const SIGNS = { healthy: "●", degraded: "▲", failing: "✖", idle: "○", er
 
 // Colour is never the only sign.
 export function Health({ of, word = true }) {
-  return html`<span class="health ${of}"><span aria-hidden="true">${SIGNS[of] ?? "●"}</span>${word ? html` ${of}` : html`<span class="unseen">${of}</span>`}</span>`;
+  return html`<span class="health ${of}"><span aria-hidden="true">${SIGNS[of] ?? "●"}</span>${word ? html`<span class="word"> ${of}</span>` : html`<span class="unseen">${of}</span>`}</span>`;
 }
 
 export function Trouble({ error, title = "This could not be shown" }) {
@@ -49,7 +49,7 @@ export function Panel({ title, children, more = null, id = undefined }) {
 }
 
 export function Tile({ title, value, of = "", note = "" }) {
-  return html`<div class="tile ${of}"><span class="name">${title}</span><span class="value">${value}</span>${note ? html`<span class="note">${note}</span>` : null}</div>`;
+  return html`<div class="tile ${of}"><span class="name">${title}</span><span class="value ${String(value).length > 10 ? "long" : ""}">${value}</span>${note ? html`<span class="note">${note}</span>` : null}</div>`;
 }
 
 export function Tiles({ figures }) {
@@ -70,7 +70,7 @@ export function Table({ columns, rows, first = null, caption, id = (row) => JSON
   const shown = all ? ordered : ordered.slice(0, most);
   if (!rows.length) return html`<p class="empty">${empty}</p>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${`${caption}, table`}><table><caption class="unseen">${caption}</caption><thead><tr>
-    ${columns.map((one) => html`<th scope="col" class=${one.number ? "number" : ""}
+    ${columns.map((one) => html`<th scope="col" class=${one.number ? "number" : ""} data-label=${one.label}
         aria-sort=${sort?.[0] === one.name ? (sort[1] ? "descending" : "ascending") : undefined}>
       ${one.by ? html`<button type="button" onClick=${() => set([one.name, sort?.[0] === one.name ? !sort[1] : Boolean(one.number)])}>${one.label}<span aria-hidden="true">${sort?.[0] === one.name ? (sort[1] ? " ↓" : " ↑") : ""}</span></button>` : one.label}</th>`)}
     </tr></thead><tbody>${shown.map((row) => html`<tr key=${id(row)}>${columns.map((one) => html`<td class=${one.number ? "number" : ""} data-label=${one.label}>${one.show(row)}</td>`)}</tr>`)}</tbody></table>

@@ -1,6 +1,6 @@
 // Who calls whom: what is drawn, what of it, and what stands beside it.
 
-import { html, useEffect, useMemo, useState } from "../vendor/preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "../vendor/preact.js";
 import { get } from "../api.js";
 import { setQuery, useData } from "../hooks.js";
 import { clock } from "../format.js";
@@ -10,6 +10,7 @@ import { Drawing } from "../drawing.js";
 import { LinkTable, Side } from "../side.js";
 
 const LEVELS = [["app", "Applications"], ["service", "Services"], ["version", "Versioned applications"], ["workload", "Workloads"]];
+const RANGES = [["3600", "1 h"], ["10800", "3 h"], ["21600", "6 h"], ["86400", "1 d"], ["604800", "7 d"]];
 const LABELS = [["", "no labels"], ["rate", "rate"], ["share", "share"], ["success", "success"], ["p50", "p50"], ["p95", "p95"], ["p99", "p99"]];
 
 export default function Graph({ namespace, seconds, query }) {
@@ -24,6 +25,8 @@ export default function Graph({ namespace, seconds, query }) {
     const ids = new Set(nodes.map((node) => node.id));
     return { nodes, links: (found.data?.links ?? []).filter((one) => ids.has(one.source) && ids.has(one.target)) };
   }, [found.data, hide]);
+  // From the table one is taken to where it is shown.
+  const pick = (one) => { choose(one); setTimeout(() => document.querySelector(".side .close")?.focus()); };
   const command = `tulle graph ${namespace ? `-n ${namespace}` : "-A"} --level ${level} -t ${seconds}s${idle ? " --idle" : ""}`;
   return html`<div><h1>Graph</h1><div class="controls">
       <${Choice} name="Nodes" value=${level} options=${LEVELS} onChange=${(value) => { choose(null); setQuery({ level: value }); }} />
@@ -34,9 +37,10 @@ export default function Graph({ namespace, seconds, query }) {
       <label class="check"><input type="checkbox" checked=${moving} onChange=${() => setQuery({ traffic: moving ? "no" : "" })} /> traffic</label></div>
     <${Wait} of=${found}><div class="graphed ${chosen ? "with-side" : ""}">
       <${Drawing} ...${shown} label=${label.trim()} find=${find} chosen=${chosen} choose=${choose} moving=${moving && !until} fit=${`${level} ${namespace}`} />
-      ${chosen ? html`<${Side} of=${chosen} graph=${shown} choose=${choose} seconds=${seconds} namespace=${namespace} level=${level} until=${until} />` : null}</div>
-    <${Replay} begins=${found.data?.begins} seconds=${seconds} until=${until} set=${setUntil} />
-    <${Legend} /><${Panel} title="The same as a table"><${LinkTable} links=${shown.links} /><//><//><${Command} line=${command} /></div>`;
+      ${chosen ? html`<${Side} of=${chosen} graph=${shown} choose=${choose} seconds=${seconds} level=${level} until=${until} />` : null}</div>
+    ${until && found.data?.begins >= until ? html`<p class="caution" role="status">Nothing is known of this time: calls are known since ${clock(found.data.begins)}.</p>` : null}
+    <${Replay} begins=${found.data?.begins} seconds=${seconds} until=${until} set=${setUntil} range=${RANGES.some(([one]) => one === query.range) ? query.range : "21600"} />
+    <${Legend} /><${Panel} title="The same as a table"><${LinkTable} links=${shown.links} choose=${pick} /><//><//><${Command} line=${command} /></div>`;
 }
 
 function Choice({ name, value, options, onChange }) {
@@ -53,23 +57,31 @@ function Expression({ name, value, error, onInput }) {
 }
 
 // The recorded time: the graph as it was.
-function Replay({ seconds, until, set }) {
+function Replay({ begins, seconds, until, set, range }) {
   const [playing, play] = useState(false);
-  // A minute of then in a second of now, until it has caught up.
+  const most = Number(range), known = useRef(0), now = Math.floor(Date.now() / 1000);
+  const first = Math.max(now - most, known.current), step = Math.max(60, (now - first) / 120);
+  // All that is known in two minutes, or an hour in one, until it has caught up.
   useEffect(() => {
     if (!playing) return undefined;
     const timer = setInterval(() => set((at) => {
-      const next = (at || Math.floor(Date.now() / 1000) - 3600) + 60;
+      const next = (at || first) + step;
       return next < Date.now() / 1000 ? next : 0;
     }), 1000);
     return () => clearInterval(timer);
-  }, [playing]);
+  }, [playing, range, Math.round(step)]);
   useEffect(() => { if (playing && !until) play(false); }, [until]);
-  const now = Math.floor(Date.now() / 1000), back = until ? Math.max(0, now - until) : 0;
-  const most = 6 * 3600;
-  return html`<div class="replay"><label>Replay <input type="range" min=${-most} max="0" step="60" value=${-back} aria-valuetext=${until ? clock(until) : "now"}
+  // What nobody knows is not played.
+  useEffect(() => { if (until && begins >= until) known.current = Math.ceil(begins); }, [begins, until]);
+  useEffect(() => { if (playing && until && begins >= until) set(Math.min(now - 30, Math.ceil(begins) + 60)); }, [playing, begins]);
+  const back = until ? Math.max(0, now - until) : 0;
+  const local = (time) => new Date((time - new Date().getTimezoneOffset() * 60) * 1000).toISOString().slice(0, 16);
+  const at = (text) => { const time = Date.parse(text) / 1000; play(false); set(time && time < now ? time : 0); };
+  return html`<div class="replay"><label>Replay <input type="range" min=${-most} max="0" step="60" value=${-Math.min(most, back)} aria-valuetext=${until ? clock(until) : "now"}
       onInput=${(event) => set(Number(event.target.value) ? now + Number(event.target.value) : 0)} /></label>
-    <button type="button" aria-pressed=${playing} onClick=${() => { if (!playing && !until) set(now - 3600); play(!playing); }}>${playing ? "Stop" : "Play"}</button>
+    <${Choice} name="of the last" value=${range} options=${RANGES} onChange=${(value) => setQuery({ range: value })} />
+    <button type="button" aria-pressed=${playing} onClick=${() => { if (!playing && !until) set(first); play(!playing); }}>${playing ? "Stop" : "Play"}</button>
+    <label>as it was at <input type="datetime-local" max=${local(now)} value=${until ? local(until) : ""} onChange=${(event) => at(event.target.value)} /></label>
     <span role="status">${until ? html`the ${seconds} s until ${clock(until)} <button type="button" onClick=${() => { play(false); set(0); }}>Back to now</button>` : "now"}</span></div>`;
 }
 

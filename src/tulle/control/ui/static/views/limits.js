@@ -55,7 +55,7 @@ export default function Limits({ path, namespace, seconds }) {
     <${Panel} title="Rules" more=${html`<${Filter} value=${filter} onInput=${setFilter} />`}><${Wait} of=${found}><${Table} caption="Rules" columns=${RULES} rows=${rules} first=${["over", true]} id=${(one) => one.rule} empty="There is no rate limit that a proxy enforces." /><//>
       <${Command} line=${chosen ? `tulle ratelimit status ${chosen.rule.split("/")[1]} -n ${chosen.rule.split("/")[0]}` : "tulle ratelimit status -A"} /><//>
     ${chosen ? html`<${Details} rule=${chosen} />` : null}
-    ${chosen ? null : html`<${Panel} title="Refused most"><${Wait} of=${found}><${Table} caption="Refused most" columns=${CALLERS} rows=${found.data?.callers ?? []} first=${["refused", true]} id=${(one) => `${one.source} ${one.service}`} empty="Nobody was refused by a limit." /><//><//>`}</div>`;
+    ${chosen ? null : html`<${Panel} title="Refused most"><${Wait} of=${found}><${Table} caption="Refused most" columns=${CALLERS} rows=${found.data?.callers ?? []} first=${["refused", true]} id=${(one) => `${one.source} ${one.service}`} empty="Nobody was refused by a limit." /><//><${Command} line="tulle ratelimit status -A" /><//>`}</div>`;
 }
 
 function Details({ rule }) {

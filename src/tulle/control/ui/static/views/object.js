@@ -29,7 +29,7 @@ async function load(name, namespace, object, group, signal) {
 }
 
 export default function ObjectPage({ path: [name, place, object], query }) {
-  if (name === "new") return html`<div><h1>New object</h1><${Panel} title="YAML"><${Editor} text=${START} /><//></div>`;
+  if (name === "new") return html`<div><h1>New object</h1><${Panel} title="YAML"><${Editor} text=${START} /><${Command} line="tulle apply -f FILE --dry-run" /><//></div>`;
   return html`<${One} name=${name} namespace=${place === "-" ? "" : place} object=${object} group=${query.g} />`;
 }
 

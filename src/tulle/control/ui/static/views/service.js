@@ -4,7 +4,8 @@ import { html } from "../vendor/preact.js";
 import { get } from "../api.js";
 import { link, useData } from "../hooks.js";
 import { percent, rate, shell } from "../format.js";
-import { Command, figureColumns, Health, Panel, Spark, Table, Tiles, Wait } from "../parts.js";
+import { Command, figureColumns, Health, Panel, Table, Tiles, Wait } from "../parts.js";
+import { Charts } from "../charts.js";
 import { health } from "./overview.js";
 import { Named, Share } from "../named.js";
 import { Recent } from "../recent.js";
@@ -15,15 +16,15 @@ export default function Service({ path, seconds }) {
   const id = path.join("/"), [namespace, name] = path.length > 1 ? path : ["", path[0]];
   const figures = (by, more = {}) => (signal) => get("/tulle/v1/telemetry/figures", { by, seconds, ...more }, signal);
   const found = useData(async (signal) => {
-    const [there, services, edges, routes] = await Promise.all([get("/tulle/v1/telemetry/inventory", {}, signal), figures("service", { points: 60 })(signal), figures("edge", { points: 30 })(signal), figures("route", { points: 30 })(signal)]);
+    const [there, services, edges, routes] = await Promise.all([get("/tulle/v1/telemetry/inventory", {}, signal), figures("service")(signal), figures("edge", { points: 30 })(signal), figures("route", { points: 30 })(signal)]);
     const service = there.services.find((one) => one.id === id), row = services.rows.find((one) => one.key.service === id);
-    return { service, figures: row?.figures ?? IDLE, series: row?.series, workloads: there.workloads, edges: edges.rows.filter((one) => one.key.service === id), routes: routes.rows.filter((one) => one.key.service === id) };
+    return { service, figures: row?.figures ?? IDLE, workloads: there.workloads, edges: edges.rows.filter((one) => one.key.service === id), routes: routes.rows.filter((one) => one.key.service === id) };
   }, [id, seconds]);
   const said = useData((signal) => get("/tulle/v1/describe/host", { host: namespace ? `${name}.${namespace}.svc.cluster.local` : name, namespace: namespace || "default" }, signal), [id], (state) => state?.revision);
   const data = found.data, state = data ? health(data) : null;
   return html`<div><h1>${id} ${state ? html`<${Health} of=${state.health} />` : null}</h1>${state?.why ? html`<p class=${state.health}>${state.why}</p>` : null}
     <${Wait} of=${found}>${data ? html`<${Tiles} figures=${data.figures} />
-      <${Panel} title="Requests a second">${data.series ? html`<${Spark} values=${data.series} width=${900} height=${90} wide />` : html`<p class="empty">No calls were counted in this time.</p>`}<${Command} line=${`tulle stat ${shell(id)} -t ${seconds}s`} /><//>
+      <${Panel} title="Calls over time"><${Charts} about=${{ level: "service", node: namespace ? id : `host:${id}` }} seconds=${seconds} /><${Command} line=${`tulle stat ${shell(id)} -t ${seconds}s`} /><//>
       <${Endpoints} data=${data} /><${Edges} title="Called by" end="source" rows=${data.edges} id=${id} seconds=${seconds} />` : null}<//>
     <${Recent} title="Recent calls" query=${{ destination: id }} flag="--to" />
     <p><a href=${link(["traces"], { service: id })}>Traces in which it took part</a></p>

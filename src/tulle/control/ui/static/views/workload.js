@@ -4,7 +4,8 @@ import { html } from "../vendor/preact.js";
 import { get } from "../api.js";
 import { link, useData } from "../hooks.js";
 import { ago, clock, cores, megabytes, plural, shell } from "../format.js";
-import { Command, Health, Panel, Spark, Table, Tiles, Wait } from "../parts.js";
+import { Command, Health, Panel, Table, Tiles, Wait } from "../parts.js";
+import { Charts } from "../charts.js";
 import { Named } from "../named.js";
 import { Recent } from "../recent.js";
 import { Logs } from "../logs.js";
@@ -20,26 +21,26 @@ export default function Workload({ path, seconds }) {
   const found = useData(async (signal) => {
     const [there, workloads, edges, proxies, certificates, taken] = await Promise.all([
       get("/tulle/v1/telemetry/inventory", { namespace }, signal),
-      get("/tulle/v1/telemetry/figures", { by: "workload", seconds, points: 60 }, signal),
+      get("/tulle/v1/telemetry/figures", { by: "workload", seconds }, signal),
       get("/tulle/v1/telemetry/figures", { by: "edge", seconds, points: 30, namespace }, signal),
       quiet(get("/tulle/v1/proxies", {}, signal)),
       quiet(get("/tulle/v1/certificates", {}, signal)),
       quiet(get("/tulle/v1/telemetry/proxies", { namespace }, signal)),
     ]);
     const row = workloads.rows.find((one) => one.key.workload === id);
-    return { item: there.workloads.find((one) => one.id === id), figures: row?.figures ?? IDLE, series: row?.series, into: edges.rows.filter((one) => one.key.destination === id), out: edges.rows.filter((one) => one.key.source === id), proxy: proxies?.proxies.find((one) => one.proxy === id), certificate: certificates?.certificates.find((one) => one.holder === id), use: taken?.proxies.find((one) => one.proxy === id) };
+    return { item: there.workloads.find((one) => one.id === id), figures: row?.figures ?? IDLE, into: edges.rows.filter((one) => one.key.destination === id), out: edges.rows.filter((one) => one.key.source === id), proxy: proxies?.proxies.find((one) => one.proxy === id), certificate: certificates?.certificates.find((one) => one.holder === id), use: taken?.proxies.find((one) => one.proxy === id) };
   }, [id, seconds]);
   const doors = useData((signal) => quiet(get("/tulle/v1/describe/door", { workload: id, port: 0, host: name }, signal)), [id], (state) => state?.revision);
   const data = found.data, item = data?.item;
   const state = !data ? null : item && !item.ready ? "failing" : data.figures.health;
   return html`<div><h1>${id} ${state ? html`<${Health} of=${state} />` : null}</h1><${Wait} of=${found}>${data ? html`
     ${item && !item.ready ? html`<p class="failing">It is not ready: callers are not sent to it.</p>` : null}
-    <${Tiles} figures=${data.figures} />${data.series ? html`<${Panel} title="Requests a second that came in"><${Spark} values=${data.series} width=${900} height=${80} wide /><//>` : null}
+    <${Tiles} figures=${data.figures} /><${Panel} title="Calls that came in, over time"><${Charts} about=${{ level: "workload", node: id }} seconds=${seconds} /><${Command} line=${`tulle top --by workload -n ${shell(namespace)}`} /><//>
     <div class="halves"><${Panel} title="What it is">${item ? html`<dl class="facts"><dt>App</dt><dd>${item.app} ${item.version}</dd><dt>Identity</dt><dd>${item.identity}</dd><dt>Address</dt><dd>${item.address || "–"}</dd><dt>Node</dt><dd>${item.node || "–"}</dd>
         <dt>Proxy</dt><dd>${item.gateway ? "gateway" : item.proxy ? "sidecar" : "none"}${data.use ? `, Envoy ${data.use.version || "of some version"}: CPU ${cores(data.use.cores)}, memory ${megabytes(data.use.memory)}, ${plural(data.use.restarts ?? 0, "restart")}` : ""}</dd><dt>Services</dt><dd>${item.services.map((one) => html`<a class="badge" href=${link(["service", ...one.split("/")])}>${one}</a>`)}</dd>
         <dt>Labels</dt><dd>${Object.entries(item.labels).map(([key, value]) => html`<span class="badge">${key}=${value}</span>`)}</dd><dt>Object</dt><dd><${Named} text=${`WorkloadEntry ${id}`} /></dd></dl>` : html`<p class="empty">The mesh does not know it any more.</p>`}<//>
-      <${Certificate} of=${data.certificate} /></div>
-    <div class="halves"><${Proxy} of=${data.proxy} id=${id} /><${Policies} door=${doors.data} id=${id} /></div>
+      <div><${Certificate} of=${data.certificate} /><${Policies} door=${doors.data} id=${id} /></div></div>
+    <${Proxy} of=${data.proxy} id=${id} />
     <${Edges} title="Calls that came in" end="source" rows=${data.into} id=${id} seconds=${seconds} /><${Edges} title="Calls that it makes" end="destination" rows=${data.out} id=${id} seconds=${seconds} />
     <${Recent} title="Recent calls to it" query=${{ destination: id }} flag="--to" /><${Recent} title="Recent calls that it made" query=${{ source: id }} flag="--from" />
     ${item ? html`<p><a href=${link(["traces"], { service: `${namespace}/${item.app}` })}>Traces in which ${item.app} took part</a></p>` : null}
