@@ -30,6 +30,7 @@ from tests.bench import (
     policies,
     ratelimit,
     reports,
+    rollbacks,
     rollouts,
     routes,
     scale,
@@ -135,6 +136,10 @@ def main() -> None:
         table.add_row(f"[bold]{rolled.rollouts} roll-outs under way[/]", "[dim]of a core, of the control plane[/]", "")
         table.add_row("within an interval", f"{rolled.steady:.1f}%", "below 30%")
         table.add_row("a step of each every 10 s", f"{rolled.moving:.1f}% ({rolled.steps} steps)", "")
+        backs = asyncio.run(rollbacks.measure())
+        found["rollbacks"] = msgspec.to_builtins(backs)
+        for cause, last in backs.last.items():
+            table.add_row(f"all back at once: {cause}", f"first {backs.first[cause]:.2f} s, last {last:.2f} s", "below 2 s")
         table.add_section()
     if "limits" in what:
         controlled = asyncio.run(limits.measure())

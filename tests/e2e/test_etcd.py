@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 import yaml
 
 from tests.support.several import SERVE, Plane, Several, until
+from tulle.core.model.calls import BOUNDS, Count, Edge
 
 pytestmark = [pytest.mark.e2e, pytest.mark.netns]
 
@@ -89,6 +92,107 @@ def test_what_is_seen_is_whole_wherever_one_asks(running: Several) -> None:
     assert sorted(map(bool, here)) == [False, True], "only one of them was told"
     assert "default/echo" in running.a.tulle("stat").stdout
     assert all("/tcp" in plane.tulle("calls", "--to", "echo").stdout for plane in planes)
+
+
+# Two versions that nobody runs here; who calls them is told by reports alone.
+ROLLED = """
+apiVersion: v1
+kind: Service
+metadata: {name: rolled, namespace: default}
+spec: {selector: {app: rolled}, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: rolled-v1, namespace: default}
+spec: {address: 10.99.0.1, labels: {app: rolled, version: v1}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: rolled-v2, namespace: default}
+spec: {address: 10.99.0.2, labels: {app: rolled, version: v2}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: rolled, namespace: default}
+spec: {host: rolled, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: rolled, namespace: default}
+spec:
+  hosts: [rolled]
+  http:
+  - route:
+    - {destination: {host: rolled, subset: v1}, weight: 100}
+    - {destination: {host: rolled, subset: v2}, weight: 0}
+---
+apiVersion: tulle.dev/v1alpha1
+kind: Rollout
+metadata: {name: rolled, namespace: default}
+spec:
+  targetRef: {name: rolled}
+  stable: {version: v1}
+  candidate: {version: v2}
+  routeRef: {group: networking.istio.io, kind: VirtualService, name: rolled}
+  analysis:
+    interval: 3s
+    threshold: 2
+    stepWeights: [10, 50, 60, 70, 80, 90]
+    metrics: [{name: request-success-rate, thresholdRange: {min: 99}}]
+"""
+
+
+@contextmanager
+def reported(plane: Plane, code: str) -> Iterator[None]:
+    """A node tells a control plane of calls to the candidate all the time."""
+    over = threading.Event()
+    edge = Edge("source", destination_version="v2", service="rolled.default.svc.cluster.local", code=code)
+
+    def tell() -> None:
+        while not over.wait(0.5):
+            plane.report((edge, Count(20, 20.0, (20,) * len(BOUNDS))))
+
+    telling = threading.Thread(target=tell, daemon=True)
+    telling.start()
+    try:
+        yield
+    finally:
+        over.set()
+        telling.join(30)
+
+
+def test_a_rollout_is_judged_by_what_all_nodes_report(running: Several) -> None:
+    """Broken: the leader would know nothing of callers at other control planes' nodes; or the next leader would repeat a step."""
+    until("somebody leads", lambda: running.a.leads or running.b.leads, 40)
+    leader, other = (running.a, running.b) if running.a.leads else (running.b, running.a)
+
+    def status(name: str) -> object:
+        found = other.ask("/apis/tulle.dev/v1alpha1/namespaces/default/rollouts/rolled")
+        return found and found.get("status", {}).get(name)
+
+    assert leader.kubectl("apply", "-f", "-", stdin=ROLLED).returncode == 0
+    uid = other.kubectl("get", "rollout", "rolled", "-o", "jsonpath={.metadata.uid}").stdout
+    try:
+        with reported(other, "200"):
+            until("the second step, by what the other one was told", lambda: status("previousWeight") == 50, 30)
+            assert leader.stop() == 0
+            until("the other one leads", lambda: other.leads, 10)
+            assert status("weight") in (50, 60, 70, 80)
+        leader.start()
+        assert other.leads
+        with reported(leader, "503"):
+            until("it goes back, by what the one was told that does not lead", lambda: status("phase") == "Failed", 30)
+        until("every proxy has it", lambda: status("acknowledgedAt"), 10)
+        found = json.loads(other.kubectl("get", "events", "-o", "json").stdout)["items"]
+        said = {one["message"]: one["count"] for one in found if one["involvedObject"].get("uid") == uid}
+        steps = [message for message in sorted(said) if message.startswith("step ")]
+        assert [message[:11] for message in steps] == [f"step {number + 1} of 6" for number in range(len(steps))]
+        assert len(steps) >= 2
+        assert {said[step] for step in steps} == {1}
+        route = json.loads(other.kubectl("get", "virtualservice", "rolled", "-o", "json").stdout)["spec"]["http"][0]["route"]
+        assert [one["weight"] for one in route] == [100, 0]
+    finally:
+        other.kubectl("delete", "-f", "-", stdin=ROLLED)
 
 
 def test_the_root_rotates(running: Several) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -15,8 +15,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from tests.support.commands import run
-from tests.support.mesh import Mesh
+from tests.support.mesh import Mesh, free_port
 from tests.support.prometheus import Prometheus
+from tests.unit.control.rollouts.test_controller import ROLLOUT, rolling
 from tulle.client.api import ApiClient
 from tulle.control.telemetry.api import Telemetry
 from tulle.control.telemetry.everywhere import Everywhere
@@ -195,6 +196,58 @@ async def same(mesh: Mesh, prometheus: Prometheus, began: float) -> None:
                 assert answers[0]["notice"] == ""
         await source.close()
     assert source.failed == 0
+
+
+# A query of a rollout, and what its status says of the answer; "" where it goes on.
+ROLLED = {
+    'min(up{job="tulle-nodes"})': "",
+    "vector(0) / 0": "own: it is not a number (NaN)",
+    "up": "own: it has ",
+    "nothing_has_this_name": "own: Prometheus has nothing for it",
+    "sum(": "own: Prometheus: ",
+    "5 * vector(1)": "own: 5; needed at most 1 (1 of 2)",
+}
+
+
+async def test_a_rollout_asks_it(prometheus: Prometheus) -> None:
+    """Broken: a release would be promoted, or condemned, by an answer that says nothing; or stay while there is no Prometheus."""
+    there = Asker(Access(f"http://127.0.0.1:{prometheus.port}"))
+    away = Asker(Access(f"http://127.0.0.1:{free_port()}"))
+    asked = there
+    prometheus.until('min(up{job="tulle-nodes"})')
+
+    async def numbers(query: str) -> Sequence[float]:
+        return await asked.numbers(query)
+
+    try:
+        for query, said in ROLLED.items():
+            async with rolling(numbers) as one:
+                body = await one.body()
+                metric = {"name": "own", "query": query, "thresholdRange": {"min": 1, "max": 1}}
+                body["spec"]["analysis"] |= {"metrics": [metric], "threshold": 2}
+                await one.write(ROLLOUT, body)
+                assert (await one.looks(3))[0] == [90, 10]
+                await one.looks(1, 10)
+                await one.answers()
+                weights = (await one.looks(1, 0.5))[0]
+                status = (await one.body())["status"]
+                assert weights == ([50, 50] if not said else [90, 10]), (query, status)
+                assert status["message"].startswith(said or "step 2 of 2"), (query, status)
+                assert status["failedChecks"] == ("(1 of 2)" in said)
+                if not said:
+                    asked = away
+                    for _ in range(4):
+                        await one.looks(1, 10)
+                        await one.answers()
+                    assert (await one.looks(1, 1))[0] == [50, 50]
+                    await one.looks(1, 10)
+                    await one.answers()
+                    assert (await one.looks(1, 0.5))[0] == [100, 0]
+                    assert "telemetry has vanished: own: Prometheus: " in (await one.body())["status"]["message"]
+                    asked = there
+    finally:
+        await there.close()
+        await away.close()
 
 
 def test_who_may_not_look(mesh: Mesh, prometheus: Prometheus) -> None:

@@ -139,7 +139,10 @@ def test_deleted_half_way() -> None:
     """Broken: who deletes the object would leave the candidate's share standing for ever, or the object could not go."""
     story = begun().look(0, deleted=True)
     assert story.phase == ("Terminating", 0)
-    assert story.look().over
+    assert story.state.message == "deleted: all of the traffic goes to the stable version"
+    assert not story.look(1).over  # a proxy has not said yet that it has it
+    assert story.look(1, acknowledged=True).over
+    assert begun().look(0, deleted=True).look(10).over  # one that never answers holds nothing
     done = begun().look(10).look(10).look().look(0, deleted=True)
     assert (done.phase, done.over) == (("Succeeded", 100), True)
 

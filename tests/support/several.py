@@ -18,10 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tests.support import commands
 from tests.support.etcd import EtcdCluster
 from tests.support.mesh import TULLE, free_port, kubectl_binary, refusals
 from tulle.client.api import ApiClient
+from tulle.core.model.calls import Count, Edge, Report
 from tulle.kit.errors import TulleError
 from tulle.node import process
 from tulle.node.network import teardown_instance
@@ -92,6 +95,17 @@ class Plane:
             return asyncio.run(asking())
         except TulleError:
             return None
+
+    def report(self, *rows: tuple[Edge, Count]) -> None:
+        """What a node tells this control plane, and no other: what its proxies have counted."""
+        body = json.loads(msgspec.json.encode(Report("elsewhere", rows)))
+
+        async def telling() -> None:
+            async with ApiClient.from_kubeconfig(self.kubeconfig) as api:
+                api.servers = api.servers[:1]
+                await api.request("POST", "/tulle/v1/telemetry/report", body=body, timeout=20)
+
+        asyncio.run(telling())
 
     @property
     def leads(self) -> bool:

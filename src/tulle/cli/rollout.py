@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -177,30 +177,79 @@ _STRATEGIES = {"canary": "Canary", "blue-green": "BlueGreen", "ab-test": "ABTest
 @rollout.command()
 @click.argument("name", required=False)
 @click.option("-w", "--watch", is_flag=True, help="Go on, and show every change.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Of every namespace.")
 @namespace_option
 @mesh_option
-def status(name: str | None, watch: bool, namespace: str, kubeconfig: str | None) -> int:
+def status(name: str | None, watch: bool, all_namespaces: bool, namespace: str, kubeconfig: str | None) -> int:
     """Show how far rollouts are, and why. With NAME, exit status 1 where it has gone back to the stable version."""
 
+    if name and all_namespaces:
+        raise click.UsageError("--all-namespaces: found it with NAME; needed one of the two")
+
     async def ask(api: ApiClient) -> int:
-        kind = _kind()
-        found = [await api.get(kind, name, namespace)] if name else (await api.list(kind, namespace))["items"]
-        click.echo(table(_HEADER, [_row(one) for one in found]) if found else "no rollouts", err=not found)
-        if watch:
-            since = max((int(one["metadata"]["resourceVersion"]) for one in found), default=0)
-            shown = {one["metadata"]["name"]: _row(one) for one in found}
-            async for event in api.watch(kind, namespace, since=str(since) if since else ""):
-                one = event["object"]
-                row = _row(one) if event["type"] in ("ADDED", "MODIFIED") else []
-                if row and name in (None, row[0]) and shown.get(row[0]) != row:
-                    click.echo("  ".join(row))
-                    shown[row[0]] = row
-                    found = [one]
-                if name and row and row[0] == name and (one.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-                    break
-        return int(bool(name) and (found[0].get("status") or {}).get("phase") == "Failed")
+        kind, where = _kind(), None if all_namespaces else namespace
+        listed: Raw = {} if name else await api.list(kind, where)
+        found = [await api.get(kind, name, namespace)] if name else listed["items"]
+
+        def row_of(one: Raw) -> list[str]:
+            return [*([one["metadata"]["namespace"]] if all_namespaces else ()), *_row(one)]
+
+        header = [*(["namespace"] if all_namespaces else ()), *_HEADER]
+        click.echo(table(header, [row_of(one) for one in found]) if found else "no rollouts", err=not found)
+        if not watch or (name and _over(found[0])):
+            return int(bool(name) and _phase(found[0]) == "Failed")
+        shown = {(one["metadata"]["namespace"], one["metadata"]["name"]): row_of(one) for one in found}
+        since = (found[0] if name else listed)["metadata"]["resourceVersion"]
+        async for event in _changes(api, where, str(since)):
+            one: Raw = event["object"]
+            if event["type"] not in ("ADDED", "MODIFIED", "DELETED") or (name and one["metadata"]["name"] != name):
+                continue
+            place = one["metadata"]["namespace"], one["metadata"]["name"]
+            row = row_of(one)
+            if event["type"] == "DELETED":
+                click.echo(f"rollout/{place[1]} is deleted")
+                if name:
+                    return 1
+            elif shown.get(place) != row:
+                click.echo("  ".join(row))
+                shown[place] = row
+            if name and event["type"] != "DELETED" and _over(one):
+                return int(_phase(one) == "Failed")
+        return 0
 
     return asked(connect(kubeconfig, ask))
+
+
+async def _changes(api: ApiClient, namespace: str | None, since: str) -> AsyncIterator[Raw]:
+    """Every change without end: while no control plane answers it is asked again, for that is when somebody looks."""
+    import asyncio
+
+    from tulle.client.errors import Expired
+    from tulle.kit.errors import Unavailable
+
+    said = ""
+    while True:
+        try:
+            async for event in api.watch(_kind(), namespace, since=since):
+                since, said = event["object"]["metadata"]["resourceVersion"], ""
+                yield event
+        except Expired:
+            since = ""  # what is there comes again
+        except Unavailable as error:
+            if error.message != said:
+                click.echo(f"{error.message}; asking again", err=True)
+            said = error.message
+            await asyncio.sleep(1)
+
+
+def _phase(one: Raw) -> str:
+    return str((one.get("status") or {}).get("phase", ""))
+
+
+def _over(one: Raw) -> bool:
+    """Whether it is through, and every proxy has what came of it."""
+    said = one.get("status") or {}
+    return _phase(one) == "Succeeded" or (_phase(one) == "Failed" and (not said.get("rolledBackAt") or "acknowledgedAt" in said))
 
 
 def _row(one: Raw) -> list[str]:
@@ -253,7 +302,7 @@ async def _done(api: ApiClient, wanted: Raw, namespace: str) -> Raw | None:
     command = (wanted["metadata"].get("annotations") or {}).get(_COMMAND, "")
     with suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
-            async for event in api.watch(_kind(), namespace, since=wanted["metadata"]["resourceVersion"]):
+            async for event in _changes(api, namespace, wanted["metadata"]["resourceVersion"]):
                 one: Raw = event["object"]
                 if one["metadata"].get("uid") != wanted["metadata"]["uid"] or event["type"] not in ("ADDED", "MODIFIED"):
                     continue

@@ -24,6 +24,7 @@ Phase = Literal["Waiting", "Progressing", "Promoting", "Finalising", "Succeeded"
 ACTIVE = ("Progressing", "Promoting")
 PROMOTE, ABORT, RESUME = "promote", "abort", "resume"
 _SILENT = 3.0  # times the interval, and
+_LAST = 10.0  # seconds that a deleted one waits for proxies
 _PATIENCE = 30.0  # seconds at least, without a word of any proxy: that is a loss of telemetry
 
 
@@ -342,22 +343,22 @@ def _told(plan: Plan, state: State, seen: Seen, now: float) -> Decision:
 def _back(state: State, phase: Phase, why: str, now: float) -> Decision:
     """All of the traffic is the stable version's again, at once."""
     message = f"{why}: all of the traffic goes to the stable version"
-    reason = "Paused" if phase == "Paused" else "RolledBack"
+    reason = {"Paused": "Paused", "Terminating": "Deleted"}.get(phase, "RolledBack")
     turned = {"bad": state.bad or now, "turned": now, "acknowledged": 0.0} if state.weight or state.was else {}
     note = Note(reason, message, bad=phase == "Failed")
     return _moved(state, now, note, phase=phase, weight=0, message=message, **turned)
 
 
 def _deleted(state: State, seen: Seen, now: float) -> Decision:
-    """What has not succeeded leaves nothing on the candidate."""
+    """What has not succeeded leaves nothing on the candidate, and goes once every proxy knows of that, or does not answer."""
     kept = not state.identity or state.phase in ("Succeeded", "Finalising") or seen.weight not in (state.weight, state.was)
     if (kept or seen.weight == 0) and not state.mirroring:
-        return Decision(state, over=True)
+        return Decision(state, over=not (state.phase == "Terminating" and state.turning and 0 <= now - state.turned < _LAST))
     if kept:
         return Decision(msgspec.structs.replace(state, mirroring="Unwanted"))
     if state.phase == "Terminating":
         return Decision(state)
-    return _moved(state, now, None, phase="Terminating", weight=0, message="deleted: the traffic goes to the stable version")
+    return _back(state, "Terminating", "deleted", now)
 
 
 def _moved(state: State, now: float, note: Note | None, **changes: object) -> Decision:
