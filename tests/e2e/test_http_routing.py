@@ -388,6 +388,7 @@ def test_another_service_is_asked_first(mesh: Mesh, echo: Echo) -> None:
     }
     backends = [{"name": "echo", "port": 8000}]
     rules = [{"matches": [{"path": {"value": one}}], "filters": some, "backendRefs": backends} for one, some in filters.items()]
+    rules.append({"matches": [{"method": "CONNECT"}], "filters": filters["/grpc"], "backendRefs": backends})
     parents = [{"name": "demo"}, {"group": "", "kind": "Service", "name": "echo"}]
     spec = {"parentRefs": parents, "hostnames": ["echo.example"], "rules": rules}
     route = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "echo"}, "spec": spec}
@@ -424,6 +425,12 @@ def test_another_service_is_asked_first(mesh: Mesh, echo: Echo) -> None:
     assert echo.asks("http://echo:8000/http", "-H", "authorization: Bearer friend", "-d", "longer than 8")[0] == 413
     assert echo.asks("http://echo:8000/nobody", "-H", "authorization: Bearer friend")[0] == 500
     assert echo.asks("http://echo:8000/open")[0] == 200
+    # CONNECT: the application, which knows none, answers friends itself.
+    asked = ["curl", "-s", "-p", "-w", "%{http_connect}", "-x"]
+    for words, status in ((["--proxy-header", "authorization: Bearer friend"], "501"), ([], "401")):
+        assert mesh.inside(*asked, "http://echo:8000", "telnet://echo:8000", *words, check=False).out == status
+        outside = [*asked, mesh.base, "telnet://echo.example:80", *words]
+        assert subprocess.run(outside, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL).stdout == status
     allowed = mesh.tulle("describe", "request", "GET", "http://echo:8000/grpc", "--from", "curl")
     assert "gate.default.svc.cluster.local:9000 would be asked first" in allowed.out
 

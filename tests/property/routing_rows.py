@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from tests.property.routing_words import HEADERS, NAMES, PARAMETERS, REGEXES, TEXTS, some
-from tests.support.judge import AUTHORIZED, AUTHORIZER
+from tests.support.judge import AUTHORIZED, AUTHORIZER, AUTHORIZER_BY_GRPC
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.external_auth import ExternalAuth
 from tulle.core.model.route import (
@@ -28,6 +28,8 @@ from tulle.core.model.route import (
 
 KEYS = [DestinationKey(f"{name}.default.svc.cluster.local", 9080, subset) for name in NAMES for subset in ("", "v1", "v2")]
 VALUES = ("a", "b c", "%REQ(x-a)%", "50%%", "%REQ(x-none)%", "%REQ(x-none?:METHOD):2%", "%REQ(:method)%")
+# Bodies are asked for too: CONNECT has none, and must not be waited with.
+_BY_GRPC = ExternalAuth(AUTHORIZER_BY_GRPC, grpc=True, most_body=8)
 _CONNECT = NamedMatch(":method", TextMatch(MatchKind.EXACT, "CONNECT"))
 # A place where each lets most requests through, so that what comes after the match is reached.
 WIDE = (
@@ -75,7 +77,7 @@ def matches() -> st.SearchStrategy[RouteMatch]:
 
 def authorizers() -> st.SearchStrategy[ExternalAuth | None]:
     asked = st.builds(ExternalAuth, st.just(AUTHORIZER), path=st.sampled_from(("/one", "/two")), passed=st.just((AUTHORIZED,)))
-    return st.one_of(st.none(), st.none(), asked)
+    return st.one_of(st.none(), st.none(), asked, st.just(_BY_GRPC))
 
 
 def path_edits() -> st.SearchStrategy[PathEdit | None]:
@@ -141,7 +143,7 @@ def whole(index: int) -> st.SearchStrategy[Route]:
             headers=headers,
             cors=cors,
             # An authorizer that speaks HTTP would be asked by CONNECT, and has no answer to that.
-            auth=None if _CONNECT in match.headers else auth,
+            auth=auth and _BY_GRPC if _CONNECT in match.headers else auth,
         ),
         routes(),
         matches(),

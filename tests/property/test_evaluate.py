@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.property.routing_objects import gateway_objects, mesh_objects, requests
 from tests.property.routing_rows import virtual_hosts
 from tests.property.routing_words import HEADERS, HOSTS, NAMES
-from tests.support.judge import AUTHORIZED, Judge, Seen, judging, lot_of
+from tests.support.judge import AUTHORIZED, BY_GRPC, Judge, Seen, judging, lot_of
 from tests.unit.core.compile.mesh import bookinfo, changes, entry, obj, service
 from tulle.core import type_urls
 from tulle.core.compile.gateway_hosts import gateway_hosts, gateway_virtual_host
@@ -179,7 +179,8 @@ def of_decision(decision: Decision, request: Request) -> dict[str, Any]:
         request = msgspec.structs.replace(request, path=decision.path, authority=decision.authority, headers=decision.headers)
     else:
         found |= {"status": decision.status, "location": decision.location, "grpc": decision.grpc}
-    asked = decision.route.auth.path.strip("/") if decision.asks and decision.route and decision.route.auth else ""
+    auth = decision.route.auth if decision.asks and decision.route else None
+    asked = (BY_GRPC if auth.grpc else auth.path.strip("/")) if auth else ""
     return found | {"response": interesting(edited_response((), decision.response, request)), "authorizer": asked}
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import msgspec
 
 from tests.support.ads import Ads, serving
@@ -18,6 +19,7 @@ from tests.support.mesh import free_port
 from tulle.core import type_urls
 from tulle.core.encoded import Encoded, Published, encode
 from tulle.core.envoy.bootstrap import Options, bootstrap
+from tulle.core.envoy.speaking import HTTP2, OPTIONS
 from tulle.core.evaluate import Request
 from tulle.core.model.destination import DestinationKey
 from tulle.core.model.route import RouteTableKey
@@ -28,6 +30,7 @@ from tulle.pb.envoy.config.core.v3 import base_pb2
 from tulle.pb.envoy.config.listener.v3 import listener_pb2
 from tulle.pb.envoy.config.route.v3 import route_components_pb2, route_pb2
 from tulle.pb.envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
+from tulle.pb.envoy.service.auth.v3 import external_auth_pb2
 from tulle.pb.envoy.type.v3 import range_pb2
 
 # The share of a weighted route that a request takes is told by the request, so that both sides draw the same; likewise the lot by
@@ -38,6 +41,9 @@ ASKED = "x-asked"
 # What the authorizer adds to an answer.
 AUTHORIZED = "x-authorized"
 AUTHORIZER = DestinationKey("authorizer", 80)
+# The same by Envoy's own protocol, which also knows what to answer to CONNECT.
+AUTHORIZER_BY_GRPC = DestinationKey("authorizer", 90)
+BY_GRPC = "grpc"
 _TOLD = {"x-route": "%ROUTE_NAME%", "x-cluster": "%UPSTREAM_CLUSTER_RAW%"}
 
 
@@ -108,9 +114,11 @@ def telling(resource: Encoded) -> Encoded:
     return resource
 
 
-def standing_in(cluster: str, port: int) -> Encoded:
+def standing_in(cluster: str, port: int, *, http2: bool = False) -> Encoded:
     """A cluster of that name whose only endpoint is the upstream."""
     message = cluster_pb2.Cluster(name=cluster, type=cluster_pb2.Cluster.STATIC)
+    if http2:
+        message.typed_extension_protocol_options[OPTIONS].CopyFrom(HTTP2)
     message.load_assignment.cluster_name = cluster
     address = message.load_assignment.endpoints.add().lb_endpoints.add().endpoint.address.socket_address
     address.address, address.port_value = "127.0.0.1", port
@@ -145,6 +153,33 @@ async def _authorizer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
             writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{AUTHORIZED}: {asked}\r\n\r\n".encode())
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
+
+
+async def _check(_request: Any, _context: Any) -> Any:
+    """The same, asked by Envoy's own protocol: it says that it was."""
+    answer = external_auth_pb2.CheckResponse()
+    said = base_pb2.HeaderValue(key=AUTHORIZED, value=BY_GRPC)
+    answer.ok_response.response_headers_to_add.add(header=said)
+    return answer
+
+
+@asynccontextmanager
+async def _by_grpc() -> AsyncIterator[int]:
+    """The port of that authorizer, while it is entered."""
+    server = grpc.aio.server()
+    check = grpc.unary_unary_rpc_method_handler(
+        _check,
+        request_deserializer=external_auth_pb2.CheckRequest.FromString,
+        response_serializer=external_auth_pb2.CheckResponse.SerializeToString,
+    )
+    service = "envoy.service.auth.v3.Authorization"
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Check": check}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(None)
 
 
 @dataclass
@@ -229,8 +264,8 @@ async def judging(
         metrics_port=0,
     )
     try:
-        async with serving(scratch / "xds.sock") as ads:
-            ads.put(kept)
+        async with _by_grpc() as asked, serving(scratch / "xds.sock") as ads:
+            ads.put([*kept, standing_in(AUTHORIZER_BY_GRPC.cluster, asked, http2=True)])
             async with running(bootstrap(options), scratch) as proxy:
                 await proxy.until("/ready", "LIVE")
                 yield Judge(ads, proxy, ports, upstream)

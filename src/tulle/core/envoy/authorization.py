@@ -78,10 +78,11 @@ def tcp_filters(guard: Guard, cluster: str = "") -> Iterator[listener_components
         yield listener_components_pb2.Filter(name=name, config_discovery=_discovered(type_url))
 
 
-def _asked(guard: Guard, asking: Asking, kind: str) -> tuple[tuple[str, str], ...]:
+def _asked(guard: Guard, asking: Asking, kind: str) -> tuple[tuple[str, ...], ...]:
     """Two filters: one finds out whether somebody is asked, the other asks him."""
-    types = (_HTTP_TYPE, ext_authz.HTTP_TYPE) if kind == HTTP else (_TCP_TYPE, ext_authz.TCP_TYPE)
-    return (guard.question(asking, kind), types[0]), (guard.answer(asking, kind), types[1])
+    if kind == HTTP:
+        return (guard.question(asking, kind), _HTTP_TYPE), (guard.answer(asking, kind), ext_authz.HTTP_TYPE, INDEX_TYPE)
+    return (guard.question(asking, kind), _TCP_TYPE), (guard.answer(asking, kind), ext_authz.TCP_TYPE)
 
 
 def _http(name: str, *type_urls: str) -> http_connection_manager_pb2.HttpFilter:

@@ -17,13 +17,16 @@ from tulle.core.model.external_auth import EVERY, ExternalAuth
 from tulle.pb import pack
 from tulle.pb.envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from tulle.pb.envoy.config.core.v3 import base_pb2, config_source_pb2, extension_pb2, grpc_service_pb2, http_uri_pb2
+from tulle.pb.envoy.extensions.common.matching.v3 import extension_matcher_pb2
 from tulle.pb.envoy.extensions.filters.http.composite.v3 import composite_pb2
 from tulle.pb.envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2
 from tulle.pb.envoy.extensions.filters.network.ext_authz.v3 import ext_authz_pb2 as connection_pb2
-from tulle.pb.envoy.type.matcher.v3 import metadata_pb2, regex_pb2, string_pb2, value_pb2
+from tulle.pb.envoy.type.matcher.v3 import http_inputs_pb2, metadata_pb2, regex_pb2, string_pb2, value_pb2
 from tulle.pb.envoy.type.v3 import http_status_pb2
 from tulle.pb.google.protobuf import any_pb2
+from tulle.pb.xds.core.v3 import extension_pb2 as xds_extension_pb2
 from tulle.pb.xds.type.matcher.v3 import matcher_pb2
+from tulle.pb.xds.type.matcher.v3 import string_pb2 as xds_string_pb2
 
 EXT_AUTHZ = "envoy.filters.http.ext_authz"
 # The filter of a listener that runs what a route brings along.
@@ -36,24 +39,44 @@ _NOTE = "shadow_engine_result"
 # What an authorizer's answer says of itself, as a message: of the request these say something else, and it would break.
 _FRAMING = "content-length|transfer-encoding|connection|keep-alive|te|trailer|upgrade|proxy-connection"
 _ALL = string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex="[^:].*"))
+_CONNECTS = matcher_pb2.Matcher.MatcherList.Predicate(
+    single_predicate=matcher_pb2.Matcher.MatcherList.Predicate.SinglePredicate(
+        input=xds_extension_pb2.TypedExtensionConfig(
+            name="method", typed_config=pack(http_inputs_pb2.HttpRequestHeaderMatchInput(header_name=":method"))
+        ),
+        value_match=xds_string_pb2.StringMatcher(exact="CONNECT"),
+    )
+)
 _RBAC, _TCP_RBAC = "envoy.filters.http.rbac", "envoy.filters.network.rbac"
 _FORBIDDEN = 403
 
 
 def for_route(asks: ExternalAuth) -> any_pb2.Any:
     """The configuration of `OF_ROUTES` for a route whose requests need somebody's word."""
-    own = extension_pb2.TypedExtensionConfig(name=EXT_AUTHZ, typed_config=pack(ext_authz(asks)))
-    run = composite_pb2.ExecuteFilterAction(typed_config=own)
-    always = matcher_pb2.Matcher()
-    always.on_no_match.action.name = EXT_AUTHZ
-    always.on_no_match.action.typed_config.CopyFrom(pack(run))
-    packed: any_pb2.Any = pack(composite_pb2.CompositePerRoute(matcher=always))
+    packed: any_pb2.Any = pack(composite_pb2.CompositePerRoute(matcher=_choice(ext_authz(asks))))
     return packed
+
+
+def _choice(message: ext_authz_pb2.ExtAuthz) -> matcher_pb2.Matcher:
+    """What asks. CONNECT has no body; what comes after it comes when it was answered, and would be waited for until then."""
+    matcher = matcher_pb2.Matcher(on_no_match=_runs(message))
+    if message.HasField("with_request_body"):
+        bare = ext_authz_pb2.ExtAuthz()
+        bare.CopyFrom(message)
+        bare.ClearField("with_request_body")
+        matcher.matcher_list.matchers.add(predicate=_CONNECTS, on_match=_runs(bare))
+    return matcher
+
+
+def _runs(message: ext_authz_pb2.ExtAuthz) -> matcher_pb2.Matcher.OnMatch:
+    own = extension_pb2.TypedExtensionConfig(name=EXT_AUTHZ, typed_config=pack(message))
+    run = pack(composite_pb2.ExecuteFilterAction(typed_config=own))
+    return matcher_pb2.Matcher.OnMatch(action=xds_extension_pb2.TypedExtensionConfig(name=EXT_AUTHZ, typed_config=run))
 
 
 def for_policies(name: str, asks: ExternalAuth, prefix: str, kind: str) -> Encoded:
     """The filter as a resource: it asks where the RBAC filter before it, whose notes begin with `prefix`, has matched."""
-    message = ext_authz(asks) if kind == HTTP else _of_connections(asks)
+    message: ext_authz_pb2.ExtAuthz | connection_pb2.ExtAuthz = ext_authz(asks) if kind == HTTP else _of_connections(asks)
     noted = metadata_pb2.MetadataMatcher(
         filter=_RBAC if kind == HTTP else _TCP_RBAC,
         path=[metadata_pb2.MetadataMatcher.PathSegment(key=f"{prefix}{_NOTE}")],
@@ -61,6 +84,12 @@ def for_policies(name: str, asks: ExternalAuth, prefix: str, kind: str) -> Encod
     )
     message.filter_enabled_metadata.CopyFrom(noted)
     config = extension_pb2.TypedExtensionConfig(name=name, typed_config=pack(message))
+    if isinstance(message, ext_authz_pb2.ExtAuthz) and asks.most_body:
+        chosen = extension_matcher_pb2.ExtensionWithMatcher(
+            extension_config=extension_pb2.TypedExtensionConfig(name=OF_ROUTES, typed_config=pack(composite_pb2.Composite())),
+            xds_matcher=_choice(message),
+        )
+        config.typed_config.CopyFrom(pack(chosen))
     refs = ((type_urls.CLUSTER, asks.destination.cluster),)
     return encode(type_urls.EXTENSION, name, config.SerializeToString(deterministic=True), refs)
 

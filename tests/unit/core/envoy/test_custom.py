@@ -166,6 +166,19 @@ async def test_what_is_told_and_taken(tmp_path: Path) -> None:
         assert (await whole(web, "/", FRIEND, identity=A, method="POST", body="body!!"))[0] == 413
 
 
+async def test_connect_has_no_body(tmp_path: Path) -> None:
+    """Broken: an authorizer that wants bodies would never be asked of CONNECT: its bytes come only once it is answered."""
+    where = Authorizers()
+    wants = {"includeRequestBodyInCheck": {"maxRequestBytes": 4, "allowPartialMessage": True}}
+    async with authorizing(where.http, where.grpc), guarded(tmp_path) as web:
+        await web.apply(*where.objects(grpc=wants), asks("grpc"))
+        for lines, expected in (((), 401), ((FRIEND,), 200)):
+            head = ("CONNECT web:80 HTTP/1.1", "host: web:80", *lines, "", "")
+            assert (await web.raw("\r\n".join(head).encode(), A))[0] == expected
+        status, answer = await whole(web, "/", FRIEND, identity=A, method="POST", body="body!!")
+        assert (status, told(answer)["body"]) == (200, "body")
+
+
 async def test_before_and_behind_tokens(tmp_path: Path) -> None:
     """Broken: who logs people in could bring no token, or policies that look at tokens would ask nobody."""
     where = Authorizers()
