@@ -115,7 +115,7 @@ def _rows(made: random.Random, edges: Sequence[Edge]) -> list[tuple[Edge, Count]
 def _fill_window(full: window.Window, now: float, keep: float) -> None:
     made = random.Random(3)
     edges = [edge for proxy in range(PROXIES) for pair in _edges(proxy) for edge in pair]
-    steps, turns = int(keep / window.STEP), [_rows(made, edges) for _ in range(23)]
+    steps, turns = int(keep / window.STEP), [_rows(made, edges) for _ in range(3)]
     for step in range(steps):
         full.add(now - (steps - step) * window.STEP, turns[step % len(turns)])
 
