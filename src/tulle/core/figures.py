@@ -161,10 +161,15 @@ def _lost(edge: Edge) -> bool:
 def figures(rows: Rows, seconds: float) -> Figures:
     """What these calls of some seconds come to."""
     count = totalled(rows)
-    failures = sum(one.calls for edge, one in rows if failed(edge))
-    known = [row for row in rows if row[0].reporter == "destination"] or rows
-    asked = sum(one.calls for _edge, one in known)
-    mutual = sum(one.calls for edge, one in known if edge.mutual)
+    failures = there = mutual_there = mutual = 0
+    for edge, one in rows:
+        failures += one.calls if failed(edge) else 0
+        mutual += one.calls if edge.mutual else 0
+        if edge.reporter == "destination":
+            there += one.calls
+            mutual_there += one.calls if edge.mutual else 0
+    # Who is called knows how it was; where it says nothing, its callers do.
+    asked, mutual = (there, mutual_there) if there else (count.calls, mutual)
     success = (count.calls - failures) / count.calls if count.calls else None
     return Figures(
         calls=count.calls,

@@ -150,13 +150,20 @@ def graph(
     places: dict[str, _Place] = {}
     into: dict[str, list[tuple[Edge, Count]]] = {}
     between: dict[tuple[str, str, str], list[tuple[Edge, Count]]] = {}
+    sources: dict[tuple[str, ...], _Place] = {}
+    targets: dict[tuple[str, ...], _Place] = {}
     for edge, count in calls:
         if edge.reporter == "plaintext":
             continue
-        source = _source(edge, level, gateways)
-        target = _target(edge, level, gateways, known)
-        places.setdefault(source.id, source)
-        places[target.id] = _stronger(places.get(target.id), target)
+        # Many kinds of call are from one place to another.
+        one = edge.source, edge.source_app, edge.source_version
+        other = edge.destination, edge.destination_app, edge.destination_version, edge.service
+        if (source := sources.get(one)) is None:
+            source = sources[one] = _source(edge, level, gateways)
+            places.setdefault(source.id, source)
+        if (target := targets.get(other)) is None:
+            target = targets[other] = _target(edge, level, gateways, known)
+            places[target.id] = _stronger(places.get(target.id), target)
         into.setdefault(target.id, []).append((edge, count))
         between.setdefault((source.id, target.id, edge.protocol), []).append((edge, count))
     mine = _inventory(there, level)
