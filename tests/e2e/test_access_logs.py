@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.mesh import TULLE, Mesh
+from tests.support.waiting import until
 
 URL = "http://ratings:9080/ratings/0"
 
@@ -61,14 +62,13 @@ def mesh() -> Iterator[Mesh]:
     running.remove()
 
 
-def until(mesh: Mesh, wanted: Callable[[str], bool], *arguments: str) -> list[str]:
+def logged(mesh: Mesh, wanted: Callable[[str], bool], *arguments: str) -> list[str]:
     """The lines of `tulle logs` once there are such: Envoy writes once a second."""
-    deadline = time.monotonic() + 20
-    while True:
-        lines = [line for line in mesh.tulle("logs", "ratings-v1", *arguments).out.splitlines() if wanted(line)]
-        if lines:
-            return lines
-        assert time.monotonic() < deadline, mesh.tulle("logs", "ratings-v1").text
+
+    def lines() -> list[str]:
+        return [line for line in mesh.tulle("logs", "ratings-v1", *arguments).out.splitlines() if wanted(line)]
+
+    return until("there are such lines", lines, 20, lambda: mesh.tulle("logs", "ratings-v1").text)
 
 
 def test_off_until_somebody_turns_it_on(mesh: Mesh) -> None:
@@ -84,13 +84,13 @@ def test_text_json_and_a_filter(mesh: Mesh) -> None:
     mesh.tulle("apply", "-f", "-", stdin=telemetry("envoy"))
     mesh.synced()
     mesh.inside("curl", "-sS", "-H", "x-request-id: one", "-H", "authorization: Bearer secret", f"{URL}?token=secret")
-    (line,) = until(mesh, lambda line: '"one"' in line)
+    (line,) = logged(mesh, lambda line: '"one"' in line)
     assert re.match(
         r'\[\d{4}-\d\d-\d\dT[\d:.]+Z\] "GET /ratings/0 HTTP/[12.]+" 200 - via_upstream - "-" 0 \d+ \d+ \d+ "-" "curl/', line
     )
     assert line.split()[-6].startswith("inbound|9080|")
     assert "secret" not in line
-    assert until(mesh, lambda line: '"one"' in line, "--from", "curl") == [line]
+    assert logged(mesh, lambda line: '"one"' in line, "--from", "curl") == [line]
     assert mesh.tulle("logs", "ratings-v1", "--from", "other").out == ""
     assert mesh.tulle("logs", "ratings-v1", "--status", "5xx").out == ""
 
@@ -99,7 +99,7 @@ def test_text_json_and_a_filter(mesh: Mesh) -> None:
     mesh.inside("curl", "-sS", URL)  # a connection that stands ends with the next request, which is logged as before
     mesh.inside("curl", "-sS", "-H", "x-request-id: two", URL)
     mesh.inside("curl", "-sS", "-H", "x-request-id: three", "-H", "x-wanted: yes", f"{URL}?token=secret")
-    (line,) = until(mesh, lambda line: '"three"' in line, "--from", "curl", "--path", "/ratings")
+    (line,) = logged(mesh, lambda line: '"three"' in line, "--from", "curl", "--path", "/ratings")
     said = json.loads(line)
     assert (said["response_code"], said["method"], said["path"], said["request_id"]) == (200, "GET", "/ratings/0", "three")
     assert said["caller"] == "spiffe://cluster.local/ns/default/sa/curl"

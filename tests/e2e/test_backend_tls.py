@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.support.certificates import Roots
 from tests.support.mesh import TULLE, Mesh
+from tests.support.waiting import until
 
 # Answers the server name that it was asked for, and whether the client showed a certificate.
 SERVER = """
@@ -75,7 +75,7 @@ def secure(mesh: Mesh, folder: Path) -> Iterator[Mesh]:
     child = subprocess.Popen([*TULLE, *argv], env=mesh.env)
     mesh.tulle("apply", "-f", "-", stdin=PERMISSIVE)
     rule(mesh, mode="SIMPLE", sni="anything.example", insecureSkipVerify=True)
-    until(mesh, "anything.example False")
+    until_answered(mesh, "anything.example False")
     mesh.tulle("delete", "destinationrule", "secure")
     mesh.synced()
     yield mesh
@@ -91,10 +91,8 @@ def answer(mesh: Mesh) -> str:
     return body if status == "200" else status
 
 
-def until(mesh: Mesh, wanted: str) -> None:
-    deadline = time.monotonic() + 60
-    while (found := answer(mesh)) != wanted:
-        assert time.monotonic() < deadline, (found, mesh.logs())
+def until_answered(mesh: Mesh, wanted: str) -> None:
+    until(f"the answer is {wanted}", lambda: answer(mesh) == wanted, 60, lambda: (answer(mesh), mesh.logs()))
 
 
 def policy(mesh: Mesh, hostname: str, pem: str, **options: str) -> None:
@@ -147,7 +145,7 @@ def test_a_destination_rule_with_files(secure: Mesh, folder: Path) -> None:
     assert secure.inside("curl", "-s", "-m", "5", "--fail", "http://details:9080/details/0").code == 0
     (folder / "absent.pem").write_bytes((folder / "ca.pem").read_bytes())
     (folder / "absent.pem").chmod(0o644)
-    until(secure, "secure.example False")  # the node looks at files every few seconds
+    until_answered(secure, "secure.example False")  # the node looks at files every few seconds
     rule(secure, mode="SIMPLE", sni="secure.example")  # the host's own authorities, which do not know this one
     assert answer(secure) == "503"
     rule(secure, mode="SIMPLE", sni="anything.example", insecureSkipVerify=True)

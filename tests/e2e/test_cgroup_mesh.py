@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_outages import instance_of, load, network, pid_of, supervisor_stopped, until
+from tests.e2e.test_outages import instance_of, load, network, pid_of, supervisor_stopped
 from tests.support.corpora import corpora
 from tests.support.mesh import Mesh, envoy_of, fetch
+from tests.support.waiting import until
 from tulle.node.host_network import has_ipv6
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="cgroup capture takes root")

@@ -10,7 +10,6 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import pytest
 from tests.support.commands import Ran
 from tests.support.mesh import Mesh, free_port
 from tests.support.outside import Outside, outside, resolver
+from tests.support.waiting import until
 from tulle.control.ca.authority import Authority
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a resolver of the test's own, at port 53, takes root")
@@ -499,27 +499,29 @@ def test_a_workload_of_a_group(world: World, tmp_path: Path) -> None:
         argv = [*mesh.command, "run", "--group", "vms", "--name", "vm-1", "--port", "8000:http", "--"]
         child = subprocess.Popen([*argv, sys.executable, str(server), str(well)], env=mesh.env, stderr=subprocess.PIPE, text=True)
         try:
-            until(lambda: ready() == "false", child)
+            until_alive(lambda: ready() == "false", child)
             assert "HTTP/1.1 503" in world.curl("http://machines:8000/").out
             well.touch()
-            until(lambda: ready() == "true", child)
-            until(lambda: "HTTP/1.1 200" in world.curl("http://machines:8000/").out, child)
+            until_alive(lambda: ready() == "true", child)
+            until_alive(lambda: "HTTP/1.1 200" in world.curl("http://machines:8000/").out, child)
             entry = json.loads(mesh.kubectl("get", "workloadentry", "vm-1", "-o", "json").out)["spec"]
             assert (entry["serviceAccount"], entry["locality"], entry["weight"]) == ("vm", "eu/north/a", 3)
             assert (entry["labels"]["app"], entry["labels"]["version"]) == ("vm", "v9")
             well.unlink()
-            until(lambda: ready() == "false", child)
+            until_alive(lambda: ready() == "false", child)
         finally:
             child.send_signal(signal.SIGTERM)
             child.wait(30)
 
 
-def until(holds: Callable[[], bool], child: subprocess.Popen[str]) -> None:
+def until_alive(holds: Callable[[], bool], child: subprocess.Popen[str]) -> None:
     """Wait for it, while the process lives."""
-    deadline = time.monotonic() + 60
-    while not holds():
+
+    def alive() -> bool:
         assert child.poll() is None, child.communicate()[1]
-        assert time.monotonic() < deadline, "it did not come within a minute"
+        return holds()
+
+    until("it comes", alive, 60)
 
 
 ORIGINATION = """
@@ -573,7 +575,7 @@ def test_two_networks(world: World) -> None:
         return ran.out
 
     try:
-        until(lambda: seen("near") == "200", running[2])
+        until_alive(lambda: seen("near") == "200", running[2])
         with world.applied(BETWEEN):
             gateway = mesh.kubectl("get", "workloadentry", "eastwest", "-o", "jsonpath={.spec.address}").out
             endpoints = mesh.tulle("proxy", "config", "endpoint", "near", "--name", "8000").out
@@ -585,7 +587,7 @@ def test_two_networks(world: World) -> None:
             running[0].send_signal(signal.SIGTERM)
             running[0].wait(60)
             mesh.synced()
-            until(lambda: seen("near") == "200", running[2])
+            until_alive(lambda: seen("near") == "200", running[2])
     finally:
         for child in reversed(running):
             child.send_signal(signal.SIGTERM)

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 import pytest
 import yaml
 
-from tests.support.several import SERVE, Plane, Several, until
+from tests.support.several import SERVE, Plane, Several
+from tests.support.waiting import until
 from tulle.core.model.calls import BOUNDS, Count, Edge
 
 pytestmark = [pytest.mark.e2e, pytest.mark.netns]

@@ -6,9 +6,9 @@ import json
 import time
 from pathlib import Path
 
-from tests.e2e.test_outages import until
 from tests.support.mesh import Mesh, fetch
 from tests.support.pki import Pki, authority, lay_down
+from tests.support.waiting import until
 
 
 def test_a_mesh_over_an_http_pki(tmp_path: Path) -> None:

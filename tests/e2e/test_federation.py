@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_node_agent import Host, until
+from tests.e2e.test_node_agent import Host
 from tests.support.certificates import Roots
 from tests.support.commands import run
 from tests.support.mesh import TULLE, free_port
+from tests.support.waiting import until
 from tulle.client.node_api import Port, WorkloadSpec
 from tulle.control.ca import certificates
 from tulle.core.trust_bundle import TrustBundle, document, split

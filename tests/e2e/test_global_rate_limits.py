@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.e2e.test_outages import pid_of, until
+from tests.e2e.test_outages import pid_of
 from tests.support.mesh import Mesh
 from tests.support.redis import RedisServer, needed
+from tests.support.waiting import until
 
 LIMIT, FEW = 100, 20
 _LOAD = ("h2load", "--h1", "-c", "8", "--rps", str(10 * LIMIT / 8))

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.mesh import TULLE, Mesh, ended, fetch
+from tests.support.waiting import until
 
 # Tells what it was asked, and keeps a list of it.
 SERVER = """
@@ -71,10 +71,7 @@ class Echo:
 
     @staticmethod
     def until(holds: Callable[[], bool], what: str) -> None:
-        end = time.monotonic() + 60
-        while not holds():
-            assert time.monotonic() < end, f"not within 60 s: {what}"
-            time.sleep(0.1)
+        until(what, holds, 60)
 
     def rules(self, *http: dict[str, Any]) -> None:
         """The VirtualService for `echo`, once every proxy has it."""

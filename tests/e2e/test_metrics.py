@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from tests.support.commands import run
 from tests.support.mesh import TULLE, Mesh
+from tests.support.waiting import until
 
 # An application that says something of itself.
 APPLICATION = """
@@ -45,12 +45,14 @@ def rows(text: str, name: str, **labels: str) -> list[Row]:
     return found
 
 
-def until(mesh: Mesh, workload: str, name: str, **labels: str) -> list[Row]:
+def soon(mesh: Mesh, workload: str, name: str, **labels: str) -> list[Row]:
     """Rows that a workload has soon: histograms come with Envoy's next flush, and a request counts once it has ended."""
-    deadline = time.monotonic() + 60
-    while not (found := rows(text := scraped(mesh, workload), name, **labels)):
-        assert time.monotonic() < deadline, f"needed {labels}, had {rows(text, name)}"
-    return found
+    return until(
+        f"rows with {labels}",
+        lambda: rows(scraped(mesh, workload), name, **labels),
+        60,
+        lambda: rows(scraped(mesh, workload), name),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +91,9 @@ def test_both_ends_of_a_call(mesh: Mesh, shop: None) -> None:
     }
     for workload, reporter, security in (("shop-v9", "destination", "mutual_tls"), ("curl", "source", "unknown")):
         wanted = {**curl, **ends, "reporter": reporter, "connection_security_policy": security}
-        ((_row, count),) = until(mesh, workload, "istio_requests_total", **wanted)
+        ((_row, count),) = soon(mesh, workload, "istio_requests_total", **wanted)
         assert count >= 1
-        until(mesh, workload, "istio_request_duration_milliseconds_count", **wanted)
+        soon(mesh, workload, "istio_request_duration_milliseconds_count", **wanted)
         text = scraped(mesh, workload)
         assert rows(text, "istio_request_duration_milliseconds_bucket", **wanted, le="0.5")
         assert sum(value for _row, value in rows(text, "istio_response_bytes_sum", **wanted)) >= len("hello")
@@ -133,12 +135,12 @@ def test_messages_of_a_stream(mesh: Mesh, tmp_path: Path) -> None:
             assert mesh.inside(sys.executable, str(file), "call").out.strip() == "6"
             wanted = {"reporter": "destination", "destination_workload": "streams", "request_protocol": "grpc"}
             for name, count in (("istio_request_messages_total", 3), ("istio_response_messages_total", 6)):
-                ((_row, value),) = until(mesh, "streams", name, **wanted)
+                ((_row, value),) = soon(mesh, "streams", name, **wanted)
                 assert value == count
                 went = {"reporter": "source", "destination_service": "streams.default.svc.cluster.local"}
-                ((row, value),) = until(mesh, "curl", name, **went)
+                ((row, value),) = soon(mesh, "curl", name, **went)
                 assert (value, row["source_workload"]) == (count, "curl")
-            ((row, _value),) = until(mesh, "streams", "istio_requests_total", **wanted)
+            ((row, _value),) = soon(mesh, "streams", "istio_requests_total", **wanted)
             assert row["grpc_response_status"] == "0"
         finally:
             child.terminate()
@@ -158,7 +160,7 @@ def test_a_failed_call_has_its_flags(mesh: Mesh) -> None:
         assert mesh.inside("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "http://ratings:9080/").out == "418"
     finally:
         mesh.tulle("delete", "-f", "-", stdin=ABORT)
-    until(mesh, "curl", "istio_requests_total", response_code="418", response_flags="FI")
+    soon(mesh, "curl", "istio_requests_total", response_code="418", response_flags="FI")
 
 
 ABORT = """
@@ -212,18 +214,20 @@ def test_values_without_end(mesh: Mesh, shop: None) -> None:
     try:
         mesh.synced()
         mesh.inside("python3", "-c", ASK)
-        deadline = time.monotonic() + 60
-        while True:
+        found: list[Row] = []
+        folded: list[Row] = []
+
+        def counted() -> bool:
             text = scraped(mesh, "shop-v9")
-            found = [one for one in rows(text, "istio_requests_total", reporter="destination") if "tenant" in one[0]]
-            folded = rows(text, "tulle_metrics_folded_total", metric="istio_requests_total")
-            if sum(value for labels, value in found if labels["tenant"] != "tenant-0") == 599 and folded:
-                break
-            assert time.monotonic() < deadline, (len(found), folded)
+            found[:] = [one for one in rows(text, "istio_requests_total", reporter="destination") if "tenant" in one[0]]
+            folded[:] = rows(text, "tulle_metrics_folded_total", metric="istio_requests_total")
+            return sum(value for labels, value in found if labels["tenant"] != "tenant-0") == 599 and bool(folded)
+
+        until("all calls are counted", counted, 60, lambda: (len(found), folded))
         assert len(found) == 501
         assert [value for labels, value in found if labels["tenant"] == "other"] == [100] == [value for _labels, value in folded]
         assert max(len(labels["tenant"]) for labels, _value in found) == 128
-        until(mesh, "shop-v9", "istio_request_duration_milliseconds_count", reporter="destination")
+        soon(mesh, "shop-v9", "istio_request_duration_milliseconds_count", reporter="destination")
     finally:
         mesh.tulle("delete", "-f", "-", stdin=TENANTS)
         mesh.synced()
@@ -237,23 +241,27 @@ spec: {selector: {matchLabels: {app: shop}}, mtls: {mode: PERMISSIVE}}
 """
 
 
-def told(mesh: Mesh, *arguments: str, until: str) -> str:
+def told(mesh: Mesh, *arguments: str, wanted: str) -> str:
     """What a command prints once it says something: nodes report every few seconds."""
-    deadline = time.monotonic() + 60
-    while until not in (found := mesh.tulle(*arguments, check=False).text):
-        assert time.monotonic() < deadline, f"needed {until!r}, had {found}"
-        time.sleep(0.2)
-    return found
+    said = ""
+
+    def says() -> bool:
+        nonlocal said
+        said = mesh.tulle(*arguments, check=False).text
+        return wanted in said
+
+    until(f"it says {wanted!r}", says, 60, lambda: said)
+    return said
 
 
 def test_who_calls_whom(mesh: Mesh, shop: None) -> None:
     """Broken: without Prometheus nobody would see how a service does, or who its callers are."""
     for _ in range(5):
         mesh.inside("curl", "-sS", "http://shop:8123/")
-    line = next(line for line in told(mesh, "stat", "shop", until="default/shop").splitlines() if "default/shop" in line)
+    line = next(line for line in told(mesh, "stat", "shop", wanted="default/shop").splitlines() if "default/shop" in line)
     assert line.split()[1] == "100.00%"
     assert line.split()[-1] == "100%"
-    line = next(line for line in told(mesh, "edges", until="default/shop-v9").splitlines() if "default/shop-v9" in line)
+    line = next(line for line in told(mesh, "edges", wanted="default/shop-v9").splitlines() if "default/shop-v9" in line)
     assert line.split()[:4] == ["default/curl", "default/shop-v9", "default/shop", "http"]
 
 
@@ -265,7 +273,9 @@ def test_from_permissive_to_strict(mesh: Mesh, shop: None) -> None:
         address = mesh.kubectl("get", "workloadentry", "shop-v9", "-o", "jsonpath={.spec.address}").out
         plain = ["curl", "-sS", "-m", "10", f"http://{address}:8123/"]
         assert run(plain, mesh.env).out == "hello", "plaintext, from the host"
-        row = next(line for line in told(mesh, "mtls", "status", "shop", until="somebody").splitlines() if "default/shop" in line)
+        row = next(
+            line for line in told(mesh, "mtls", "status", "shop", wanted="somebody").splitlines() if "default/shop" in line
+        )
         assert "PERMISSIVE" in row
         refused = mesh.tulle("mtls", "strict", "shop", check=False)
         assert refused.code == 1

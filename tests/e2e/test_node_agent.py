@@ -18,6 +18,7 @@ import pytest
 
 from tests.support import commands
 from tests.support.mesh import TULLE, free_port, refusals
+from tests.support.waiting import until
 from tulle.client.node_api import NodeClient, Port, WorkloadSpec, WorkloadStatus
 from tulle.kit.errors import TulleError
 from tulle.node import process
@@ -134,14 +135,6 @@ class Host:
         refused = refusals(self.home)
         shutil.rmtree(self.home, ignore_errors=True)
         assert refused == []
-
-
-def until(what: str, holds: Callable[[], bool], limit: float = 120.0) -> None:
-    """Ask until it is so."""
-    deadline = time.monotonic() + limit
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import yaml
 
 from tests.support.corpora import corpora
 from tests.support.mesh import TULLE, Mesh, envoy_of, fetch
+from tests.support.waiting import until
 from tulle.client.api import ApiClient
 from tulle.client.node_api import NodeClient
 from tulle.node.cgroup import CgroupNetwork
@@ -77,14 +78,6 @@ def pid_of(mesh: Mesh, words: str) -> int:
             found.append(int(entry))
     assert found, f"no process has {words!r}"
     return min(found)
-
-
-def until(what: str, holds: Callable[[], object], limit: float = 120, seen: Callable[[], object] = lambda: "") -> None:
-    """Ask until it is so; `seen` is shown where it never is."""
-    deadline = time.monotonic() + limit
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {limit:g} s: {what} {seen()}"
-        time.sleep(0.05)
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_mtls import address
-from tests.e2e.test_outages import until
 from tests.support.mesh import Mesh, fetch
+from tests.support.waiting import until
 from tulle.control.ca.authority import Authority
 from tulle.control.store.sealed import Keys
 from tulle.ports import KeyPair

@@ -21,8 +21,9 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 import yaml
 
-from tests.e2e.test_outages import pid_of, until
+from tests.e2e.test_outages import pid_of
 from tests.support.mesh import TULLE, Mesh
+from tests.support.waiting import until
 
 # Answers its version. While a file is there, `fail-VERSION`: each fifth request is answered 500; `slow-VERSION`: all are half a
 # second late.

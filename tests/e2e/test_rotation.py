@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_outages import load, until
+from tests.e2e.test_outages import load
 from tests.support.mesh import TULLE, Mesh
 from tests.support.pki import authority, online
+from tests.support.waiting import until
 from tulle.client.node_api import NodeClient
 from tulle.control.ca.certificates import pem
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.test_node_agent import ECHO, SERVE, Host, until
+from tests.e2e.test_node_agent import ECHO, SERVE, Host
 from tests.e2e.test_outages import network
 from tests.support.mesh import TULLE
+from tests.support.waiting import until
 from tulle.node.process import process
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes the host's network")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
 from tests.support.mesh import ROOT, TULLE, Mesh, ended
+from tests.support.waiting import until
 
 
 def program(name: str) -> str:
@@ -30,10 +30,12 @@ def serving(
     command = [*TULLE, "run", "--service", service, "--version", version, "--port", port, "--", *argv]
     child = subprocess.Popen(command, env=mesh.env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 60
-        while (ran := mesh.inside(*ready, check=False)).code != 0:
+
+        def answers() -> bool:
             assert child.poll() is None, child.communicate()[1]
-            assert time.monotonic() < deadline, ran.text
+            return mesh.inside(*ready, check=False).code == 0
+
+        until(f"{service} answers", answers, 60, lambda: mesh.inside(*ready, check=False).text)
         yield
     finally:
         child.send_signal(signal.SIGTERM)

@@ -12,11 +12,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import msgspec
 from tests.support import commands
 from tests.support.etcd import EtcdCluster
 from tests.support.mesh import TULLE, free_port, kubectl_binary, refusals
+from tests.support.waiting import until
 from tulle.client.api import ApiClient
 from tulle.core.model.calls import Count, Edge, Report
 from tulle.kit.errors import TulleError
@@ -272,11 +272,3 @@ class Several:
 
 
 SERVE = (sys.executable, "-m", "http.server", "8000", "--directory", "/proc/self/net")
-
-
-def until(what: str, holds: Callable[[], object], limit: float = 120.0) -> None:
-    """Ask until it is so."""
-    deadline = time.monotonic() + limit
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
-        time.sleep(0.05)

@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.support.mesh import TULLE, Mesh, ended
+from tests.support.waiting import until
 
 # Answers its name, by HTTP and by gRPC; `slow` in the path takes a second, `slower` three. While a file is there: `fail`: 500;
 # `load`: what it says is told as the instance's load (ORCA); `lose`: requests for `lost` are noted in `lost.txt`, with their
@@ -161,8 +161,11 @@ class Web:
         self.mesh.synced()
 
     def until(self, holds: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 60
-        while not holds():
+        """Wait for it, while all instances live."""
+
+        def alive() -> bool:
             for child in self.children.values():
                 assert child.poll() is None, child.communicate()[1]
-            assert time.monotonic() < deadline, f"{what}: not within a minute\n{self.mesh.logs()}"
+            return holds()
+
+        until(what, alive, 60, self.mesh.logs)
