@@ -52,7 +52,7 @@ test-fast: $(DEV)  ## unit, playbook, property, conformance and golden tests
 	@$(BIN)/python -m pytest -q $(FAST) -n 2 --dist loadfile
 
 test-e2e: $(DEV) system  ## real control plane, real Envoys, real processes
-	@$(BIN)/python -m pytest -q $(SLOW) -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q $(SLOW) -n 2 --dist loadfile --no-loadscope-reorder
 
 test-pythons: $(DEV)  ## the unit tests on every other Python 3.11 to 3.14 that this machine has
 	@sh packaging/pythons.sh $(VENV)

@@ -19,7 +19,7 @@ suite() { # suite NAME COMMAND...
 
 # Two at a time: each of the end-to-end workers has a mesh of its own, and its files share it one after the other.
 suite "fast" "$python" -m pytest -q tests/unit tests/playbook tests/property tests/conformance tests/golden -n 2 --dist loadfile
-suite "end-to-end" "$python" -m pytest -q tests/e2e -n 2 --dist loadfile --durations=40
+suite "end-to-end" "$python" -m pytest -q tests/e2e -n 2 --dist loadfile --no-loadscope-reorder --durations=40
 suite "other-pythons" sh packaging/pythons.sh "$1"
 
 echo

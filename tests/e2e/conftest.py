@@ -9,6 +9,39 @@ import pytest
 from tests.support.gateways import Gateways
 from tests.support.mesh import Mesh
 
+# The files that take longest, which come first: at the end only short ones are left, so that no worker waits for the other.
+LONGEST = (
+    "test_etcd",
+    "test_outages",
+    "test_page",
+    "test_protocols",
+    "test_rollout",
+    "test_resilience",
+    "test_draining",
+    "test_samples",
+    "test_node_agent",
+    "test_prometheus",
+    "test_entries",
+    "test_rotation",
+    "test_access_logs",
+    "test_global_rate_limits",
+    "test_federation",
+    "test_workload_api",
+    "test_external_signer",
+    "test_capture_kinds",
+    "test_cgroup_mesh",
+    "test_uninstall",
+    "test_bookinfo",
+    "test_metrics",
+    "test_real_clients",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--no-loadscope-reorder` the workers take the files in this order."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
@@ -40,15 +73,6 @@ def nothing_refused(request: pytest.FixtureRequest) -> Iterator[None]:
     if "mesh" in request.fixturenames:
         mesh = request.getfixturevalue("mesh")
         assert mesh.refused() == []
-
-
-@pytest.fixture
-def own_mesh() -> Iterator[Mesh]:
-    """A running demo for one test that breaks it."""
-    running = Mesh()
-    running.up()
-    yield running
-    running.remove()
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def secure(mesh: Mesh, folder: Path) -> Iterator[Mesh]:
     files = [str(folder / name) for name in ("server.pem", "server.key", "ca.pem")]
     argv = ["run", "--service", "secure", "--port", "8443:http", "--", sys.executable, str(folder / "server.py"), *files]
     child = subprocess.Popen([*TULLE, *argv], env=mesh.env)
+    mesh.kubectl("wait", "--for=create", "--timeout=60s", "service/secure")  # a rule for nobody is refused
     mesh.tulle("apply", "-f", "-", stdin=PERMISSIVE)
     rule(mesh, mode="SIMPLE", sni="anything.example", insecureSkipVerify=True)
     until_answered(mesh, "anything.example False")

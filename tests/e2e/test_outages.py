@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,9 +91,38 @@ def supervisor_stopped(mesh: Mesh) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_control_plane_killed(own_mesh: Mesh) -> None:
+@pytest.fixture(scope="module")
+def spare() -> Iterator[Callable[..., Mesh]]:
+    """A mesh to break, for one test after the other: as it runs, or where it does not (or not with those options) a new one."""
+    mesh = Mesh()
+    given: tuple[str, ...] = ()
+
+    def up(*options: str) -> Mesh:
+        nonlocal given
+        assert mesh.refused() == []
+        runs = (mesh.home / "run" / "demo").exists()
+        if runs and options in ((), given):
+            return mesh
+        if runs:
+            mesh.down()
+        mesh.up(*options)
+        given = options
+        return mesh
+
+    yield up
+    mesh.remove()
+
+
+def reviews_are_red() -> tuple[Path, Path]:
+    """Istio's files that send everything to version 3 of reviews, in the order in which they are applied."""
+    names = "destination-rule-all.yaml", "virtual-service-reviews-v3.yaml"
+    first, second = (corpora(f"istio/samples/bookinfo/networking/{name}") for name in names)
+    return first, second
+
+
+def test_control_plane_killed(spare: Callable[..., Mesh]) -> None:
     """Traffic goes on without it, a workload restarted meanwhile comes up from the cache, and it catches up later."""
-    mesh = own_mesh
+    mesh = spare()
     assert "reviews-v1" in mesh.tulle("proxy", "status").out
     echo = run_echo(mesh)
     with load(mesh) as running:
@@ -111,13 +140,14 @@ def test_control_plane_killed(own_mesh: Mesh) -> None:
             echo = run_echo(mesh)  # the whole workload: namespace, sidecar and application, from the cache
         assert running.failures == 0, "details is not on this path"
         until("the control plane is back", lambda: mesh.tulle("wait", "--for=synced", check=False).code == 0, 60)
-        mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/destination-rule-all.yaml"))
-        mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/virtual-service-reviews-v3.yaml"))
+        for rules in reviews_are_red():
+            mesh.apply("tulle", rules)
         bodies = {str("red" in reply.body) for reply in fetch(f"{mesh.base}/api/v1/products/0/reviews", 50)}
         assert bodies == {"True"}, "a change after the outage arrives"
     assert running.failures == 0, running.words
     echo.terminate()
     assert echo.wait(30) == 128 + signal.SIGTERM
+    mesh.delete("tulle", *reversed(reviews_are_red()))
 
 
 def run_echo(mesh: Mesh) -> subprocess.Popen[bytes]:
@@ -131,9 +161,9 @@ def run_echo(mesh: Mesh) -> subprocess.Popen[bytes]:
     return child
 
 
-def test_node_agent_killed(own_mesh: Mesh) -> None:
+def test_node_agent_killed(spare: Callable[..., Mesh]) -> None:
     """The Envoys of a killed agent go on; the next agent takes them over, without a failed request, and changes arrive again."""
-    mesh = own_mesh
+    mesh = spare()
     envoy = envoy_of(mesh, "default/reviews-v1")
     assert envoy
     with load(mesh) as running:
@@ -142,8 +172,8 @@ def test_node_agent_killed(own_mesh: Mesh) -> None:
             until("some traffic without an agent", lambda: sum(running.seen.values()) > 200)
         until("an agent again", lambda: envoy_of(mesh, "default/reviews-v1") == envoy, 60)
         mesh.synced()
-        mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/destination-rule-all.yaml"))
-        mesh.apply("tulle", corpora("istio/samples/bookinfo/networking/virtual-service-reviews-v3.yaml"))
+        for rules in reviews_are_red():
+            mesh.apply("tulle", rules)
         until("the change", lambda: "red" in fetch(f"{mesh.base}/api/v1/products/0/reviews")[0].body)
     assert running.failures == 0, running.words
 
@@ -190,26 +220,40 @@ def test_a_workload_that_is_rolled_loses_no_request(mesh: Mesh) -> None:
     assert running.failures == 0, running.words
 
 
+def test_load_is_what_was_asked_for(spare: Callable[..., Mesh]) -> None:
+    """`demo up --load 20`: page views come, about as many as that, with nobody at the keyboard."""
+    mesh = spare("--load", "20")
+
+    async def views() -> int:
+        async with NodeClient(mesh.home / "run" / "demo" / "node.sock") as node:
+            found = (await node.stats("tulle-system/ingressgateway")).splitlines()
+        totals = [line for line in found if "_upstream_rq_total{" in line and "productpage" in line]
+        return sum(int(line.rpartition(" ")[2]) for line in totals)
+
+    def now() -> int:
+        return asyncio.run(views())
+
+    first, began = now(), time.monotonic()
+    until("a hundred page views", lambda: now() - first >= 100, 60)
+    assert 3.5 < time.monotonic() - began < 12, "100 views at 20 a second are 5 s"
+
+
 @pytest.mark.parametrize("victim", ["tulle control-plane", "tulle node", "demo_supervisor", "everything"])
-def test_down_leaves_nothing(victim: str) -> None:
+def test_down_leaves_nothing(spare: Callable[..., Mesh], victim: str) -> None:
     """Also after a kill -9 of anything: no process, namespace, link, nftables rule, socket or folder stays."""
-    mesh = Mesh()
-    try:
-        mesh.up()
-        instance = instance_of(mesh)
-        assert traces(instance)
-        if victim == "everything":  # Envoys, applications, what holds the namespaces, all at once
-            for entry in sorted(processes_of(mesh)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(entry, signal.SIGKILL)
-        else:
-            supervisor = mesh.state()["supervisor"]["pid"]
-            os.kill(supervisor if victim == "demo_supervisor" else pid_of(mesh, victim), signal.SIGKILL)
-        mesh.down()
-        assert not (mesh.home / "run" / "demo").exists()
-        assert not (mesh.home / "state" / "demo").exists()
-    finally:
-        mesh.remove()
+    mesh = spare()
+    instance = instance_of(mesh)
+    assert traces(instance)
+    if victim == "everything":  # Envoys, applications, what holds the namespaces, all at once
+        for entry in sorted(processes_of(mesh)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(entry, signal.SIGKILL)
+    else:
+        supervisor = mesh.state()["supervisor"]["pid"]
+        os.kill(supervisor if victim == "demo_supervisor" else pid_of(mesh, victim), signal.SIGKILL)
+    mesh.down()
+    assert not (mesh.home / "run" / "demo").exists()
+    assert not (mesh.home / "state" / "demo").exists()
     until("no trace is left", lambda: not traces(instance), 30, lambda: sorted(traces(instance)))
 
 
@@ -250,28 +294,6 @@ def network(instance: str) -> set[str]:
         listed = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
         found |= {line for line in listed.splitlines() if any(name in line for name in names)}
     return found
-
-
-def test_load_is_what_was_asked_for() -> None:
-    """`demo up --load 20`: page views come, about as many as that, with nobody at the keyboard."""
-    mesh = Mesh()
-    try:
-        mesh.up("--load", "20")
-
-        async def views() -> int:
-            async with NodeClient(mesh.home / "run" / "demo" / "node.sock") as node:
-                found = (await node.stats("tulle-system/ingressgateway")).splitlines()
-            totals = [line for line in found if "_upstream_rq_total{" in line and "productpage" in line]
-            return sum(int(line.rpartition(" ")[2]) for line in totals)
-
-        def now() -> int:
-            return asyncio.run(views())
-
-        first, began = now(), time.monotonic()
-        until("a hundred page views", lambda: now() - first >= 100, 60)
-        assert 3.5 < time.monotonic() - began < 12, "100 views at 20 a second are 5 s"
-    finally:
-        mesh.remove()
 
 
 def test_a_second_demo_is_told_what_runs(mesh: Mesh) -> None:
