@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from tulle.client.node_api import NodeClient
 from tulle.control.ca.certificates import pem
 
 LIFETIME = 10  # seconds
+CURL = "spiffe://cluster.local/ns/default/sa/curl"
+SPIFFE = Path(__file__).parent / "clients" / "spiffe_rotation.py"
 
 # An echo server, and a server whose answers go on and on.
 SERVER = """
@@ -126,12 +129,36 @@ def steady(mesh: Mesh) -> Iterator[dict[str, Any]]:
         server.wait(30)
 
 
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Mesh]:
+    """A mesh whose certificates last for seconds."""
+    mesh = Mesh(settings={"TULLE_CERTIFICATE_LIFETIME": f"{LIFETIME}s"})
+    try:
+        mesh.up()
+        yield mesh
+    finally:
+        mesh.remove()
+
+
+def test_certificates_and_tokens_of_applications(hasty: Mesh) -> None:
+    """Broken: an application with TLS of its own fails when its certificate is renewed, or takes tokens meant for others."""
+    ran = hasty.inside(sys.executable, str(SPIFFE), CURL, timeout=150)
+    seen = json.loads(ran.out)
+    assert seen["identity"] == seen["token"] == CURL
+    assert seen["serials"] > 3, seen
+    assert seen["served"] > 3, seen
+    assert seen["calls"] > 50, seen
+    assert "audience" in seen["foreign"], seen
+    assert seen["jwt_authorities"] >= 1
+    assert seen["failed"] == [], seen
+
+
 @pytest.mark.timeout(300)
-def test_leaves_and_root_rotate_without_a_failed_request() -> None:
+def test_leaves_and_root_rotate_without_a_failed_request(hasty: Mesh) -> None:
     """Broken: a certificate that is renewed, or a root that is replaced (at last by one that is kept elsewhere, with only an
     intermediate here), costs a request, a connection or a stream; or a step is done while somebody would be cut off by it.
     """
-    mesh = Mesh(settings={"TULLE_CERTIFICATE_LIFETIME": f"{LIFETIME}s"})
+    mesh = hasty
 
     def ca(*words: str, check: bool = True) -> str:
         return mesh.tulle("ca", *words, check=check).text
@@ -139,51 +166,47 @@ def test_leaves_and_root_rotate_without_a_failed_request() -> None:
     def step(name: str) -> None:
         until(f"{name} is not refused", lambda: mesh.tulle("ca", "rotate", name, check=False).code == 0, 60, lambda: ca("status"))
 
-    try:
-        mesh.up()
-        with load(mesh) as running, steady(mesh) as seen:
-            serials: set[str] = set()
-            old = certificate(mesh, "reviews-v1")[1]
-            began = time.monotonic()
+    with load(mesh) as running, steady(mesh) as seen:
+        serials: set[str] = set()
+        old = certificate(mesh, "reviews-v1")[1]
+        began = time.monotonic()
 
-            def rotated() -> bool:
-                serials.add(certificate(mesh, "reviews-v1")[0])
-                return len(serials) > 3 and time.monotonic() - began > 2 * LIFETIME
+        def rotated() -> bool:
+            serials.add(certificate(mesh, "reviews-v1")[0])
+            return len(serials) > 3 and time.monotonic() - began > 2 * LIFETIME
 
-            until("three rotations, and the first certificates have run out", rotated, 90)
-            assert "next step is prepare" in ca("rotate", "activate", check=False)
-            step("prepare")
-            step("activate")
-            until("both roots are trusted", lambda: len(certificate(mesh, "reviews-v1")[1]) == 2)
-            assert "next step is retire" in ca("rotate", "prepare", check=False)
-            step("retire")
-            until("the old root is not", lambda: not certificate(mesh, "reviews-v1")[1] & old)
-            serials = {certificate(mesh, "reviews-v1")[0]}
-            until("some traffic on the new root alone", lambda: certificate(mesh, "reviews-v1")[0] not in serials)
-            assert "next: tulle ca rotate prepare" in ca("status")
-            shown = {line.split()[0]: line for line in mesh.tulle("certs").out.splitlines() if line.strip()}
-            assert {"default/reviews-v1", "default/curl", "node/demo"} <= set(shown)
-            assert "late" not in shown["default/reviews-v1"]
-            assert "ago" in shown["default/reviews-v1"]
-            metrics = mesh.kubectl("get", "--raw", "/metrics").out
-            assert 'tulle_certificate_not_after_seconds{holder="default/reviews-v1"' in metrics
-            assert 'tulle_ca_signed_total{operation="sign"}' in metrics
-            assert mesh.kubectl("get", "--raw", "/readyz").out == "ok"
-            root = authority("kept offline", length=1, now=time.time())
-            for name, data in (("online", online(ca("csr").encode(), root)), ("root", pem(root[0]))):
-                (mesh.home / f"{name}.pem").write_bytes(data)
-            ca("import", str(mesh.home / "online.pem"), "--root", str(mesh.home / "root.pem"))
-            step("activate")
-            step("retire")
-            until(
-                "the root that is elsewhere is all that is trusted",
-                lambda: certificate(mesh, "reviews-v1")[1] == {f"{root[0].serial_number:x}"},
-            )
-            assert "intermediate" in ca("status")
-            assert "next: its successor is brought, too" in ca("status")
-        assert running.failures == 0, running.words
-        assert sum(running.seen.values()) > 200, running.seen
-        assert "failed" not in seen, seen
-        assert min(seen["echoed"], seen["streamed"]) > 100, seen
-    finally:
-        mesh.remove()
+        until("three rotations, and the first certificates have run out", rotated, 90)
+        assert "next step is prepare" in ca("rotate", "activate", check=False)
+        step("prepare")
+        step("activate")
+        until("both roots are trusted", lambda: len(certificate(mesh, "reviews-v1")[1]) == 2)
+        assert "next step is retire" in ca("rotate", "prepare", check=False)
+        step("retire")
+        until("the old root is not", lambda: not certificate(mesh, "reviews-v1")[1] & old)
+        serials = {certificate(mesh, "reviews-v1")[0]}
+        until("some traffic on the new root alone", lambda: certificate(mesh, "reviews-v1")[0] not in serials)
+        assert "next: tulle ca rotate prepare" in ca("status")
+        shown = {line.split()[0]: line for line in mesh.tulle("certs").out.splitlines() if line.strip()}
+        assert {"default/reviews-v1", "default/curl", "node/demo"} <= set(shown)
+        assert "late" not in shown["default/reviews-v1"]
+        assert "ago" in shown["default/reviews-v1"]
+        metrics = mesh.kubectl("get", "--raw", "/metrics").out
+        assert 'tulle_certificate_not_after_seconds{holder="default/reviews-v1"' in metrics
+        assert 'tulle_ca_signed_total{operation="sign"}' in metrics
+        assert mesh.kubectl("get", "--raw", "/readyz").out == "ok"
+        root = authority("kept offline", length=1, now=time.time())
+        for name, data in (("online", online(ca("csr").encode(), root)), ("root", pem(root[0]))):
+            (mesh.home / f"{name}.pem").write_bytes(data)
+        ca("import", str(mesh.home / "online.pem"), "--root", str(mesh.home / "root.pem"))
+        step("activate")
+        step("retire")
+        until(
+            "the root that is elsewhere is all that is trusted",
+            lambda: certificate(mesh, "reviews-v1")[1] == {f"{root[0].serial_number:x}"},
+        )
+        assert "intermediate" in ca("status")
+        assert "next: its successor is brought, too" in ca("status")
+    assert running.failures == 0, running.words
+    assert sum(running.seen.values()) > 200, running.seen
+    assert "failed" not in seen, seen
+    assert min(seen["echoed"], seen["streamed"]) > 100, seen

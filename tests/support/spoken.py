@@ -313,8 +313,8 @@ async def datagrams(host: str, port: int, clients: int) -> Any:
 async def greet(host: str, port: int, times: int, names: str = "") -> Any:
     """Connect, hear the greeting, say something: how long until the greeting (seconds, sorted), who greeted, the last answer.
 
-    With `names` (several after each other, with commas) in TLS, with these server names in turns. One after the other; ten at once
-    where a thousand are counted.
+    With `names` (several after each other, with commas) in TLS, with these server names in turns. One after the
+    other; ten at once where a thousand are counted.
     """
     waits, answer = [], b""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
