@@ -12,9 +12,35 @@ import pytest
 
 from tests.e2e.test_workload_api import ASK
 from tests.support.corpora import corpora
-from tests.support.mesh import Mesh, fetch
+from tests.support.mesh import Mesh, fetch, free_port
 
 USER = "tulle-test"
+
+# What a Sidecar binds itself: a port of loopback to call `reviews` by, and one more at which `details` is called.
+BOUND = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: curl}}
+spec:
+  workloadSelector: {{labels: {{app: curl}}}}
+  egress:
+  - {{bind: 127.0.0.1, port: {{number: {port}, protocol: HTTP}}, captureMode: NONE, hosts: [./reviews.default.svc.cluster.local]}}
+  - {{hosts: ["./*"]}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: details}}
+spec:
+  workloadSelector: {{labels: {{app: details}}}}
+  ingress:
+  - {{port: {{number: 9080, protocol: HTTP}}}}
+  - {{port: {{number: 9292, protocol: HTTP}}, defaultEndpoint: "127.0.0.1:9080", captureMode: NONE}}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: details}}
+spec: {{selector: {{matchLabels: {{app: details}}}}, mtls: {{mode: PERMISSIVE}}}}
+"""
 
 
 @pytest.fixture
@@ -32,7 +58,7 @@ def user() -> Iterator[str | None]:
 
 @pytest.mark.parametrize("capture", ["netns", "proxy"])
 def test_demo_as_an_ordinary_user(user: str | None, capture: str) -> None:
-    """The whole demo works without root, and Istio's files steer it all the same."""
+    """The whole demo works without root, and Istio's files steer it all the same; also what a Sidecar binds itself answers."""
     mesh = Mesh(capture=capture, user=user)
     try:
         mesh.up()
@@ -45,6 +71,14 @@ def test_demo_as_an_ordinary_user(user: str | None, capture: str) -> None:
         assert all(reply.status == 200 and "red" in reply.body for reply in replies)
         ran = mesh.inside("curl", "-sS", "http://reviews:9080/reviews/0")
         assert '"red"' in ran.out
+        here = ["curl", "-sS", "--noproxy", "*"]
+        port = free_port()
+        mesh.kubectl("apply", "-f", "-", stdin=BOUND.format(port=port))
+        mesh.synced()
+        assert '"red"' in mesh.inside(*here, "-H", "host: reviews", f"http://127.0.0.1:{port}/reviews/0").out
+        if capture == "netns":
+            at = mesh.inside("hostname", "-I", workload="details-v1").out.split()[0]
+            assert mesh.inside(*here, "-o", "/dev/null", "-w", "%{http_code}", f"http://{at}:9292/details/0").out == "200"
         python = mesh.command[mesh.command.index("--") + 1 : -2] if "--" in mesh.command else [sys.executable]
         assert mesh.inside(*python, "-c", ASK).out.strip() == "spiffe://cluster.local/ns/default/sa/curl", "the Workload API"
         assert mesh.down().code == 0
