@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +14,9 @@ import msgspec
 import pytest
 from aiohttp import web
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from tests.support.envoy import envoy_path
 from tulle.control.asking import IDENTITY
 from tulle.control.ca.authority import Authority
 from tulle.control.ca.http import PREFIX, identity_app
@@ -103,6 +106,38 @@ async def test_joins_and_signs_for_its_workloads(plane: ControlPlane) -> None:
     again = await plane.client.sign(own, NODE)
     assert again.name == NODE
     assert again.key != own.key, "a renewal has a new key"
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("ecdsa-p256", 256), ("ecdsa-p384", 384), ("rsa-2048", 2048)], ids=["ecdsa-p256", "ecdsa-p384", "rsa-2048"]
+)
+async def test_keys_of_every_kind(plane: ControlPlane, kind: str, size: int, tmp_path: Path) -> None:
+    """Broken: who has to have keys of another kind would get none, or such as no proxy can take."""
+    client = IdentityClient(f"127.0.0.1:{plane.port}", kind)
+    workload = await client.sign(await client.join(await plane.token(), "here"), REVIEWS)
+    key = x509.load_pem_x509_certificate(workload.chain.encode()).public_key()
+    assert isinstance(key, rsa.RSAPublicKey if kind.startswith("rsa") else ec.EllipticCurvePublicKey)
+    assert key.key_size == size
+    pair = {"certificate_chain": {"inline_string": workload.chain}, "private_key": {"inline_string": workload.key}}
+    tls = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {"tls_certificates": [pair]},
+    }
+    chain = {"transport_socket": {"name": "tls", "typed_config": tls}}
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+    file = tmp_path / "envoy.json"
+    file.write_text(json.dumps({"static_resources": {"listeners": [{"address": address, "filter_chains": [chain]}]}}))
+    envoy = await asyncio.create_subprocess_exec(
+        *(envoy_path(), "--mode", "validate", "-c", str(file)), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await envoy.communicate()
+    assert envoy.returncode == 0, said.decode()
+
+
+def test_a_kind_of_keys_that_is_none() -> None:
+    """Broken: a mistyped setting would be found where the first key is made, or make a weak one."""
+    with pytest.raises(Refused, match="found 'rsa-1024', needed one of ecdsa-p256"):
+        IdentityClient("127.0.0.1:1", "rsa-1024")
 
 
 async def test_only_the_pinned_root_is_believed(plane: ControlPlane, tmp_path: Path) -> None:
