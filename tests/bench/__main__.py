@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import (
+    accuracy,
     against,
     api,
     ca,
@@ -130,6 +131,10 @@ def main() -> None:
         limited = ratelimit.measure(arguments.rounds, arguments.seconds)
         found["ratelimit"] = msgspec.to_builtins(limited)
         _ratelimit(table, limited)
+        if not os.geteuid():
+            held = accuracy.measure()
+            found["accuracy"] = msgspec.to_builtins(held)
+            _accuracy(table, held)
     if "rollouts" in what:
         rolled = asyncio.run(rollouts.measure())
         found["rollouts"] = msgspec.to_builtins(rolled)
@@ -220,6 +225,22 @@ def _ratelimit(table: Table, limited: ratelimit.RateLimited) -> None:
         table.add_row(name, f"{_figures(row)}{python}", "")
     for name, ratio in limited.ratios.items():
         table.add_row(f"{name} / none", _times(ratio), "p99 at most x1.05" if name == "local" else "")
+    table.add_section()
+
+
+def _accuracy(table: Table, held: accuracy.Accuracy) -> None:
+    table.add_row(
+        f"[bold]{accuracy.LIMIT} requests/s of {accuracy.OFFERED}, three replicas[/]", f"[dim]over {accuracy.SECONDS} s[/]", ""
+    )
+    rows = (
+        ("shares", f"{held.shares:.1f}/s", "within 5%"),
+        ("exact", f"{held.exact:.1f}/s, {held.failed:.1f}/s not counted in time and refused", "within 1%"),
+        ("shares, 3 s after the load moved", f"{held.moved:.1f}/s", "within 15%"),
+        ("a small client of 20/s beside a large one, with keys", f"{held.small:.1f}/s", "20/s"),
+        ("a burst of 50, the most in a second", f"{held.burst:.0f}", "at most 250"),
+    )
+    for row in rows:
+        table.add_row(*row)
     table.add_section()
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from tests.support.mesh import TULLE
+from tests.support.redis import needed
 from tests.support.several import SERVE, Plane, Several
 from tests.support.waiting import until
 from tulle.core.model.calls import BOUNDS, Count, Edge
@@ -26,7 +31,7 @@ def running() -> Iterator[Several]:
         several.start()
         several.start_node()
         for service in ("echo", "caller"):
-            several.run(service, *SERVE)
+            several.here.run(service, *SERVE)
         until("the first call", lambda: several.call() == "200")
         yield several
     finally:
@@ -92,7 +97,8 @@ def test_what_is_seen_is_whole_wherever_one_asks(running: Several) -> None:
     here = [plane.ask("/tulle/v1/telemetry/recorded?here=true&seconds=600")["rows"] for plane in planes]
     assert sorted(map(bool, here)) == [False, True], "only one of them was told"
     assert "default/echo" in running.a.tulle("stat").stdout
-    assert all("/tcp" in plane.tulle("calls", "--to", "echo").stdout for plane in planes)
+    # These calls' report may come after that of an earlier one, of which both are whole already.
+    until("both tell of these calls", lambda: all("/tcp" in plane.tulle("calls", "--to", "echo").stdout for plane in planes))
 
 
 # Two versions that nobody runs here; who calls them is told by reports alone.
@@ -301,3 +307,94 @@ def test_a_control_plane_dies(running: Several) -> None:
     assert second.stop() == 0
     until("the next one leads at once", lambda: first.leads, 5)
     second.start()
+
+
+LIMIT, FEW = 60, 20
+PASSED = "404"  # the application has nothing under these paths
+LIMITED = f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: echo, namespace: default}}
+spec:
+  hosts: [echo]
+  http:
+  - match: [{{uri: {{prefix: /shares}}}}]
+    route: [{{destination: {{host: echo, subset: v2}}}}]
+  - route: [{{destination: {{host: echo}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: echo, namespace: default}}
+spec: {{host: echo, subsets: [{{name: v2, labels: {{version: v2}}}}]}}
+---
+apiVersion: tulle.dev/v1alpha1
+kind: RateLimit
+metadata: {{name: echo, namespace: default}}
+spec:
+  targetRefs: [{{kind: Service, name: echo}}]
+  rules:
+  - {{name: shares, match: [{{path: {{value: /shares}}}}], limit: {LIMIT}, scope: global}}
+  - {{name: exact, match: [{{path: {{value: /exact}}}}], limit: {FEW}, scope: global, precision: exact, onFailure: deny}}
+"""
+
+
+class Load:
+    """Five times a limit from `caller`, for so many seconds; `statuses` are those of each second from its beginning on."""
+
+    def __init__(self, several: Several, path: str, limit: int, seconds: int) -> None:
+        self.seconds, self.log = seconds, Path(several.home, f"load{path.replace('/', '-')}")
+        argv = ["h2load", "--h1", "-c", "4", "--rps", str(5 * limit / 4), "-D", str(seconds), f"--log-file={self.log}"]
+        argv = [*TULLE, "exec", "caller", "--", *argv, f"http://echo:8000{path}"]
+        self.child = subprocess.Popen(argv, env=several.here.env, stdout=subprocess.DEVNULL)
+
+    def passed(self) -> list[int]:
+        """How many were let through in each second, once it is over."""
+        assert self.child.wait(self.seconds + 60) == 0
+        rows = [line.split() for line in self.log.read_text().splitlines()]
+        began = min(int(row[0]) for row in rows)
+        seconds = [0] * self.seconds
+        for at, status, took in rows:
+            second = (int(at) + int(took) - began) // 1_000_000
+            if status == PASSED and second < self.seconds:
+                seconds[second] += 1
+        return seconds
+
+
+@needed
+def test_limits_are_one_whoever_counts(running: Several) -> None:
+    """Broken: two control planes would give shares, or count, each for itself; while one goes there would be no limit, or nothing
+    but refusals.
+    """
+    until("somebody leads", lambda: running.a.leads or running.b.leads, 40)
+    one, other = (running.a, running.b) if running.a.proxies() else (running.b, running.a)
+    running.there.start(one.tulle("token", "create").stdout.strip(), other, one)
+    running.there.run("echo", *SERVE, version="v2")
+    until("a proxy is connected to each", lambda: set(other.proxies()) == {"default/echo-v2"}, 30)
+    assert set(one.proxies()) == {"default/caller", "default/echo"}
+    assert one.kubectl("apply", "-f", "-", stdin=LIMITED).returncode == 0
+    one.tulle("wait", "--for=synced", "--timeout", "30s")
+
+    def rules(plane: Plane) -> dict[str, Any]:
+        found = json.loads(plane.tulle("ratelimit", "status", "echo", "-o", "json").stdout)["rules"]
+        return {rule["rule"].rpartition("/")[2]: rule for rule in found}
+
+    def shares(plane: Plane) -> dict[str, float]:
+        return {proxy["proxy"]: proxy["share"] for proxy in rules(plane)["shares"]["proxies"]}
+
+    loads = [Load(running, "/shares", LIMIT, 20), Load(running, "/exact", FEW, 20)]
+    until("the share is where the load is", lambda: all(shares(plane)["default/echo-v2"] > 0.85 for plane in (one, other)), 15)
+    until("both give the same", lambda: shares(one) == shares(other), 15)
+    until("exact limits are refused for", lambda: rules(one)["exact"]["refused"] > 0, 15)
+    leader, next_one = (one, other) if one.leads else (other, one)
+    leader.kill()
+    until("the proxies have moved", lambda: len(next_one.proxies()) == 3, 20)
+    until("the shares are where the load is", lambda: shares(next_one)["default/echo-v2"] > 0.85, 15)
+    shared, exact = (load.passed() for load in loads)
+    # A full bucket at first; after that what the limit says, whoever weighs.
+    assert sum(shared) <= LIMIT * (len(shared) + 1) * 1.05, shared
+    assert max(shared[1:]) <= LIMIT * 1.5, shared
+    assert min(sum(shared[at : at + 3]) for at in range(3, len(shared) - 2)) >= LIMIT * 3 * 0.5, shared
+    assert sum(exact) <= FEW * (len(exact) + 1) * 1.01, exact
+    assert max(exact[1:]) <= FEW * 1.25, exact
+    assert sum(exact[-5:]) >= FEW * 5 * 0.9, exact
+    leader.start()

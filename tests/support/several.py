@@ -1,4 +1,4 @@
-"""Several real control planes over a real etcd cluster of three, and a node that knows them all."""
+"""Several real control planes over a real etcd cluster of three, nodes that know them all, and a Redis that all count in."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ import msgspec
 from tests.support import commands
 from tests.support.etcd import EtcdCluster
 from tests.support.mesh import TULLE, free_port, kubectl_binary, refusals
+from tests.support.redis import RedisServer
 from tests.support.waiting import until
 from tulle.client.api import ApiClient
 from tulle.core.model.calls import Count, Edge, Report
@@ -144,33 +145,74 @@ class Plane:
         return {one["proxy"]: one for one in answer["proxies"]} if answer else {}
 
 
+class Node:
+    """A node agent: a process with folders and a network of its own."""
+
+    def __init__(self, mesh: Several, name: str) -> None:
+        self.mesh, self.name = mesh, name
+        self.instance = f"test-{mesh.home.name}-{name}"
+        self.runtime = mesh.home / f"run-{name}"
+        self.env = {**mesh.env, "TULLE_RUNTIME_DIR": str(self.runtime), "TULLE_NODE_SOCKET": str(self.runtime / "node.sock")}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, token: str, first: Plane, second: Plane) -> None:
+        """It joins at `second` with a token, and is sent its configuration by `first`."""
+        argv = ["node", f"--name={self.name}", f"--instance={self.instance}", f"--token={token}"]
+        argv += [f"--api-address={second.api},{first.api}", f"--xds-address={first.xds},{second.xds}"]
+        env = {**self.env, "TULLE_STATE_DIR": str(self.mesh.home / f"node-{self.name}")}
+        with (self.mesh.home / f"node-{self.name}.log").open("ab") as file:
+            self.process = subprocess.Popen([*TULLE, *argv], env=env, stdout=file, stderr=file)
+        until("the agent answers", lambda: (self.runtime / "node.sock").exists())
+
+    def run(self, service: str, *argv: str, version: str = "") -> None:
+        """`tulle run` of a service on port 8000, in the background."""
+        name = f"{service}-{version}" if version else service
+        words = ["run", "--service", service, "--service-account", service, "--port", "8000:http"]
+        words += [*(["--version", version] if version else []), "--", *argv]
+        env = {**self.env, "TULLE_KUBECONFIG": str(self.mesh.a.kubeconfig)}
+        with (self.mesh.home / f"{name}.log").open("ab") as file:
+            self.mesh.applications.append(subprocess.Popen([*TULLE, *words], env=env, stdout=file, stderr=file))
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+
+    def remove(self) -> None:
+        """Whatever is left of it."""
+        asyncio.run(process.end(process.carrying(self.instance), grace=2))
+        asyncio.run(teardown_instance(self.instance, self.runtime / "node"))
+
+
 class Several:
-    """The cluster, the control planes `a` and `b`, and a node agent `here` with its workloads."""
+    """The cluster, the control planes `a` and `b`, and the node agents `here`, with its workloads, and (when started) `there`."""
 
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="ts-"))
-        self.instance = f"test-{self.home.name}"
         self.key = self.home / "encryption.key"
         self.key.touch(0o600)
         self.key.write_text(base64.b64encode(os.urandom(32)).decode())
+        self.redis = RedisServer(self.home) if shutil.which("redis-server") else None
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("TULLE_")},
-            "TULLE_RUNTIME_DIR": str(self.home / "run"),
-            "TULLE_NODE_SOCKET": str(self.home / "run" / "node.sock"),
             "NO_COLOR": "1",
             "TULLE_REPORT_INTERVAL": "2s",
             "TULLE_TRACE_SAMPLING": "100",
             # Short enough that a rotation need not be waited for, and longer than any outage of a test.
             "TULLE_CERTIFICATE_LIFETIME": "120s",
+            **({"TULLE_RATELIMIT_REDIS": self.redis.url} if self.redis else {}),
         }
         self.etcd = EtcdCluster(self.home / "etcd", 3)
         self.a, self.b = Plane(self, "a"), Plane(self, "b")
-        self.agent: subprocess.Popen[bytes] | None = None
+        self.here, self.there = Node(self, "here"), Node(self, "there")
         self.applications: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         """Everything; two control planes at the same moment, on an empty cluster."""
         self.etcd.start()
+        if self.redis:
+            self.redis.start()
         self.a.start(wait=False)
         self.b.start(wait=False)
         for plane in (self.a, self.b):
@@ -178,25 +220,12 @@ class Several:
 
     def start_node(self) -> None:
         """A node that joins at `b` with a token of `a`, and is sent its configuration by `a`."""
-        token = self.a.tulle("token", "create").stdout.strip()
-        argv = ["node", "--name=here", f"--instance={self.instance}", f"--token={token}"]
-        argv += [f"--api-address={self.b.api},{self.a.api}", f"--xds-address={self.a.xds},{self.b.xds}"]
-        env = {**self.env, "TULLE_STATE_DIR": str(self.home / "node")}
-        with (self.home / "node.log").open("ab") as file:
-            self.agent = subprocess.Popen([*TULLE, *argv], env=env, stdout=file, stderr=file)
-        until("the agent answers", lambda: (self.home / "run" / "node.sock").exists())
-
-    def run(self, service: str, *argv: str) -> None:
-        """`tulle run` of a service on port 8000, in the background."""
-        words = ["run", "--service", service, "--service-account", service, "--port", "8000:http", "--", *argv]
-        env = {**self.env, "TULLE_KUBECONFIG": str(self.a.kubeconfig)}
-        with (self.home / f"{service}.log").open("ab") as file:
-            self.applications.append(subprocess.Popen([*TULLE, *words], env=env, stdout=file, stderr=file))
+        self.here.start(self.a.tulle("token", "create").stdout.strip(), self.a, self.b)
 
     def call(self, path: str = "/") -> str:
         """The status of one request from `caller` to `echo`."""
         words = ["exec", "caller", "--", "curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}"]
-        return commands.tulle([*words, f"http://echo:8000{path}"], self.env).out
+        return commands.tulle([*words, f"http://echo:8000{path}"], self.here.env).out
 
     def at(self, number: int) -> bool:
         """Whether the proxy of `caller` has that turn."""
@@ -224,7 +253,7 @@ class Several:
         seen: Counter[str] = Counter()
         child = subprocess.Popen(
             [*TULLE, "exec", "caller", "--", sys.executable, "-c", _ASK],
-            env=self.env,
+            env=self.here.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -254,18 +283,19 @@ class Several:
                 member.resume()
         for child in self.applications:
             child.terminate()
-        if self.agent is not None and self.agent.poll() is None:
-            self.agent.terminate()
-            self.agent.wait(60)
+        for node in (self.here, self.there):
+            node.stop()
         for plane in (self.a, self.b):
             if plane.process is not None and plane.process.poll() is None:
                 plane.kill()
-        asyncio.run(process.end(process.carrying(self.instance), grace=2))
-        asyncio.run(teardown_instance(self.instance, self.home / "run" / "node"))
+        for node in (self.here, self.there):
+            node.remove()
         for child in self.applications:
             child.kill()
             child.wait()
         self.etcd.stop()
+        if self.redis:
+            self.redis.stop()
         refused = refusals(self.home)
         shutil.rmtree(self.home, ignore_errors=True)
         assert refused == []

@@ -32,8 +32,8 @@ def ratelimit() -> None:
 def status(name: str | None, output: str, window: float, all_namespaces: bool, namespace: str, kubeconfig: str | None) -> int:
     """Show how the rules of RateLimits stand, and whose requests were refused; with NAME also each proxy's share, and each key.
 
-    COMES and OVER are requests a second now, REFUSED all since the control plane began; USED is how much of the limit is, of a
-    limit with keys by the key that uses most.
+    Those come first that need somebody. COMES and OVER are requests a second now, REFUSED all since the control plane began; USED
+    is how much of the limit is, of a limit with keys by the key that uses most.
 
     \b
     tulle ratelimit status
@@ -51,10 +51,12 @@ def status(name: str | None, output: str, window: float, all_namespaces: bool, n
         return 0
     found = msgspec.convert(answer, LimitStatuses)
     if not found.rules:
-        click.echo(f"no rate limits{f' of {name}' if name else ''}", err=True)
+        of = f" of RateLimit {name} in {namespace}" if name else "" if all_namespaces else f" in {namespace}"
+        click.echo(f"no proxy counts anything{of}; tulle analyze says why a RateLimit stands nowhere", err=True)
         return int(bool(name))
-    click.echo(table(_HEADER, [_row(rule) for rule in found.rules]))
-    for rule in found.rules if name else ():
+    rules = sorted(found.rules, key=_urgency)
+    click.echo(table(_HEADER, [_row(rule) for rule in rules]))
+    for rule in rules if name else ():
         _details(rule)
     _callers(found)
     return 0
@@ -64,7 +66,7 @@ def _row(rule: RuleStatus) -> list[str]:
     return [
         rule.rule,
         rule.counting,
-        f"{rule.limit:,} {rule.unit} / {rule.window:g}s{f' +{rule.burst:,}' if rule.burst else ''}",
+        _limit(rule),
         f"{rule.rate:.1f}/s",
         f"{rule.over:.1f}/s",
         str(rule.refused),
@@ -73,9 +75,23 @@ def _row(rule: RuleStatus) -> list[str]:
     ]
 
 
+def _limit(rule: RuleStatus) -> str:
+    """As it was written: `100 Requests / 1m +20 a key`."""
+    size, unit = next(
+        ((size, unit) for size, unit in ((3600, "h"), (60, "m")) if rule.window and not rule.window % size), (1, "s")
+    )
+    burst = f" +{rule.burst:,}" if rule.burst else ""
+    return f"{rule.limit:,} {rule.unit} / {rule.window / size:g}{unit}{burst}{' a key' if rule.keyed else ''}"
+
+
+def _urgency(rule: RuleStatus) -> tuple[float, float, float, str]:
+    """What cannot be counted, then who refuses most, then who is nearest to it."""
+    return -rule.failing, 0.0 if rule.shadow else -rule.over, -(rule.used or 0.0), rule.rule
+
+
 def _state(rule: RuleStatus) -> str:
-    if rule.failed:
-        return f"{rule.failed} not counted, {'refused' if rule.denies else 'let through'}"
+    if rule.failing >= 0.05:
+        return f"{rule.failing:.1f}/s not counted, {'refused' if rule.denies else 'let through'}"
     if rule.shadow:
         return "shadow: nothing is refused"
     if rule.over >= 0.05:
@@ -85,6 +101,8 @@ def _state(rule: RuleStatus) -> str:
 
 def _details(rule: RuleStatus) -> None:
     click.echo(f"\n{rule.rule}: {rule.bound}")
+    if rule.failed:
+        click.echo(f"since the control plane began {rule.failed} were not counted")
     if rule.proxies:
         rows = [[one.proxy, f"{one.share:.1%}", f"{one.rate:.1f}/s", f"{one.over:.1f}/s"] for one in rule.proxies]
         click.echo(table(["proxy", "share", "comes", "over"], rows))

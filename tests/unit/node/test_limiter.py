@@ -108,6 +108,13 @@ async def test_the_answer_says_what_is_left_and_when_to_come_back(way: Way) -> N
     assert 0 < last.statuses[1].duration_until_reset.seconds <= 1200
 
 
+async def test_who_has_no_key_shares_a_bucket_with_all_who_have_none(way: Way) -> None:
+    """Otherwise leaving the key out would be a way around the limit, or use up the limit of those who have one."""
+    codes = [(await way.ask(request("default/all/1"))).overall_code for _ in range(4)]
+    assert codes == [OK, OK, OK, OVER]
+    assert (await way.ask(request("default/all/1", key="a"))).overall_code == OK
+
+
 async def test_a_rule_that_is_not_there_is_not_counted_as_allowed(way: Way) -> None:
     """Otherwise a rule that this control plane does not know yet would be no limit, whatever its onFailure says."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -176,4 +183,11 @@ async def test_what_cannot_be_counted_is_an_error_and_is_counted(way: Way) -> No
     with pytest.raises(grpc.aio.AioRpcError):
         await way.ask(request("default/all/0"))
     assert way.service.count("default/all/0", "failed") == 1
+    way.service.measure(1.0)
+    comes, over, failing = way.service.rates("default/all/0")
+    assert (comes, over) == (failing, 0)
+    assert failing > 0
+    for second in range(2, 12):
+        way.service.measure(float(second))
+    assert way.service.rates("default/all/0")[2] < 0.01, "what is over is not said to be now"
     assert "tulle_ratelimit_requests_total" in {one.name for one in way.service.metrics()}

@@ -159,11 +159,12 @@ class LimitsApi:
 
 def _exact(common: dict[str, Any], rule: str, service: RateLimitService, keys: Iterable[KeyState], words: str) -> RuleStatus:
     keys = tuple(keys)
-    rate, over = service.rates(rule)
+    rate, over, failing = service.rates(rule)
     return RuleStatus(
         **common,
         rate=round(rate, 2),
         over=round(over, 2),
+        failing=round(failing, 2),
         passed=service.count(rule, "allowed") + service.count(rule, "shadowed"),
         refused=service.count(rule, "refused"),
         failed=service.count(rule, "failed"),

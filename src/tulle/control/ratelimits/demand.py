@@ -61,7 +61,7 @@ class Demands:
             if (heard := self._heard.get(proxy)) is None:
                 continue
             told = one.demand if (one := seen.get(proxy)) is not None else None
-            found[proxy] = told if told is not None and told.at >= heard else faded(told, heard)
+            found[proxy] = told if told is not None and told.at == heard else faded(told, heard)
         return found
 
     def _sweep(self, now: float) -> None:

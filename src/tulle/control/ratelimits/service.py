@@ -59,8 +59,8 @@ class RateLimitService:
         self._tally: Tally[tuple[str, str]] = Tally()
         self._calls: set[asyncio.Task[Any]] = set()
         self._failing = ""
-        self._rates: dict[str, tuple[Demand, Demand]] = {}
-        self._measured: tuple[float, dict[str, tuple[int, int]]] = (float("-inf"), {})
+        self._rates: dict[str, tuple[Demand, ...]] = {}
+        self._measured: tuple[float, dict[str, tuple[int, ...]]] = (float("-inf"), {})
 
     @property
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
@@ -75,20 +75,22 @@ class RateLimitService:
     def measure(self, now: float) -> None:
         """To be called about every second, for `rates`."""
         since, before = self._measured
-        counts: dict[str, tuple[int, int]] = {}
+        seconds = min(now - since, _WHILE)
+        counts: dict[str, tuple[int, ...]] = {}
         for rule in {rule for rule, _result in self._tally}:
-            over = self._tally[rule, "refused"] + self._tally[rule, "shadowed"]
-            counts[rule] = (self._tally[rule, "allowed"] + over, over)
-        for rule, (comes, over) in counts.items():
-            old, (had, had_over) = self._rates.get(rule, (None, None)), before.get(rule, (0, 0))
-            seconds = min(now - since, _WHILE)
-            self._rates[rule] = expected(old[0], comes - had, seconds, now), expected(old[1], over - had_over, seconds, now)
+            over, failed = self._tally[rule, "refused"] + self._tally[rule, "shadowed"], self._tally[rule, "failed"]
+            counts[rule] = (self._tally[rule, "allowed"] + over + failed, over, failed)
+        for rule, found in counts.items():
+            old, had = self._rates.get(rule, (None,) * 3), before.get(rule, (0,) * 3)
+            self._rates[rule] = tuple(
+                expected(rate, count - then, seconds, now) for rate, count, then in zip(old, found, had, strict=True)
+            )
         self._measured = now, counts
 
-    def rates(self, rule: str) -> tuple[float, float]:
-        """How many requests come in a second, and how many of them are over the limit."""
+    def rates(self, rule: str) -> tuple[float, ...]:
+        """How many requests come in a second, how many of them are over the limit, and how many cannot be counted."""
         found = self._rates.get(rule)
-        return (found[0].rate, found[1].rate) if found else (0.0, 0.0)
+        return tuple(one.rate for one in found) if found else (0.0, 0.0, 0.0)
 
     def keep(self, rules: Sequence[str]) -> None:
         """Forget the rules that are not any more."""

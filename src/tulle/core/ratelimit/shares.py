@@ -37,7 +37,7 @@ _SILENT = 5.0  # seconds without a word after which a proxy's demand is not know
 
 
 class Demand(msgspec.Struct, frozen=True):
-    """What came to a proxy for a rule, in a second, let through or not; `at` (s, any clock that does not go back): told last."""
+    """What came to a proxy for a rule, in a second, let through or not; `at` (s, any clock): told last."""
 
     rate: float
     at: float
@@ -46,15 +46,20 @@ class Demand(msgspec.Struct, frozen=True):
 def expected(before: Demand | None, count: int, seconds: float, now: float) -> Demand:
     """The demand, after so many came in so many seconds until `now`."""
     seen = max(0, count) / max(seconds, 0.1)
-    if before is None or now - before.at > _SILENT:
+    if before is None or not _fresh(before, now):
         return Demand(seen, now)
     return Demand(before.rate + _NEW * (seen - before.rate), now)
 
 
 def faded(before: Demand | None, now: float) -> Demand:
     """The demand where nothing came since it was told last."""
-    rate = 0.0 if before is None else before.rate * (1.0 - _NEW) ** max(0.0, now - before.at)
+    rate = before.rate * (1.0 - _NEW) ** (now - before.at) if before is not None and _fresh(before, now) else 0.0
     return Demand(rate, now)
+
+
+def _fresh(one: Demand, now: float) -> bool:
+    """Whether it is known still; what was told before a clock went back is not."""
+    return 0.0 <= now - one.at <= _SILENT
 
 
 def even(members: Iterable[str]) -> dict[str, float]:
@@ -96,7 +101,7 @@ def reweighted(
     eased = True
     for one, share in before.items():
         found = demands.get(one)
-        if found is None or now - found.at > _SILENT:
+        if found is None or not _fresh(found, now):
             continue
         came = heard[one] = found.rate
         total += came

@@ -34,9 +34,9 @@ class ProxyStatus(msgspec.Struct, frozen=True):
 class RuleStatus(msgspec.Struct, frozen=True):
     """A rule.
 
-    `rate` is what comes in a second altogether, `over` what of that is over the limit; `passed`, `refused` and `failed` (not
-    counted: `onFailure` held) are since the control planes began. `used` is how much of the limit is used (0 to 1; of one with
-    keys by the key that uses most; None: not known). `bound` says how exactly the limit is held.
+    `rate` is what comes in a second altogether, `over` what of that is over the limit, `failing` what cannot be counted (so that
+    `onFailure` holds); `passed`, `refused` and `failed` are since the control planes began. `used` is how much of the limit is
+    used (0 to 1; of one with keys by the key that uses most; None: not known). `bound` says how exactly the limit is held.
     """
 
     rule: str
@@ -50,6 +50,7 @@ class RuleStatus(msgspec.Struct, frozen=True):
     denies: bool = False
     rate: float = 0.0
     over: float = 0.0
+    failing: float = 0.0
     passed: int = 0
     refused: int = 0
     failed: int = 0
@@ -113,6 +114,7 @@ def together(one: RuleStatus, other: RuleStatus) -> RuleStatus:
         one,
         rate=one.rate + other.rate,
         over=one.over + other.over,
+        failing=one.failing + other.failing,
         passed=one.passed + other.passed,
         refused=one.refused + other.refused,
         failed=one.failed + other.failed,

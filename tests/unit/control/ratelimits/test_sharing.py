@@ -108,7 +108,10 @@ async def test_who_leaves_gives_its_share_to_the_others(clock: TurnedClock) -> N
 async def test_a_rule_that_goes_takes_its_shares_along(clock: TurnedClock) -> None:
     """Otherwise a rule of that name would begin with the shares of another."""
     plane = Plane(clock)
+    clock.advance(1)
+    plane.report(clock.now(), {MEMBERS[0]: 1000}, *MEMBERS[1:])
     await plane.sharing.once()
+    assert plane.mesh.given != {}
     plane.mesh.limits = ()
     await plane.sharing.once()
     assert plane.mesh.given == {}
@@ -145,6 +148,56 @@ async def test_without_a_leader_shares_stay(clock: TurnedClock) -> None:
     plane.leads = False
     await plane.sharing.once()
     assert plane.mesh.given == before
+
+
+async def test_what_nobody_would_notice_is_told_nobody(clock: TurnedClock) -> None:
+    """Otherwise a thousand limits that are never reached would keep the control plane busy whenever load moves."""
+    plane = Plane(clock)
+    for second in range(40):
+        clock.advance(1)
+        comes = dict.fromkeys(MEMBERS, 2) | {MEMBERS[second // 10 % 3]: 18}
+        plane.report(clock.now(), comes)
+        await plane.sharing.once()
+        assert sum(plane.mesh.given.values()) <= 1 + 1e-9
+    assert plane.mesh.published <= 8, "at most at the look every five seconds"
+    # And the whole of it when it matters.
+    for _ in range(3):
+        clock.advance(1)
+        plane.report(clock.now(), {MEMBERS[0]: 1000}, *MEMBERS[1:])
+        await plane.sharing.once()
+    assert plane.mesh.given[RULE, MEMBERS[0]] > 0.9
+
+
+async def test_what_was_uneven_is_even_again_when_nothing_comes(clock: TurnedClock) -> None:
+    """Otherwise the first requests of the next morning would find the shares of last night."""
+    plane = Plane(clock)
+    for _ in range(3):
+        clock.advance(1)
+        plane.report(clock.now(), {MEMBERS[0]: 1000}, *MEMBERS[1:])
+        await plane.sharing.once()
+    for _ in range(12):
+        clock.advance(1)
+        plane.report(clock.now(), {}, *MEMBERS)
+        await plane.sharing.once()
+    assert list(plane.mesh.given.values()) == pytest.approx([1 / 3] * 3, abs=0.05)
+
+
+async def test_a_clock_that_goes_back_gives_nobody_more(clock: TurnedClock) -> None:
+    """Otherwise shares would be more than the limit together, or stand still until the clock is where it was."""
+    plane = Plane(clock)
+    clock.advance(7200)
+    for _ in range(4):
+        clock.advance(1)
+        plane.report(clock.now(), {MEMBERS[0]: 1000}, *MEMBERS[1:])
+        await plane.sharing.once()
+    clock.advance(-3600)
+    for _ in range(4):
+        clock.advance(1)
+        plane.report(clock.now(), {MEMBERS[1]: 1000}, MEMBERS[0], MEMBERS[2])
+        await plane.sharing.once()
+        assert sum(plane.mesh.given.values()) <= 1 + 1e-9
+        assert min(plane.mesh.given.values()) > 0
+    assert plane.mesh.given[RULE, MEMBERS[1]] > 0.9
 
 
 def test_memory_for_demand_is_bounded() -> None:

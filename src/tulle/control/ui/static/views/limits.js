@@ -7,7 +7,7 @@ import { percent, rate } from "../format.js";
 import { Command, Filter, Health, Panel, Table, Wait } from "../parts.js";
 
 function stateOf(rule) {
-  if (rule.failed) return { of: "failing", word: `${rule.failed} not counted: ${rule.denies ? "refused" : "let through"}` };
+  if (rule.failing >= 0.05) return { of: "failing", word: `${rate(rule.failing)}/s not counted, ${rule.denies ? "refused" : "let through"}` };
   if (rule.shadow) return { of: "idle", word: "shadow: nothing is refused" };
   if (rule.over >= 0.05) return { of: "degraded", word: "refusing" };
   return rule.used !== null && rule.used >= 0.8 ? { of: "degraded", word: "near" } : { of: "healthy", word: "within" };
