@@ -263,6 +263,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
             {"loadBalancer": {"localityLbSetting": {"distribute": [{"from": "a", "to": {"b": 100}}]}}},
             {"loadBalancer": {"localityLbSetting": {"failoverPriority": ["topology.kubernetes.io/region"]}}},
             {"loadBalancer": {"localityLbSetting": {"failover": [{"from": "a", "to": "b"}]}}},
+            {"loadBalancer": {"zoneAwareLbSetting": {"failover": [{"from": "a", "to": "b"}]}}},
             {"outlierDetection": {"splitExternalLocalOriginErrors": True, "consecutiveLocalOriginFailures": 3}},
             {"tls": {"mode": "MUTUAL", "credentialName": "a"}},
             {"tunnel": {"targetHost": "a.example", "targetPort": 443}},
