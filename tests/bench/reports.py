@@ -134,6 +134,14 @@ def plane() -> None:
     main(sys.argv[1:])
 
 
+async def _connected(port: int, tls: ssl.SSLContext) -> Connection:
+    """As a node does it: again, where the other end had no time."""
+    while True:
+        with contextlib.suppress(OSError):
+            return await Connection("127.0.0.1", port, tls).open()
+        await asyncio.sleep(1)
+
+
 class _Agents:
     """The nodes: one a proxy, each with a connection of its own."""
 
@@ -151,7 +159,7 @@ class _Agents:
         """Report until cancelled, each at its own time."""
         made = random.Random(proxy)
         await asyncio.sleep(EVERY * proxy / PROXIES)
-        connection = await self._connected()
+        connection = await _connected(self._port, self._tls)
         out = [pair[0] for pair in _edges(proxy)]
         into = self._into.get(f"default/w{proxy}", [])
         cpu_seconds = 0.0
@@ -164,13 +172,6 @@ class _Agents:
             await connection.request("POST", _RECORDED, msgspec.json.encode(self._recorded(proxy, into)))
             self.reports += 1
             await asyncio.sleep(max(0.0, began + EVERY - time.monotonic()))
-
-    async def _connected(self) -> Connection:
-        """As a node does it: again, where the other end had no time."""
-        while True:
-            with contextlib.suppress(OSError):
-                return await Connection("127.0.0.1", self._port, self._tls).open()
-            await asyncio.sleep(1)
 
     def _recorded(self, proxy: int, into: Sequence[Edge]) -> RecordedReport:
         now = time.time()
@@ -236,7 +237,7 @@ async def _measured(pid: int, port: int, folder: Path, state: Path, rounds: int)
 
 async def _asked(state: Path, port: int, rounds: int) -> dict[str, list[float]]:
     config = kubeconfig.read(state / "kubeconfig")
-    connection = await Connection("127.0.0.1", port, config.tls()).open()
+    connection = await _connected(port, config.tls())
     taken: dict[str, list[float]] = {name: [] for name in ASKED}
     for _ in range(rounds):
         for name, path in ASKED.items():

@@ -23,13 +23,12 @@ export function within(metrics, name, share, label = "") {
   return all ? [...bounds].sort(([one], [other]) => one - other).find(([, value]) => value >= share * all)[0] : null;
 }
 
-// What must not be: { name, what, where to look }. Those that are 0 are left out.
+// What must not be (that of many calls only a sample is recorded is not among it): { name, what, where to look }. Those that are 0 are left out.
 const LOSSES = [
   ["pilot_total_xds_rejects", "configuration that proxies refused", "proxies"],
   ["tulle_report_left_out_total", "rows of nodes' reports that made no sense"],
   ["tulle_recorded_left_out_total", "recorded calls of nodes that made no sense"],
   ["tulle_window_dropped_total", "calls of more kinds than there is room for"],
-  ["tulle_recorded_dropped_total", "recorded calls that came too fast to be looked at"],
   ["tulle_recorded_unwritten_total", "times that the record of calls could not be written to disk"],
   ["tulle_spans_dropped_total", "spans of traces that there was no room for", "traces"],
   ["tulle_traces_evicted_total", "traces that went before their time", "traces"],
