@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.gateways import Gateways
 from tests.support.mesh import Mesh
+from tests.support.world import World, outer_world
 
 # The files that take longest, which come first: at the end only short ones are left, so that no worker waits for the other.
 LONGEST = (
@@ -22,6 +23,7 @@ LONGEST = (
     "test_node_agent",
     "test_prometheus",
     "test_entries",
+    "test_outbound",
     "test_rotation",
     "test_access_logs",
     "test_global_rate_limits",
@@ -81,3 +83,12 @@ def gateways(mesh: Mesh) -> Iterator[Gateways]:
     objects = Gateways(mesh)
     yield objects
     objects.remove()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A demo whose machine asks the tests' own resolver. Whoever changes its objects puts them back."""
+    folder = tmp_path_factory.mktemp("outside")
+    folder.chmod(0o755)
+    with outer_world(folder) as made:
+        yield made
