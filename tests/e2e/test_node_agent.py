@@ -165,10 +165,8 @@ def test_comes_up_from_the_cache_without_a_control_plane(host: Host) -> None:
     assert status is not None
     assert not status.registered
     assert "no control plane answers" in status.error
-    inside = host.run(
-        "exec", ECHO.id, "--", "curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:8000/"
-    )
-    assert inside.stdout == "200", "the application runs"
+    inside = ("curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:8000/")
+    until("the application runs", lambda: host.run("exec", ECHO.id, "--", *inside).stdout == "200", 30)
     status = host.workload()
     assert status is not None
     assert not status.ready, "nobody has been told of it"
