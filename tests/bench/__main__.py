@@ -143,8 +143,9 @@ def main() -> None:
         table.add_row("a step of each every 10 s", f"{rolled.moving:.1f}% ({rolled.steps} steps)", "")
         backs = asyncio.run(rollbacks.measure())
         found["rollbacks"] = msgspec.to_builtins(backs)
-        for cause, last in backs.last.items():
-            table.add_row(f"all back at once: {cause}", f"first {backs.first[cause]:.2f} s, last {last:.2f} s", "below 2 s")
+        for cause, (took, cpu) in backs.all.items():
+            alone = f"one {backs.one[cause][0]:.2f} s, " if cause in backs.one else ""
+            table.add_row(f"back: {cause}", f"{alone}all at once {took:.2f} s ({cpu:.1f} s of a core)", "below 2 s")
         table.add_section()
     if "limits" in what:
         controlled = asyncio.run(limits.measure())

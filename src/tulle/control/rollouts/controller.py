@@ -30,17 +30,18 @@ from tulle.control.events import Events
 from tulle.control.rollouts.asking import Asking
 from tulle.control.rollouts.gathering import Gathering
 from tulle.control.rollouts.posting import Poster
+from tulle.control.rollouts.routes import NEITHER, NOBODY, Route, read_route, sided
 from tulle.control.rollouts.telling import Telling
 from tulle.control.rollouts.webhooks import Webhooks
-from tulle.control.telemetry.tally import Tallies, Versions
-from tulle.core.compile.rollout_versions import Asked, version_instances, version_side
+from tulle.control.telemetry.tally import Tallies
+from tulle.core.compile.rollout_versions import version_instances, version_side
 from tulle.core.pipeline import Pipeline
 from tulle.core.rollout.decide import Decision, Seen, State, decide, point
 from tulle.core.rollout.hooks import Answer, Hook
 from tulle.core.rollout.plan import Plan, plan, unsupported
 from tulle.core.rollout.queries import Query, Reading, nothing, reading
 from tulle.core.rollout.record import state_of, status_of
-from tulle.core.rollout.steering import Side, Sides, candidate_of, found, mirrored, mirrors, steered, unmirrorable, unmirrored
+from tulle.core.rollout.steering import Sides, found, mirrored, mirrors, steered, unmirrorable, unmirrored
 from tulle.core.status.progress import Progress
 from tulle.kit.errors import TulleError
 from tulle.ports import Stored
@@ -59,6 +60,7 @@ COMMAND = "tulle.dev/rollout"
 MANAGER = "tulle-rollouts"
 _WRITING = Writing(MANAGER)
 _TICK = 0.5  # seconds
+_AT_ONCE = 16  # that are written at the same time, and of those that go on, before all are looked at again
 _MOMENT = 0.02  # seconds in which proxies' answers come together
 
 
@@ -93,6 +95,7 @@ class Rollouts:
         self._routes: dict[Place, Route] = {}
         self._quiet: dict[Place, Look] = {}
         self._failing: set[Place] = set()
+        self._later: set[Place] = set()  # for whom there was no room at the last look
 
     @asynccontextmanager
     async def beginning(self) -> AsyncIterator[None]:
@@ -141,18 +144,31 @@ class Rollouts:
             for place in kept.keys() - places:
                 del kept[place]
         taken: dict[tuple[str, str], str] = {}
-        found = [self._decoded(one) for one in stored]
-        for read in sorted(found, key=_first):
+        due: list[Due] = []
+        done: list[Due] = []
+        for read in sorted((self._decoded(one) for one in stored), key=_first):
             place = read.stored.key.namespace, read.stored.key.name
-            try:
-                await self._one(place, read, taken)
-                self._failing.discard(place)
-            except (Denial, TulleError) as error:
-                if place not in self._failing:
-                    log.warning(
-                        "a rollout waits: something could not be read or written", rollout="/".join(place), why=str(error)
-                    )
-                self._failing.add(place)
+            await self._tried(place, self._one(place, read, taken, due))
+        # Nobody who goes back waits for the steps of others, nor a step for what is only said.
+        due.sort(key=lambda one: (not one.decision.state.turning, not one.decision.notes, one.place not in self._later))
+        most = _AT_ONCE + sum(one.decision.state.turning for one in due)
+        self._later, due = {one.place for one in due[most:]}, due[:most]
+        if self._later:
+            self._moved.set()  # another look at once
+        for first in range(0, len(due), _AT_ONCE):
+            await asyncio.gather(*(self._tried(one.place, self._do(one, done)) for one in due[first : first + _AT_ONCE]))
+        for one in done:
+            await self._tell(one)
+
+    async def _tried(self, place: Place, work: Awaitable[None]) -> None:
+        """What cannot be read or written is tried again at the next look."""
+        try:
+            await work
+            self._failing.discard(place)
+        except (Denial, TulleError) as error:
+            if place not in self._failing:
+                log.warning("a rollout waits: something could not be read or written", rollout="/".join(place), why=str(error))
+            self._failing.add(place)
 
     def _decoded(self, stored: Stored) -> Read:
         place = stored.key.namespace, stored.key.name
@@ -164,7 +180,8 @@ class Rollouts:
             read = self._read[place] = Read(stored, one, plan(one.spec, *place), state_of(one.status), refused)
         return read
 
-    async def _one(self, place: Place, read: Read, taken: dict[tuple[str, str], str]) -> None:
+    async def _one(self, place: Place, read: Read, taken: dict[tuple[str, str], str], due: list[Due]) -> None:
+        """Look at one, and decide."""
         stored, one, wanted, before, refused = read
         metadata = stored.body["metadata"]
         deleted = bool(metadata.get("deletionTimestamp"))
@@ -182,7 +199,7 @@ class Rollouts:
         route = await self._route(place, one)
         if one.spec.analysis.mirror and route is not None and not refused:
             refused = unmirrorable(route.body, route.sides, one.spec.route_ref.section_name or "")
-        look = Look(stored.revision, route.revision if route else 0, route.sides if route else _NEITHER, refused)
+        look = Look(stored.revision, route.revision if route else 0, route.sides if route else NEITHER, refused)
         again = self._quiet.get(place) == look  # nothing but time and traffic can have made a difference
         if again and before.phase in _SETTLED and not (before.owed or before.mirroring or before.turning or deleted):
             return
@@ -197,23 +214,30 @@ class Rollouts:
         # As exactly as the status can say it.
         decision = decide(wanted, before, seen, round(self.now(), 3))
         (self._turning.add if decision.state.turning else self._turning.discard)(place)
-        if not again or decision.state != before:
-            self._quiet.pop(place, None)
-            await self._do(place, read, decision, refused, route)
-            if decision.state == before:
-                self._quiet[place] = look
+        if again and decision.state == before and not decision.over:
+            self._ask(place, stored.body, wanted, decision, one)
+        else:
+            due.append(Due(place, read, decision, look, route))
+
+    async def _do(self, due: Due, done: list[Due]) -> None:
+        """Write down what is decided, then do it."""
+        place, (stored, one, wanted, before, _refused), decision, look, route = due
+        self._quiet.pop(place, None)
+        if (decision.state.checked, decision.state.identity) != (before.checked, before.identity):
+            self.tallies.forget(place)
+        await self._write(place, stored, decision.state, look.refused)
+        if route is not None and decision.state.identity:
+            await self._steer(one, decision.state, route)
+        done.append(due)
+        if decision.state == before:
+            self._quiet[place] = look
         self._ask(place, stored.body, wanted, decision, one)
         if decision.over:
             await self._mark(place, there=False)
 
-    async def _do(self, place: Place, read: Read, decision: Decision, refused: str, route: Route | None) -> None:
-        """Write down what is decided, then do it."""
-        stored, one, wanted, before, _refused = read
-        if (decision.state.checked, decision.state.identity) != (before.checked, before.identity):
-            self.tallies.forget(place)
-        await self._write(place, stored, decision.state, refused)
-        if route is not None and decision.state.identity:
-            await self._steer(one, decision.state, route)
+    async def _tell(self, due: Due) -> None:
+        """Tell everybody of what was done."""
+        place, (stored, one, wanted, _before, _refused), decision, _look, _route = due
         for note in decision.notes:
             log.info("rollout", rollout="/".join(place), reason=note.reason, message=note.message)
             await self.events.record(stored.body, "Warning" if note.bad else "Normal", note.reason, note.message)
@@ -251,21 +275,12 @@ class Rollouts:
             return None
         known = self._routes.get(place)
         if known is None or (known.revision, known.target) != (stored.revision, target):
-            known = self._routes[place] = self._read_route(place, one, target, stored)
+            known = self._routes[place] = read_route(place[0], one, target, stored)
         get = self.pipeline.flow.get
-        sides = Sides(*(get(version_side, one) or _NOBODY for one in known.asked))
+        sides = Sides(*(get(version_side, one) or NOBODY for one in known.asked))
         if sides != known.sides:
-            known = self._routes[place] = _sided(known, place[0], one, sides)
+            known = self._routes[place] = sided(known, place[0], one, sides)
         return known
-
-    def _read_route(self, place: Place, one: Rollout, target: Target, stored: Stored) -> Route:
-        kind = target.kind
-        names = None if kind.kind == "VirtualService" else _backends(stored.body, place[0])
-        asked = [
-            Asked(place[0], one.spec.target_ref.name, version.version or "", version.service or "", names)
-            for version in (one.spec.stable, one.spec.candidate)
-        ]
-        return Route(target, stored.revision, stored.body, (asked[0], asked[1]), _NEITHER, _versions(place[0], one, _NEITHER), "")
 
     def _seen(self, place: Place, one: Rollout, route: Route | None, state: State) -> Seen:
         """What is seen of the route, the instances and the traffic."""
@@ -356,16 +371,14 @@ class Read(NamedTuple):
     refused: str
 
 
-class Route(NamedTuple):
-    """The route that is steered, and how it names both versions, and the candidate; `asked`: what these are made of."""
+class Due(NamedTuple):
+    """What is to be done for a rollout."""
 
-    target: Target
-    revision: int
-    body: Raw
-    asked: tuple[Asked, Asked]
-    sides: Sides
-    versions: Versions
-    backend: str
+    place: Place
+    read: Read
+    decision: Decision
+    look: Look
+    route: Route | None
 
 
 class Look(NamedTuple):
@@ -377,8 +390,6 @@ class Look(NamedTuple):
     refused: str
 
 
-_NOBODY = Side(())
-_NEITHER = Sides(_NOBODY, _NOBODY)
 _SETTLED = ("Succeeded", "Failed", "Paused")
 _UNDER_WAY = ("Progressing", "Promoting", "Finalising")
 
@@ -387,11 +398,6 @@ def _first(read: Read) -> tuple[bool, str, str]:
     """Who has a service that several want: whoever has moved its traffic, then the oldest."""
     made = str(read.stored.body["metadata"].get("creationTimestamp", ""))
     return read.state.phase not in _UNDER_WAY, made, read.stored.key.name
-
-
-def _sided(route: Route, namespace: str, one: Rollout, sides: Sides) -> Route:
-    backend = candidate_of(route.body, sides, one.spec.route_ref.section_name or "")
-    return route._replace(sides=sides, versions=_versions(namespace, one, sides), backend=backend)
 
 
 def _itself(place: Place, subresource: str = "") -> Target:
@@ -419,19 +425,3 @@ def _rules(one: Rollout, state: State) -> tuple[str, bool]:
     if one.spec.strategy == "ABTest" and state.phase in ("Finalising", "Succeeded"):
         return "", True
     return one.spec.route_ref.section_name or "", False
-
-
-def _backends(route: Raw, namespace: str) -> tuple[str, ...]:
-    """The Services of the namespace that a route of the Gateway API names."""
-    refs = [ref for rule in (route.get("spec") or {}).get("rules") or () for ref in rule.get("backendRefs") or ()]
-    return tuple(sorted({str(ref.get("name")) for ref in refs if (ref.get("namespace") or namespace) == namespace}))
-
-
-def _versions(namespace: str, one: Rollout, sides: Sides) -> Versions:
-    """How calls to both versions are told apart."""
-    stable, candidate = one.spec.stable, one.spec.candidate
-    first, second = (frozenset("/".join(key) for key in side.services) for side in (sides.stable, sides.candidate))
-    if stable.version and candidate.version:
-        target = f"{namespace}/{one.spec.target_ref.name}"
-        return Versions(first | {target}, second | {target}, stable.version, candidate.version)
-    return Versions(first, second)

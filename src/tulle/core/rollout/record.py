@@ -14,7 +14,7 @@ Raw = dict[str, Any]
 def state_of(status: RolloutStatus | None) -> State:
     """How far a rollout is, as its status says."""
     if status is None or status.phase is None:
-        return State()
+        return State(message=status.message if status else "")
     return State(
         identity=status.change,
         phase=status.phase,

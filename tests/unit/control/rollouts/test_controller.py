@@ -297,3 +297,25 @@ def test_calls_find_their_rollouts() -> None:
     tallies.keep(["b"])
     tallies.add(3.0, rows)
     assert (of("b"), of("a")) == (20, 0)
+
+
+async def test_who_goes_back_waits_for_nobody() -> None:
+    """Broken: with many releases under way, users would stay with a bad one until all others are written; or some never be."""
+    async with rolling() as one:
+        body, names = await one.body(), [f"other-{number:02}" for number in range(40)]
+        for name in names:  # each waits for a route that is not there, and says so
+            spec = {**body["spec"], "targetRef": {"name": name}, "routeRef": {**body["spec"]["routeRef"], "name": name}}
+            made = {"name": name, "namespace": "default", "uid": name, "generation": 0}
+            await one.write(Key("rollouts.tulle.dev", "default", name), {**body, "metadata": made, "spec": spec})
+        assert await one.looks(10) == [[90, 10], [100, 0]]
+        for name in names:
+            assert "is not there" in (await one.body(Key("rollouts.tulle.dev", "default", name)))["status"]["message"]
+        for name in names:  # another wish: all are to be written again
+            other = await one.body(Key("rollouts.tulle.dev", "default", name))
+            await one.write(Key("rollouts.tulle.dev", "default", name), other)
+        body = await one.body()
+        body["metadata"]["annotations"] = {COMMAND: "abort 1"}
+        await one.write(ROLLOUT, body)
+        assert await one.looks(1) == [[100, 0], [100, 0]]
+        written = [(await one.body(Key("rollouts.tulle.dev", "default", name)))["status"]["observedGeneration"] for name in names]
+        assert 0 < written.count(2) < len(names)
