@@ -14,6 +14,7 @@ from tulle.core.compile.callers import ANYBODY
 from tulle.core.compile.destination_rules import destination_rule_problems
 from tulle.core.compile.endpoint_slices import endpoint_slice_problems
 from tulle.core.compile.endpoints import workload_entry_problems
+from tulle.core.compile.exports import counts_for
 from tulle.core.compile.gateway_hosts import served_hosts
 from tulle.core.compile.gateway_problems import gateway_problems, istio_gateway_problems, listener_set_problems
 from tulle.core.compile.gateway_tcp import unresolved
@@ -24,7 +25,7 @@ from tulle.core.compile.kinds import RULES
 from tulle.core.compile.mesh_tcp import mesh_tcp_problems, parent_problems
 from tulle.core.compile.mistakes import error, meant, no_service, sorted_problems, unsaid, warning
 from tulle.core.compile.mtls import peer_authentication_problems
-from tulle.core.compile.objects import MESH, ROUTES, gateway_key, gateways, in_mesh, istio_gateways, virtual_services
+from tulle.core.compile.objects import MESH, ROUTES, age, gateway_key, gateways, in_mesh, istio_gateways, virtual_services
 from tulle.core.compile.parents import attachments_of
 from tulle.core.compile.rate_limit_problems import rate_limit_problems
 from tulle.core.compile.service_entries import service_entry_problems
@@ -74,6 +75,9 @@ def _mesh(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tup
         target = meant_by(fetch, host, key[0])
         called = fetch(service, target) if target else None
         if host.startswith("*") and called is None:
+            if older := _same_wildcard(fetch, row, host):
+                message = f"the older {older.ref} has this host too and goes first for all who see both; needed one of the two"
+                yield warning(row.ref, path, "Conflict", message)
             continue
         if target is None or called is None:
             found = no_service(fetch, target) if target else f"{host} is no Service of the mesh"
@@ -94,6 +98,13 @@ def _mesh(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tup
             first = min(winner for winner in winners if winner)
             message = f"VirtualService {first[0]}/{first[1]} has this host too and goes first; needed one of the two"
             yield warning(row.ref, path, "Conflict", f"{message}: this one has no effect")
+
+
+def _same_wildcard(fetch: Fetch, row: VirtualService, host: str) -> VirtualService | None:
+    """The oldest of those that go before this one wherever callers of its namespace ask for such a host."""
+    others = (one for one in fetch.rows(virtual_services, "host", "*") if one.spec.http and age(one) < age(row))
+    seen = (one for one in others if host in one.spec.hosts and in_mesh(one) and counts_for(fetch, one, row.metadata.namespace))
+    return min(seen, key=age, default=None) if row.spec.http else None
 
 
 def _gateways(fetch: Fetch, key: Key, row: VirtualService) -> Iterator[Problem | tuple[Key, int]]:
