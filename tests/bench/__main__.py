@@ -225,7 +225,7 @@ def _ratelimit(table: Table, limited: ratelimit.RateLimited) -> None:
             python = f"; node agent {limited.node[name]:.0f} ms, control plane {limited.plane[name]:.0f} ms"
         table.add_row(name, f"{_figures(row)}{python}", "")
     for name, ratio in limited.ratios.items():
-        table.add_row(f"{name} / none", _times(ratio), "p99 at most x1.05" if name == "local" else "")
+        table.add_row(f"{name} / none", _times(ratio), "p99 at most x1.05" if name in ("local", "shares") else "")
     table.add_section()
 
 

@@ -1,7 +1,8 @@
 """What a rate limit costs a request: none, one that Envoy counts itself (local, shares), one that is counted exactly.
 
-One Envoy with a listener for each, before one that answers; beside it, as processes of their own, what the node agent does
-for an exact limit and what the control plane does, without TLS between them. Limits are so high that nothing is refused.
+One Envoy with a listener for each (the filters that the mesh makes, where Envoy counts), before one that answers; beside it, as
+processes of their own, what the node agent does for an exact limit and what the control plane does, without TLS between them.
+Limits are so high that nothing is refused.
 """
 
 from __future__ import annotations
@@ -19,19 +20,23 @@ from typing import Any
 
 import grpc
 import msgspec
+from google.protobuf import json_format
 
 from tests.bench.scene import Taken, cpu, load, medians, ratios
 from tests.support.mesh import free_port
 from tulle.control.ratelimits.counter import OwnCounter
 from tulle.control.ratelimits.service import RateLimitService
-from tulle.core.model.rate_limit import DOMAIN, RULE_ENTRY
+from tulle.core.envoy.rate_limits import encode_costs, encode_limited
+from tulle.core.model.rate_limit import DOMAIN, RULE_ENTRY, Costs, Counter, Counting, Limit, Limited, price
 from tulle.core.ratelimit.buckets import Rate, Rule
 from tulle.node.limiter import Limiter
+from tulle.pb import pool
 from tulle.pb.binary import envoy_path
+from tulle.pb.envoy.config.core.v3 import extension_pb2
 from tulle.xds.client import Upstream
 
 RULE = Rule("default/bench/0", Rate(1_000_000))
-VARIANTS = ("none", "local", "exact", "redis")
+VARIANTS = ("none", "local", "shares", "exact", "redis")
 _TYPE = "type.googleapis.com/envoy."
 
 
@@ -98,17 +103,15 @@ def _exact(cluster: str) -> dict[str, Any]:
     }
 
 
-def _local() -> dict[str, Any]:
-    return {
-        "name": "limit",
-        "typed_config": {
-            "@type": f"{_TYPE}extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
-            "stat_prefix": "limit",
-            "token_bucket": {"max_tokens": 1_000_000, "tokens_per_fill": 1_000_000, "fill_interval": "1s"},
-            "filter_enabled": {"default_value": {"numerator": 100}},
-            "filter_enforced": {"default_value": {"numerator": 100}},
-        },
-    }
+def _own(counting: Counting) -> list[dict[str, Any]]:
+    """The filters that the mesh itself makes of a limit that Envoy counts."""
+    limit = Limit(RULE.id, RULE.rate.limit, counting=counting)
+    at = Counter("bench", shared=counting is Counting.SHARED)
+    made = encode_limited(Limited(at, (limit,), {limit.id: 3}))
+    if at.shared:
+        made = (*encode_costs(Costs(at, {limit.id: price(limit, 3).at(1 / 3)})), *made)
+    configs = [extension_pb2.TypedExtensionConfig.FromString(one.value) for one in made]
+    return [json_format.MessageToDict(one, preserving_proto_field_name=True, descriptor_pool=pool()) for one in configs]
 
 
 def _app(port: int) -> dict[str, Any]:
@@ -145,7 +148,13 @@ class _Scene:
             url = f"unix://{redis}" if name == "redis" else ""
             self._spawn(f"{name} plane", sys.executable, "-m", "tests.bench.ratelimit", "plane", above, url)
             self._spawn(f"{name} node", sys.executable, "-m", "tests.bench.ratelimit", "node", below, above)
-        filters = {"none": [], "local": [_local()], "exact": [_exact("exact")], "redis": [_exact("redis")]}
+        filters = {
+            "none": [],
+            "local": _own(Counting.LOCAL),
+            "shares": _own(Counting.SHARED),
+            "exact": [_exact("exact")],
+            "redis": [_exact("redis")],
+        }
         app = free_port()
         bootstrap = {
             "static_resources": {
