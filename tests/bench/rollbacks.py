@@ -98,10 +98,10 @@ async def _measured(cause: str, many: int, store: SqliteStore, objects: Objects,
                 began[name] = time.time()
                 await objects.delete(Target(kind, kind.versions[0], "default", name), Deletion(), Writing("bench"))
         case _:
-            bodies = await standing()
+            wished = {name: one for name, one in (await standing()).items() if name in before}
             puts = [
                 Put(Key(RESOURCE, "default", name), {**one, "spec": {**one["spec"], "suspend": True}})
-                for name, one in bodies.items()
+                for name, one in wished.items()
             ]
             await store.write(puts)
     took: dict[str, float] = {}
