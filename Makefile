@@ -60,10 +60,7 @@ test-pythons: $(DEV)  ## the unit tests on every other Python 3.11 to 3.14 that 
 check: $(DEV) $(STUBS)  ## format, lint, types, layers, known vulnerabilities, unit tests: a developer's minute
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
-	@out=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$out"; exit 1; }
-	@$(BIN)/mypy
-	@$(BIN)/python packaging/audit.py $(VENV)
-	@$(BIN)/python -m pytest -q tests/unit -n 2 --dist loadfile
+	@sh packaging/check.sh $(VENV)
 
 format: $(DEV)  ## rewrite files as ruff formats them
 	@$(BIN)/ruff format --quiet .

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Makes the virtual environment FOLDER from the lock file LOCK, with tulle itself installed editable.
-# usage: packaging/venv.sh FOLDER LOCK [PYTHON]
+# usage: packaging/venv.sh FOLDER LOCK [PYTHON [--no-compile]]
 #
 # Everything that is installed is named, with its hash, in the lock file; pip resolves nothing and reaches for nothing else.
 # pip is used rather than uv because it follows the machine's own pip configuration (index, proxy, certificates).
 set -eu
-folder=$1 lock=$2 python=${3:-}
+folder=$1 lock=$2 python=${3:-} compile=${4:---compile}
 cd "$(dirname "$0")/.."
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
@@ -37,5 +37,5 @@ fi
 
 unset PYTHONDONTWRITEBYTECODE
 echo "installing $lock into $folder" >&2
-"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --compile -r "$lock"
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps "$compile" -r "$lock"
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,12 @@ def entry(
 
 def bookinfo() -> list[Object]:
     """The sample application, its versions as Services of their own, a curl workload, and an ingress gateway on port 18080."""
+    return list(_bookinfo())
+
+
+@cache
+def _bookinfo() -> tuple[Object, ...]:
+    """Decoded once: objects do not change, and nearly every test of the compiler begins with these."""
     objects: list[Object] = []
     versions = {"productpage": ("v1",), "details": ("v1",), "reviews": ("v1", "v2", "v3"), "ratings": ("v1",)}
     host = 10
@@ -106,7 +113,7 @@ def bookinfo() -> list[Object]:
     ports = ({"port": 80, "name": "http", "targetPort": 18080}, {"port": 8080, "name": "http2", "targetPort": 18080})
     objects.append(service("ingressgateway", "tulle-system", ports, {"istio": "ingressgateway"}, "240.240.2.1"))
     objects.append(entry("ingress", "10.0.0.2", {"istio": "ingressgateway"}, "tulle-system", "ingress", capture="none"))
-    return objects
+    return tuple(objects)
 
 
 class Mesh:
