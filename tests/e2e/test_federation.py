@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_node_agent import Host
+from tests.support import commands
 from tests.support.certificates import Roots
 from tests.support.commands import run
-from tests.support.mesh import TULLE, free_port
+from tests.support.mesh import free_port
 from tests.support.waiting import until
 from tulle.client.node_api import Port, WorkloadSpec
 from tulle.control.ca import certificates
@@ -71,7 +72,7 @@ class Mesh(Host):
         return self.ready(spec.id).address
 
     def apply(self, text: str) -> None:
-        done = run([*TULLE, "apply", "-f", "-"], self.env, stdin=text)
+        done = commands.tulle(["apply", "-f", "-"], self.env, stdin=text)
         assert done.code == 0, done.text
         assert self.run("wait", "--for=synced", "--timeout", "60s").returncode == 0
 
