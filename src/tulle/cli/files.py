@@ -6,16 +6,18 @@ import gc
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from tulle.api.decode import decode
-from tulle.api.documents import Document, read_documents
-from tulle.api.object import Kind, Object
+from tulle.api.kind import Kind
 from tulle.api.registry import kind_for
 from tulle.kit.errors import TulleError
 from tulle.kit.problem import Location, Problem, Ref, Severity
+
+if TYPE_CHECKING:
+    from tulle.api.documents import Document
+    from tulle.api.object import Object
 
 F = TypeVar("F", bound=Callable[..., Any])
 # For the collector of cycles: what is read stays until the command ends, and need not be walked again and again. A third of the
@@ -82,6 +84,8 @@ def read(
     `namespace` is for those that name none; with `insist` one that names another is a mistake. Folders are read with those
     below them where `recursive`. Raises `TulleError` where a file cannot be read at all.
     """
+    from tulle.api.documents import read_documents  # who only shows objects reads none
+
     gc.set_threshold(*_SELDOM)
     given: list[Given] = []
     problems: list[Problem] = []
@@ -112,6 +116,8 @@ def errors(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def _decoded(document: Document, namespace: str, insist: bool) -> tuple[Given | None, list[Problem]]:
+    from tulle.api.decode import decode
+
     raw = dict(document.raw)
     version = raw.get("apiVersion")
     group = version.rpartition("/")[0] if isinstance(version, str) else ""
