@@ -15,6 +15,7 @@ from tests.support.gateways import Gateways, object_
 from tests.support.mesh import Mesh, assert_shares, free_port
 from tests.support.serving import serving
 from tests.support.spoken import datagrams
+from tests.support.waiting import until
 from tulle.core.networks import VIRTUAL, inside
 
 # The number of DNS, which capture takes for itself wherever else it leads; an ordinary user may not bind it.
@@ -77,6 +78,7 @@ def test_shares_of_clients(mesh: Mesh, gateways: Gateways) -> None:
         over.enter_context(version(mesh, "v1"))
         two = over.enter_context(ExitStack())
         two.enter_context(version(mesh, "v2"))
+        until("the second one answers, too", lambda: "v2" in heard(mesh, 40), 60)
         mesh.synced()
         address = mesh.inside("getent", "ahostsv4", "line").out.split()[0]
         assert inside(address, VIRTUAL[0])
