@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -120,11 +121,18 @@ def reviews_are_red() -> tuple[Path, Path]:
     return first, second
 
 
+def connected(mesh: Mesh) -> set[str]:
+    """Whose proxies have a stream to the control plane; nobody's while it does not answer."""
+    ran = mesh.tulle("proxy", "status", "-o", "json", check=False)
+    return {one["proxy"] for one in json.loads(ran.out)} if ran.code == 0 else set()
+
+
 def test_control_plane_killed(spare: Callable[..., Mesh]) -> None:
     """Traffic goes on without it, a workload restarted meanwhile comes up from the cache, and it catches up later."""
     mesh = spare()
     assert "reviews-v1" in mesh.tulle("proxy", "status").out
     echo = run_echo(mesh)
+    before = connected(mesh)
     with load(mesh) as running:
         with supervisor_stopped(mesh):
             os.kill(pid_of(mesh, "tulle control-plane"), signal.SIGKILL)
@@ -139,7 +147,8 @@ def test_control_plane_killed(spare: Callable[..., Mesh]) -> None:
             echo.wait(30)
             echo = run_echo(mesh)  # the whole workload: namespace, sidecar and application, from the cache
         assert running.failures == 0, "details is not on this path"
-        until("the control plane is back", lambda: mesh.tulle("wait", "--for=synced", check=False).code == 0, 60)
+        until("the control plane is back, and every proxy at it", lambda: connected(mesh) == before, 60)
+        mesh.synced()
         for rules in reviews_are_red():
             mesh.apply("tulle", rules)
         bodies = {str("red" in reply.body) for reply in fetch(f"{mesh.base}/api/v1/products/0/reviews", 50)}

@@ -107,6 +107,7 @@ def prometheus(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
     mesh.tulle("apply", "-f", "-", stdin=OBJECTS)
     mesh.synced()
+    mesh.tulle("run", "--service", "signed", "--", "true")  # a control plane that has started anew has signed nothing yet
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
     yield running

@@ -279,7 +279,8 @@ class Rolled:
 
     def wait(self, condition: str) -> None:
         """Wait until it is so."""
-        self.mesh.kubectl("wait", "--timeout=90s", f"--for={condition}", f"rollout/{self.name}")
+        ran = self.mesh.kubectl("wait", "--timeout=90s", f"--for={condition}", f"rollout/{self.name}", check=False)
+        assert ran.code == 0, (ran.text, self.mesh.tulle("rollout", "history", self.name, check=False).text)
 
     def took(self, windows: float = 0.0, name: str = "") -> None:
         """The roll-back came to the last proxy within two seconds, and so many seconds of windows after the first bad one."""

@@ -48,8 +48,8 @@ class Planes:
             found[name] = None if name in self.lost else answer
         return found
 
-    def counted(self) -> int:
-        return self.tallies.of("shop", VERSIONS).traffic(candidate=True).requests
+    def counted(self, begun: float = 0.0) -> int:
+        return self.tallies.of("shop", VERSIONS, begun).traffic(candidate=True).requests
 
 
 async def test_the_leader_counts_what_all_nodes_report() -> None:
@@ -66,6 +66,25 @@ async def test_the_leader_counts_what_all_nodes_report() -> None:
     assert planes.counted() == 12
     assert planes.gathering.told() == {"b": 1001.0, "c": 1001.0}
     assert planes.tallies.heard == 1000.0
+
+
+async def test_calls_of_before_it_began_are_not_counted() -> None:
+    """Broken: a release would be judged by what the one before did, which nodes tell late, and other control planes later."""
+    planes = Planes("b")
+    assert planes.counted(begun=1003.0) == 0
+    await planes.gathering.once()
+    planes.now = 1004.0
+    planes.tails["b"].add(0, [calls(100)], 2.0)
+    planes.tallies.add(planes.now, [calls(200)], 1.5)
+    planes.now = 1005.0
+    planes.tails["b"].add(0, [calls(3)], 1.0)
+    planes.tallies.add(planes.now, [calls(5)], 2.0)
+    planes.now = 1006.0
+    await planes.gathering.once()
+    assert planes.counted() == 8
+    planes.tallies.forget("shop", 1007.0)
+    planes.tallies.add(1008.0, [calls(7)], 2.0)
+    assert planes.counted() == 0
 
 
 async def test_who_does_not_answer_is_known_not_to() -> None:

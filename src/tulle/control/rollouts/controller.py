@@ -223,8 +223,9 @@ class Rollouts:
         """Write down what is decided, then do it."""
         place, (stored, one, wanted, before, _refused), decision, look, route = due
         self._quiet.pop(place, None)
-        if (decision.state.checked, decision.state.identity) != (before.checked, before.identity):
-            self.tallies.forget(place)
+        state = decision.state
+        if (state.checked, state.started, state.identity) != (before.checked, before.started, before.identity):
+            self.tallies.forget(place, state.started)
         await self._write(place, stored, decision.state, look.refused)
         if route is not None and decision.state.identity:
             await self._steer(one, decision.state, route)
@@ -288,7 +289,7 @@ class Rollouts:
         if route is None:
             return Seen(None, f"spec.routeRef: {ref.kind} {place[0]}/{ref.name} is not there")
         share = found(route.body, route.sides, *_rules(one, state))
-        tally = self.tallies.of(place, route.versions)
+        tally = self.tallies.of(place, route.versions, state.started)
         return Seen(
             weight=share.weight,
             trouble=share.trouble,

@@ -31,6 +31,7 @@ _MOST = 20_000  # kinds of call that wait for the leader; of more the oldest are
 _KEPT = 60.0  # seconds without a question, after which nothing is kept any more
 
 Row = tuple[Edge, Count]
+Aged = tuple[Edge, Count, float]  # and how many seconds ago, at most, the first of these calls ended
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -47,7 +48,7 @@ class Told(msgspec.Struct, frozen=True):
     life: str
     last: int
     ago: float | None = None
-    rows: tuple[Row, ...] = ()
+    rows: tuple[Aged, ...] = ()
 
 
 class Tail:
@@ -55,12 +56,12 @@ class Tail:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._life = clock, uuid.uuid4().hex
-        self._rows: deque[tuple[int, Row]] = deque(maxlen=_MOST)
+        self._rows: deque[tuple[int, float, Row]] = deque(maxlen=_MOST)
         self._last, self._heard, self._asked = 0, -1.0, -_KEPT
         self._services: frozenset[str] = frozenset()
 
-    def add(self, _now: float, rows: Iterable[Row]) -> None:
-        """A node's report."""
+    def add(self, _now: float, rows: Iterable[Row], seconds: float = 0.0) -> None:
+        """A node's report of the last seconds."""
         self._heard = self._clock()
         if self._heard - self._asked > _KEPT:
             self._rows.clear()
@@ -68,7 +69,7 @@ class Tail:
         for row in rows:
             if service_of(row[0]) in self._services:
                 self._last += 1
-                self._rows.append((self._last, row))
+                self._rows.append((self._last, self._heard - seconds, row))
 
     def since(self, asked: Asked) -> Told:
         """What the leader has not got yet; it has what was before `asked.after`. Who asks first has all that was before."""
@@ -78,7 +79,7 @@ class Tail:
         while self._rows and self._rows[0][0] <= after:
             self._rows.popleft()
         ago = None if self._heard < 0 else now - self._heard
-        return Told(self._life, self._last, ago, tuple(row for _number, row in self._rows))
+        return Told(self._life, self._last, ago, tuple((*row, now - since) for _number, since, row in self._rows))
 
     async def answer(self, request: web.Request) -> web.Response:
         """`POST /tulle/v1/telemetry/rollouts`, of the leader."""
@@ -138,4 +139,5 @@ class Gathering:
                 log.debug("another control plane tells of calls what cannot be read", name=name, why=str(error))
                 continue
             self._known[name], self._told[name] = (told.life, told.last), began
-            self._tallies.take(told.rows, 0.0 if told.ago is None else began - told.ago)
+            rows = [(edge, count, began - age) for edge, count, age in told.rows]
+            self._tallies.take(rows, 0.0 if told.ago is None else began - told.ago)

@@ -66,7 +66,7 @@ class Telemetry:
         secure: Secure,
         inventory: Callable[[str], Inventory],
         clock: Callable[[], float] = time.time,
-        counted: Sequence[Callable[[float, Iterable[tuple[Edge, Count]]], None]] = (),
+        counted: Sequence[Callable[[float, Iterable[tuple[Edge, Count]], float], None]] = (),
         others: Others = nobody,
         source: Callable[[Everywhere], Source] = lambda everywhere: everywhere,
     ) -> None:
@@ -114,7 +114,7 @@ class Telemetry:
         self._window.add(now, rows)
         self._uses.add(now, told.uses[:_MOST_PROXIES])
         for tell in self._counted:
-            tell(now, rows)
+            tell(now, rows, max(0.0, told.seconds))
         return web.json_response({})
 
     async def proxies(self, request: web.Request) -> web.Response:

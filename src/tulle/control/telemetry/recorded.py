@@ -91,7 +91,7 @@ class Kept:
             self._keep_failure(failure)
         self._settle(now)
 
-    def count(self, now: float, rows: Iterable[tuple[Edge, Count]]) -> None:
+    def count(self, now: float, rows: Iterable[tuple[Edge, Count]], _seconds: float = 0.0) -> None:
         """What the metrics say of the same time: both ends of a call count it, as both record it."""
         day = self._day(now)
         for edge, count in rows:

@@ -39,18 +39,19 @@ def service_of(edge: Edge) -> str:
 
 
 class Tally:
-    """What was counted for one roll-out."""
+    """What was counted for one roll-out, which has begun at a time (seconds since the epoch)."""
 
-    def __init__(self, versions: Versions) -> None:
+    def __init__(self, versions: Versions, begun: float) -> None:
         self.versions = versions
+        self.begun = begun
         self._counts: dict[tuple[bool, str, bool], Count] = {}
 
-    def add(self, rows: Iterable[tuple[Edge, Count]]) -> None:
-        """Calls that proxies have told of."""
-        for edge, count in rows:
-            if edge.reporter in _SIDES and (candidate := self.versions.candidates(edge)) is not None:
-                key = candidate, edge.reporter, failed(edge)
-                self._counts[key] = added(self._counts.get(key, Count()), count)
+    def add(self, edge: Edge, count: Count, since: float) -> None:
+        """Calls that a proxy has told of, the first of which ended at a time: of what was before they say nothing."""
+        if since < self.begun or edge.reporter not in _SIDES or (candidate := self.versions.candidates(edge)) is None:
+            return
+        key = candidate, edge.reporter, failed(edge)
+        self._counts[key] = added(self._counts.get(key, Count()), count)
 
     def forget(self) -> None:
         """Begin anew."""
@@ -75,17 +76,18 @@ class Tallies:
         self._by: dict[object, Tally] = {}
         self._of: dict[str, list[Tally]] | None = {}  # by `namespace/name` of Services; None: to be made anew
 
-    def of(self, key: object, versions: Versions) -> Tally:
-        """The one of a roll-out, which begins where there is none, or one that told other versions apart."""
+    def of(self, key: object, versions: Versions, begun: float) -> Tally:
+        """The one of a roll-out that has `begun` then; a new one where there is none, or one that told other versions apart."""
         found = self._by.get(key)
         if found is None or found.versions != versions:
-            found = self._by[key] = Tally(versions)
+            found = self._by[key] = Tally(versions, begun)
             self._of = None
         return found
 
-    def forget(self, key: object) -> None:
-        """That of a roll-out begins anew."""
+    def forget(self, key: object, begun: float) -> None:
+        """That of a roll-out, which has `begun` then, counts anew."""
         if key in self._by:
+            self._by[key].begun = begun
             self._by[key].forget()
 
     def keep(self, keys: Iterable[object]) -> None:
@@ -95,13 +97,13 @@ class Tallies:
             del self._by[key]
             self._of = None
 
-    def add(self, now: float, rows: Iterable[tuple[Edge, Count]]) -> None:
-        """A node's report."""
+    def add(self, now: float, rows: Iterable[tuple[Edge, Count]], seconds: float = 0.0) -> None:
+        """A node's report of the last seconds."""
         self.heard = now
-        self._count(rows)
+        self._count((edge, count, now - seconds) for edge, count in rows)
 
-    def take(self, rows: Iterable[tuple[Edge, Count]], heard: float) -> None:
-        """What nodes of another control plane have reported, the last of them at a time (0: none has)."""
+    def take(self, rows: Iterable[tuple[Edge, Count, float]], heard: float) -> None:
+        """What nodes of another control plane have reported, each since a time; the last of them at `heard` (0: none has)."""
         self.heard = max(self.heard, heard)
         self._count(rows)
 
@@ -110,13 +112,13 @@ class Tallies:
         """`namespace/name` of the services whose calls count."""
         return self._tallied().keys()
 
-    def _count(self, rows: Iterable[tuple[Edge, Count]]) -> None:
+    def _count(self, rows: Iterable[tuple[Edge, Count, float]]) -> None:
         if not self._by:
             return
         of = self._tallied()
         for row in rows:
             for tally in of.get(service_of(row[0]), ()):
-                tally.add((row,))
+                tally.add(*row)
 
     def _tallied(self) -> dict[str, list[Tally]]:
         if self._of is None:

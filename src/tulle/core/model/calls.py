@@ -75,11 +75,15 @@ class Use(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What the proxies of a `node` have counted since its last report, and what they take."""
+    """What the proxies of a `node` have counted since its last report, and what they take.
+
+    `seconds`: how long ago, at most, the first of those calls ended.
+    """
 
     node: str
     rows: tuple[tuple[Edge, Count], ...] = ()
     uses: tuple[Use, ...] = ()
+    seconds: float = 0.0
 
 
 def added(one: Count, other: Count) -> Count:

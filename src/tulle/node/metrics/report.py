@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("tulle.node")
 
 PATH = "/tulle/v1/telemetry/report"
+_FLUSH = 1.0  # seconds after which Envoy's histograms have what was measured (`stats_flush_interval`)
 
 
 class Reporter:
@@ -37,6 +39,7 @@ class Reporter:
     ) -> None:
         self._node, self._workloads, self._api, self._interval, self._version = node, workloads, api, interval, version
         self._told: dict[str, Counts] = {}
+        self._at = time.monotonic()  # when every proxy was read whose counts were told
         self._silent = False
 
     async def run(self) -> None:
@@ -49,12 +52,14 @@ class Reporter:
 
     async def once(self) -> None:
         """One report; where nothing was counted it says just that: silence is a loss."""
+        at = time.monotonic()
         found = await self._look()
         rows: list[tuple[Edge, Count]] = []
         for workload, counts in found.items():
             rows += news(self._told.get(workload, {}), counts)
         try:
-            body = msgspec.to_builtins(Report(self._node, tuple(rows), tuple(self._uses())))
+            seconds = time.monotonic() - self._at + _FLUSH
+            body = msgspec.to_builtins(Report(self._node, tuple(rows), tuple(self._uses()), seconds))
             await (await self._api()).request("POST", PATH, body=body)
         except TulleError as error:
             if not self._silent:
@@ -62,6 +67,8 @@ class Reporter:
             self._silent = True
             return
         self._silent = False
+        if not any(counts is self._told.get(workload) for workload, counts in found.items()):  # one that could not be read
+            self._at = at
         self._told = found
 
     def _uses(self) -> Iterator[Use]:

@@ -228,6 +228,33 @@ async def test_whatever_fails_no_step_is_skipped_or_repeated(seed: int) -> None:
         assert bool((await one.body())["status"].get("acknowledgedAt")) == bool(fails_from)
 
 
+async def test_what_was_before_does_not_judge() -> None:
+    """Broken: nodes tell of calls seconds later, and a bad release would be promoted for what the good one before it did, or a
+    mended one taken back for what was mended.
+    """
+    async with rolling() as one:
+        body = await one.body()
+        body["spec"]["analysis"] |= {"metrics": [METRIC], "threshold": 1}
+        await one.write(ROLLOUT, body)
+        assert (await one.looks(4))[0] == [90, 10]
+        one.now += 5
+        one.tallies.add(one.now, [calls("v1", "200"), calls("v2", "503")], 15.0)
+        assert (await one.looks(2, 6))[0] == [90, 10]
+        assert "has 0 of" in (await one.body())["status"]["message"]
+        one.tallies.add(one.now, [calls("v1", "200"), calls("v2", "200")], 15.0)
+        assert (await one.looks(1))[0] == [50, 50]
+        body = await one.body()
+        body["metadata"]["annotations"] = {COMMAND: "abort 1"}
+        await one.write(ROLLOUT, body)
+        assert (await one.looks(2))[0] == [100, 0]
+        body = await one.body()
+        body["metadata"]["annotations"] = {COMMAND: "resume 2"}
+        await one.write(ROLLOUT, body)
+        assert (await one.looks(4))[0] == [90, 10]
+        one.tallies.add(one.now + 1, [calls("v1", "200"), calls("v2", "503")], 2.0)
+        assert (await one.looks(1, 12))[0] == [90, 10]
+
+
 async def test_until_the_last_proxy_has_it() -> None:
     """Broken: a roll-back would be called done while a proxy still sends users to the version that fails."""
     async with rolling() as one:
@@ -286,7 +313,7 @@ def test_calls_find_their_rollouts() -> None:
 
     def of(name: str) -> int:
         names = frozenset({f"default/{name}"})
-        return tallies.of(name, Versions(names, names, "v1", "v2")).traffic(candidate=True).requests
+        return tallies.of(name, Versions(names, names, "v1", "v2"), 0.0).traffic(candidate=True).requests
 
     rows = [(Edge("source", destination_version="v2", service=f"{name}.default.svc.cluster.local"), count) for name in "ab"]
     assert of("a") == 0
