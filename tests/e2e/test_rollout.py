@@ -400,6 +400,7 @@ def test_a_control_plane_that_dies_after_the_first_bad_window(rolled: Rolled) ->
         assert watching.stdout is not None
         assert watching.stdout.readline().startswith("ROLLOUT")  # it looks before there is nobody to ask
         rolled.wait("jsonpath={.status.failedChecks}=1")
+        until("it is told", lambda: "CheckFailed" in rolled.happened("rolled"), 10)  # after it is decided
         os.kill(pid_of(rolled.mesh, "tulle control-plane"), signal.SIGKILL)
         until("it is back", lambda: rolled.mesh.kubectl("get", "rollouts", check=False).code == 0, 60)
         # Who looks on sees it to its end.

@@ -32,7 +32,7 @@ SELDOM, GAIN = 5, 0.01
 # A proxy to which no more than this part of its share comes is at ease: another share would change nothing for its callers. Where
 # all are, shares wait for the thorough look; so load that moves far below the limit costs next to nothing.
 EASE = 0.6
-_LEAST = 1e-9  # what is less is no share
+_LEAST = 1e-9  # what is less is no share, and no demand
 _SILENT = 5.0  # seconds without a word after which a proxy's demand is not known any more
 
 
@@ -113,8 +113,8 @@ def reweighted(
     spare = max(0.0, 1.0 - total / most) if most > 0 else 0.0
     floor = _floor(total, most, keyed)
     # What each has whatever comes to it, and what there is for all that comes.
-    base = left / len(heard) * (floor + (1.0 - floor) * (spare if total > 0 else 1.0))
-    each = left * (1.0 - floor) * (1.0 - spare) / total if total > 0 else 0.0
+    base = left / len(heard) * (floor + (1.0 - floor) * (spare if total > _LEAST else 1.0))
+    each = left * (1.0 - floor) * (1.0 - spare) / total if total > _LEAST else 0.0
     after = {one: base + each * came for one, came in heard.items()}
     part = 1 / len(before)
     if all(abs(share - before[one]) <= NOISE * max(before[one], part) for one, share in after.items()) and not (

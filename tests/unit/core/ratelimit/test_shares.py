@@ -128,3 +128,9 @@ def test_clients_with_buckets_of_their_own_are_each_held() -> None:
     mesh.run(14)
     for client in CLIENTS:
         assert mesh.passed(4, 14, client) == pytest.approx(100, rel=0.08)
+
+
+def test_what_has_all_but_faded_is_no_demand() -> None:
+    """Broken: after a night without calls a share would be infinite, and that proxy without a limit."""
+    before = even(["default/a", "default/b"])
+    assert reweighted(before, {"default/b": Demand(2.2250738585e-313, 100.0)}, 0.0, 101.0) == before
