@@ -124,8 +124,10 @@ class NetnsNetwork:
         return NetworkRecord(str(network), network6=network6)
 
     def _bridge_commands(self, network: IPv4Network, network6: str) -> list[str]:
+        # Without an address of its own a bridge has that of one of its ports, and another where a workload comes or goes: all
+        # the others would reach nothing beyond for the seconds until their kernels ask again.
         return [
-            f"link add name {self._bridge} type bridge",
+            f"link add name {self._bridge} address {_hardware_address(network[1])} type bridge",
             f"address add {network[1]}/{network.prefixlen} dev {self._bridge}",
             *([f"address add {IPv6Network(network6)[1]}/64 dev {self._bridge} nodad"] if network6 else []),
             f"link set {self._bridge} up",
