@@ -166,7 +166,7 @@ def traffic(mesh: Mesh) -> Iterator[None]:
     done = threading.Event()
 
     def call() -> None:
-        while not done.wait(0.5):
+        while not done.wait(0.2):
             fetch(f"{mesh.base}/productpage", 4, parallel=2)
 
     thread = threading.Thread(target=call)
